@@ -1,0 +1,289 @@
+//! The token cache: at most one fetch at a time per [`TokenRequest`], renewal ahead of expiry,
+//! pauses after failures.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::HeaderValue;
+
+use crate::cache::entry::{Boarding, Entry};
+use crate::cache::flight::{Fetcher, Outcome, runtime};
+use crate::cache::state::{Current, Rejection, RejectionId};
+use crate::cache::tenants::Tenants;
+use crate::clock::Moment;
+use crate::error::{InvalidSetting, TokenError, TokenErrorKind};
+use crate::source::TokenSource;
+use crate::token::AccessToken;
+use crate::token_request::TokenRequest;
+
+mod builder;
+mod entry;
+mod flight;
+mod lifespan;
+pub(crate) mod state;
+mod tenants;
+
+pub use builder::TokenCacheBuilder;
+pub(crate) use flight::within;
+
+/// Keeps the tokens of a [`TokenSource`], one per [`TokenRequest`].
+///
+/// [`BearerAuthLayer`](crate::BearerAuthLayer) has one inside. On its own it serves what is not an
+/// HTTP request: a WebSocket, a Kafka login, a gRPC credential.
+///
+/// Clones share tokens and flights. When the last handle is gone (clones, layers, services and calls
+/// that wait), background work ends.
+///
+/// ```
+/// use bearer_auth::{AccessToken, StaticTokenSource, TokenCache, TokenRequest};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = TokenCache::new(StaticTokenSource::new("opaque")?);
+/// let token: AccessToken = cache.token().await?;
+/// let other = cache.token_for(&TokenRequest::scope("tenant/42")).await?;
+/// cache.invalidate(&other);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TokenCache {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    fetcher: Arc<Fetcher>,
+    /// The default token request's, off the map.
+    default: Arc<Entry>,
+    tenants: Tenants,
+    /// What the builder was given and can't work; reported by every call.
+    unusable: Option<InvalidSetting>,
+}
+
+/// A token as a request is given it.
+#[derive(Clone, Debug)]
+pub(crate) struct Granted {
+    pub(crate) authorization: HeaderValue,
+    pub(crate) generation: u64,
+    pub(crate) on_probation: bool,
+}
+
+impl TokenCache {
+    /// A cache with the default settings, see [`TokenCache::builder`].
+    pub fn new(source: impl TokenSource) -> Self {
+        Self::builder(source).build()
+    }
+
+    /// A cache with other settings.
+    pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
+        TokenCacheBuilder::new(Arc::new(source))
+    }
+
+    /// A token of the source's own configuration.
+    ///
+    /// # Errors
+    ///
+    /// See [`token_for`](TokenCache::token_for).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a fetch that was begun goes on, and the next caller finds its token.
+    pub async fn token(&self) -> Result<AccessToken, TokenError> {
+        self.token_for(&TokenRequest::default()).await
+    }
+
+    /// A token for this request: at once if there is one that has not expired, else when the one
+    /// fetch that is under way for all callers has brought it.
+    ///
+    /// # Errors
+    ///
+    /// The fetch failed or timed out, or failed a while ago and the pause after it has not ended:
+    /// then [`TokenError::retry_after`] is the time that remains. Outside of a tokio runtime with
+    /// timers only a token that is at hand can be had ([`TokenErrorKind::NoRuntime`]).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a fetch that was begun goes on, and the next caller finds its token.
+    pub async fn token_for(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
+        if let Some(token) = self.if_fresh(request, |current| current.token.clone()) {
+            return Ok(token);
+        }
+        self.acquire_current(request).await.map(|current| current.token.clone())
+    }
+
+    /// Says that a server refused this token: it is served no more, and the next call fetches
+    /// another.
+    ///
+    /// The token knows where it came from; nothing happens unless it is still current there, so a
+    /// late call never costs a newer token. Unlike a 401 that the layer sees, this has no spacing:
+    /// call it for a refusal, not by the clock.
+    pub fn invalidate(&self, token: &AccessToken) {
+        if let Some(issued) = token.issued() {
+            self.at_entry(&issued.request, |entry| {
+                entry.report(|state| state.invalidate(issued.generation))
+            });
+        }
+    }
+
+    /// The token for a request, if it is fresh: without a lock, an allocation or an await.
+    pub(crate) fn fresh(&self, request: &TokenRequest) -> Option<Granted> {
+        self.if_fresh(request, Granted::new)
+    }
+
+    /// The token for a request: at once, or when the flight has landed.
+    pub(crate) async fn acquire(&self, request: &TokenRequest) -> Result<Granted, TokenError> {
+        self.acquire_current(request).await.map(|current| Granted::new(&current))
+    }
+
+    /// Starts a flight for this request if one is called for, and waits for nothing.
+    pub(crate) fn renew(&self, request: &TokenRequest) {
+        // Without a runtime the next caller starts it instead, or is told.
+        if let Ok(runtime) = runtime() {
+            let entry = self.entry(request);
+            match entry.board(self.now(), &self.shared.fetcher) {
+                Boarding::ServeAndLaunch(_, launch) | Boarding::Launch(launch, _) => {
+                    launch.start(&entry, &self.shared.fetcher, &runtime);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// An API refused the token of this generation.
+    pub(crate) fn reject(&self, request: &TokenRequest, generation: u64) -> Rejection {
+        let now = self.shared.fetcher.timeline.read();
+        self.at_entry(request, |entry| entry.report(|state| state.reject(generation, now)))
+            .unwrap_or(Rejection::Superseded)
+    }
+
+    /// How the request that caused the rejection fared with the new token.
+    pub(crate) fn judge(&self, request: &TokenRequest, rejection: RejectionId, refused: bool) {
+        self.at_entry(request, |entry| entry.report(|state| state.judge(rejection, refused)));
+    }
+
+    /// The request that caused the rejection is not sent again.
+    pub(crate) fn forgo(&self, request: &TokenRequest, rejection: RejectionId) {
+        self.at_entry(request, |entry| entry.report(|state| state.forgo(rejection)));
+    }
+
+    /// An answer came to a token on probation.
+    pub(crate) fn first_answer(&self, request: &TokenRequest, generation: u64, refused: bool) {
+        self.at_entry(request, |entry| {
+            entry.report(|state| state.first_answer(generation, refused))
+        });
+    }
+
+    fn if_fresh<R>(
+        &self,
+        request: &TokenRequest,
+        with: impl FnOnce(&Current) -> R,
+    ) -> Option<R> {
+        let now = self.now();
+        if request.is_default() {
+            self.shared.default.if_fresh(now, with)
+        } else {
+            self.shared.tenants.look_up(request, |entry| entry.if_fresh(now, with)).flatten()
+        }
+    }
+
+    async fn acquire_current(&self, request: &TokenRequest) -> Result<Arc<Current>, TokenError> {
+        let fetcher = &self.shared.fetcher;
+        if let Some(unusable) = &self.shared.unusable {
+            return Err(unusable.clone().into());
+        }
+        // One flight of one's own, and one more if its runtime went away under it.
+        let mut launches = 2_i32;
+        loop {
+            let entry = self.entry(request);
+            let runtime = runtime();
+            let ticket = match entry.board(self.now(), fetcher) {
+                Boarding::Serve(current) => return Ok(current),
+                Boarding::Fail(error) => return Err(error),
+                Boarding::Retired => continue,
+                Boarding::ServeAndLaunch(current, launch) => {
+                    // Dropped without a runtime; a later caller may have one.
+                    match runtime {
+                        Ok(runtime) => launch.start(&entry, fetcher, &runtime),
+                        Err(_) => entry.abandon(launch.flight()),
+                    }
+                    return Ok(current);
+                }
+                Boarding::Launch(launch, ticket) => {
+                    launches -= 1;
+                    match runtime {
+                        Ok(runtime) if launches >= 0 => launch.start(&entry, fetcher, &runtime),
+                        Ok(_) => {
+                            entry.abandon(launch.flight());
+                            return Err(TokenError::new(TokenErrorKind::NoRuntime, false));
+                        }
+                        Err(error) => {
+                            entry.abandon(launch.flight());
+                            return Err(error);
+                        }
+                    }
+                    ticket
+                }
+                Boarding::Wait(ticket) => {
+                    runtime?;
+                    ticket
+                }
+            };
+            let flight = ticket.flight;
+            match ticket.wait().await? {
+                Outcome::Landed(result) => return result,
+                Outcome::Rejected => launches = 2,
+                Outcome::Lost => {}
+                Outcome::TimedOut => {
+                    entry.abandon(flight);
+                    return Err(TokenError::new(TokenErrorKind::Timeout, true));
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Moment {
+        self.shared.fetcher.timeline.now()
+    }
+
+    fn entry(&self, request: &TokenRequest) -> Arc<Entry> {
+        if request.is_default() {
+            Arc::clone(&self.shared.default)
+        } else {
+            self.shared.tenants.entry(request)
+        }
+    }
+
+    /// Calls `with` on the entry, if it is there: a report on an entry that is gone is void.
+    fn at_entry<R>(
+        &self,
+        request: &TokenRequest,
+        with: impl FnOnce(&Entry) -> R,
+    ) -> Option<R> {
+        if request.is_default() {
+            Some(with(&self.shared.default))
+        } else {
+            let entry = self.shared.tenants.look_up(request, Arc::clone)?;
+            Some(with(&entry))
+        }
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache")
+            .field("fetcher", &self.shared.fetcher)
+            .field("tenants", &self.shared.tenants)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Granted {
+    fn new(current: &Current) -> Self {
+        Self {
+            authorization: current.token.authorization().clone(),
+            generation: current.generation,
+            on_probation: current.on_probation.load(Ordering::Relaxed),
+        }
+    }
+}

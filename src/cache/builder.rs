@@ -1,0 +1,185 @@
+//! The cache's settings.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::cache::entry::Entry;
+use crate::cache::flight::Fetcher;
+use crate::cache::state::Tempo;
+use crate::cache::tenants::Tenants;
+use crate::cache::{Shared, TokenCache};
+use crate::clock::{Clock, Timeline};
+use crate::error::InvalidSetting;
+use crate::source::TokenSource;
+use crate::token_request::TokenRequest;
+
+/// No setting in time makes sense beyond it, and timers have an end.
+const LONGEST_SETTING: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Makes a [`TokenCache`] with other than the default settings.
+///
+/// A setting that can't work is reported by every call for a token, before anything is sent, as a
+/// [`TokenErrorKind::InvalidSetting`](crate::TokenErrorKind::InvalidSetting) that names it.
+///
+/// ```
+/// use std::time::Duration;
+/// use bearer_auth::{StaticTokenSource, TokenCache};
+///
+/// let cache = TokenCache::builder(StaticTokenSource::new("opaque")?)
+///     .fetch_timeout(Duration::from_secs(10))
+///     .max_entries(500)
+///     .build();
+/// # Ok::<(), bearer_auth::InvalidToken>(())
+/// ```
+#[must_use]
+pub struct TokenCacheBuilder {
+    source: Arc<dyn TokenSource>,
+    fetch_timeout: Duration,
+    default_lifetime: Duration,
+    first_pause: Duration,
+    longest_pause: Duration,
+    max_entries: usize,
+    max_fetches: usize,
+    clock: Option<Arc<dyn Clock>>,
+}
+
+impl TokenCacheBuilder {
+    pub(crate) fn new(source: Arc<dyn TokenSource>) -> Self {
+        Self {
+            source,
+            fetch_timeout: Duration::from_secs(30),
+            default_lifetime: Duration::from_secs(300),
+            first_pause: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(60),
+            max_entries: 10_000,
+            max_fetches: 64,
+            clock: None,
+        }
+    }
+
+    /// The limit of one flight, all its tries together, whatever the callers' own limits are.
+    ///
+    /// Default: 30 s. More than zero, at most one day. A caller with a shorter limit of its own gives
+    /// up alone: the flight goes on, and the next caller finds its token.
+    pub fn fetch_timeout(mut self, limit: Duration) -> Self {
+        self.fetch_timeout = limit;
+        self
+    }
+
+    /// The life of a token whose source names none (no usable `expires_in`, RFC 6749 §5.1).
+    ///
+    /// Default: 5 min. More than zero, at most one day.
+    pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
+        self.default_lifetime = lifetime;
+        self
+    }
+
+    /// The pause after a failed flight, in which callers without a token fail at once and the source
+    /// is not asked. Doubles with each further failure; jitter lengthens it by up to 25 %; a longer
+    /// `Retry-After` wins (at most 1 h).
+    ///
+    /// Default: 1 s. More than zero, at most one day.
+    pub fn first_pause(mut self, pause: Duration) -> Self {
+        self.first_pause = pause;
+        self
+    }
+
+    /// Where the doubling of the pause ends.
+    ///
+    /// Default: 60 s. At least [`first_pause`](Self::first_pause), at most one day.
+    pub fn longest_pause(mut self, pause: Duration) -> Self {
+        self.longest_pause = pause;
+        self
+    }
+
+    /// How many tokens are kept beside the default request's; the least recently used goes first,
+    /// but never one that is being fetched.
+    ///
+    /// Default: 10,000. At least 1.
+    pub fn max_entries(mut self, entries: usize) -> Self {
+        self.max_entries = entries;
+        self
+    }
+
+    /// How many fetches are under way at most, over all token requests. The others queue, which
+    /// their `fetch_timeout` doesn't count.
+    ///
+    /// Default: 64. At least 1.
+    pub fn max_concurrent_fetches(mut self, fetches: usize) -> Self {
+        self.max_fetches = fetches;
+        self
+    }
+
+    /// Another clock than tokio's monotonic and the system's wall clock, for tests.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Makes the cache. Starts nothing.
+    #[must_use]
+    pub fn build(self) -> TokenCache {
+        let unusable = self.check().err();
+        let fetcher = Fetcher {
+            source: self.source,
+            timeline: Timeline::new(self.clock),
+            tempo: Tempo {
+                default_lifetime: self.default_lifetime,
+                first_pause: self.first_pause,
+                longest_pause: self.longest_pause,
+            },
+            fetch_timeout: self.fetch_timeout,
+            slots: Arc::new(Semaphore::new(self.max_fetches.min(Semaphore::MAX_PERMITS))),
+        };
+        TokenCache {
+            shared: Arc::new(Shared {
+                fetcher: Arc::new(fetcher),
+                default: Arc::new(Entry::new(TokenRequest::default())),
+                tenants: Tenants::new(self.max_entries),
+                unusable,
+            }),
+        }
+    }
+
+    fn check(&self) -> Result<(), InvalidSetting> {
+        for (setting, value) in [
+            ("fetch_timeout", self.fetch_timeout),
+            ("default_lifetime", self.default_lifetime),
+            ("first_pause", self.first_pause),
+            ("longest_pause", self.longest_pause),
+        ] {
+            if value.is_zero() || value > LONGEST_SETTING {
+                let expected = format!("more than zero and at most one day, got {value:?}");
+                return Err(InvalidSetting::new(setting, expected));
+            }
+        }
+        if self.longest_pause < self.first_pause {
+            let expected = format!("at least `first_pause`, which is {:?}", self.first_pause);
+            return Err(InvalidSetting::new("longest_pause", expected));
+        }
+        for (setting, value) in
+            [("max_entries", self.max_entries), ("max_concurrent_fetches", self.max_fetches)]
+        {
+            if value == 0 {
+                return Err(InvalidSetting::new(setting, "at least 1, got 0"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TokenCacheBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCacheBuilder")
+            .field("fetch_timeout", &self.fetch_timeout)
+            .field("default_lifetime", &self.default_lifetime)
+            .field("first_pause", &self.first_pause)
+            .field("longest_pause", &self.longest_pause)
+            .field("max_entries", &self.max_entries)
+            .field("max_concurrent_fetches", &self.max_fetches)
+            .finish_non_exhaustive()
+    }
+}

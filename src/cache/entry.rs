@@ -1,0 +1,218 @@
+//! One token's place in the cache: its state behind a lock, its current token in front of it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::AbortHandle;
+
+use crate::cache::flight::{Fetcher, Launch, Phase, Ticket};
+use crate::cache::state::{Current, Decision, Fetched, FlightId, Landing, State};
+use crate::clock::Moment;
+use crate::error::TokenError;
+use crate::token_request::TokenRequest;
+
+pub(crate) struct Entry {
+    pub(crate) request: TokenRequest,
+    /// What `core.state` has as current: readers of a fresh token take no lock.
+    published: ArcSwapOption<Current>,
+    /// Held for a few instructions at a time, never across an await.
+    core: Mutex<Core>,
+    /// The tenants' turn at which it was used last.
+    pub(crate) last_used: AtomicU64,
+}
+
+#[derive(Default)]
+struct Core {
+    state: State,
+    flight: Option<Flight>,
+    /// Out of the map: whoever still holds the entry looks for its successor.
+    retired: bool,
+}
+
+/// The flight that is under way, while `state` has its permit out.
+struct Flight {
+    id: FlightId,
+    phase: watch::Receiver<Phase>,
+    task: Option<AbortHandle>,
+    /// Kept here rather than in the task: a task that nobody drives would hold it for ever.
+    slot: Option<OwnedSemaphorePermit>,
+}
+
+/// What a caller is to do, with what it takes to do it.
+pub(crate) enum Boarding {
+    Serve(Arc<Current>),
+    ServeAndLaunch(Arc<Current>, Launch),
+    Launch(Launch, Ticket),
+    Wait(Ticket),
+    Fail(TokenError),
+    Retired,
+}
+
+impl Entry {
+    pub(crate) fn new(request: TokenRequest) -> Self {
+        Self {
+            request,
+            published: ArcSwapOption::empty(),
+            core: Mutex::default(),
+            last_used: AtomicU64::new(0),
+        }
+    }
+
+    /// Calls `with` on the current token if nothing but using it is to be done. Takes no lock.
+    pub(crate) fn if_fresh<R>(&self, now: Moment, with: impl FnOnce(&Current) -> R) -> Option<R> {
+        let published = self.published.load();
+        let current = published.as_deref()?;
+        (!now.has_reached(current.lifespan.due)).then(|| with(current))
+    }
+
+    /// Decides, and reserves the flight if there is to be one.
+    pub(crate) fn board(&self, now: Moment, fetcher: &Fetcher) -> Boarding {
+        let mut core = self.lock();
+        if core.retired {
+            return Boarding::Retired;
+        }
+        match core.state.decide(now) {
+            Decision::Serve(current) => Boarding::Serve(current),
+            Decision::Fail(error) => Boarding::Fail(error),
+            Decision::Wait => match &core.flight {
+                Some(flight) => {
+                    Boarding::Wait(Ticket { flight: flight.id, phase: flight.phase.clone() })
+                }
+                // Can't be: both are set and unset together. If it could, this would mend it.
+                None => {
+                    core.state.flight().into_iter().for_each(|id| core.state.abandon(id));
+                    Boarding::Retired
+                }
+            },
+            Decision::ServeAndFetch(current, permit) => {
+                let (launch, flight) = fetcher.prepare(permit);
+                core.flight = Some(flight.into());
+                Boarding::ServeAndLaunch(current, launch)
+            }
+            Decision::Fetch(permit) => {
+                let (launch, flight) = fetcher.prepare(permit);
+                let ticket = Ticket { flight: permit.flight, phase: flight.1.clone() };
+                core.flight = Some(flight.into());
+                Boarding::Launch(launch, ticket)
+            }
+        }
+    }
+
+    /// Remembers the task, so that it ends with the entry.
+    pub(crate) fn attach(&self, id: FlightId, task: AbortHandle) {
+        if let Some(flight) = self.lock().flight.as_mut().filter(|flight| flight.id == id) {
+            flight.task = Some(task);
+        }
+    }
+
+    /// Hands the flight its slot; whether the flight is still the one under way.
+    pub(crate) fn admit(&self, id: FlightId, slot: OwnedSemaphorePermit) -> bool {
+        let mut core = self.lock();
+        let flight = core.flight.as_mut().filter(|flight| flight.id == id);
+        flight.map(|flight| flight.slot = Some(slot)).is_some()
+    }
+
+    /// Stores what the flight brought, and says what to tell those who wait.
+    pub(crate) fn land(
+        &self,
+        id: FlightId,
+        fetched: Result<Fetched, TokenError>,
+        now: Moment,
+        fetcher: &Fetcher,
+    ) -> Phase {
+        self.change(|core| {
+            let phase = match fetched {
+                Ok(fetched) => match core.state.complete(id, fetched, now, fetcher.tempo) {
+                    Landing::Current(current) => Phase::Landed(Ok(current)),
+                    Landing::Rejected => Phase::Rejected,
+                },
+                Err(error) => {
+                    let jitter = fastrand::f64();
+                    Phase::Landed(Err(core.state.fail(id, error, now, fetcher.tempo, jitter)))
+                }
+            };
+            // The task is about to end by itself.
+            let ended = core.end(id).map(|mut flight| {
+                flight.task = None;
+                flight
+            });
+            (phase, ended)
+        })
+    }
+
+    /// The flight is no more. Its task, if there still is one, ends.
+    pub(crate) fn abandon(&self, id: FlightId) {
+        self.change(|core| {
+            core.state.abandon(id);
+            ((), core.end(id))
+        });
+    }
+
+    /// Changes the state by something that a user of the token found out.
+    pub(crate) fn report<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        self.change(|core| (change(&mut core.state), None))
+    }
+
+    /// Takes the entry out of use, unless a flight is under way.
+    pub(crate) fn retire(&self) -> bool {
+        let mut core = self.lock();
+        core.retired = core.state.flight().is_none();
+        core.retired
+    }
+
+    /// Changes the core and publishes what has become current, before anyone can be woken.
+    fn change<R>(&self, change: impl FnOnce(&mut Core) -> (R, Option<Flight>)) -> R {
+        let mut core = self.lock();
+        let (result, ended) = change(&mut core);
+        let current = core.state.current();
+        let published = self.published.load();
+        if published.as_ref().map(Arc::as_ptr) != current.map(Arc::as_ptr) {
+            self.published.store(current.cloned());
+        }
+        drop(core);
+        // Wakes whoever is next in the queue, so not under the lock.
+        drop(ended);
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // Nothing panics while it is held, and no state in between is ever left behind.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn used_at(&self, turn: u64) {
+        self.last_used.store(turn, Ordering::Relaxed);
+    }
+}
+
+impl Core {
+    fn end(&mut self, id: FlightId) -> Option<Flight> {
+        self.flight.take_if(|flight| flight.id == id)
+    }
+}
+
+impl From<(FlightId, watch::Receiver<Phase>, Option<OwnedSemaphorePermit>)> for Flight {
+    fn from(
+        (id, phase, slot): (FlightId, watch::Receiver<Phase>, Option<OwnedSemaphorePermit>),
+    ) -> Self {
+        Self { id, phase, task: None, slot }
+    }
+}
+
+/// A flight that ends early, or whose cache is gone, ends its task.
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("request", &self.request).finish_non_exhaustive()
+    }
+}

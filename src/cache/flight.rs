@@ -1,0 +1,274 @@
+//! A flight: one fetch that belongs to nobody, and those who wait for it.
+//!
+//! It runs in a task of its own, so that any caller may be dropped. Waiters watch its phase. If the
+//! task is dropped with its runtime, the phase's sender goes with it: the waiters see that, and the
+//! first of them to come back takes the flight over on its own runtime.
+
+use std::fmt;
+use std::future::{Future, poll_fn, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, Timeout, sleep, timeout, timeout_at};
+
+use crate::cache::entry::Entry;
+use crate::cache::state::{Current, Fetched, FlightId, Permit, Tempo};
+use crate::clock::{Moment, Timeline};
+use crate::error::{TokenError, TokenErrorKind};
+use crate::source::TokenSource;
+use crate::token::AccessToken;
+use crate::token_request::TokenRequest;
+
+/// Upper ends of the waits before the second and third try of a flight; full jitter.
+const TRY_WAITS: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(400)];
+/// A try that failed later than this is not repeated in the flight.
+const QUICK_FAILURE: Duration = Duration::from_secs(1);
+/// How much longer than the flight's limit its waiters wait for word of it: the flight itself is
+/// the first to notice, unless nobody drives its runtime.
+const WAITERS_GRACE: Duration = Duration::from_millis(250);
+
+/// Numbers every token of the process, so that one cache never mistakes another's for its own.
+static GENERATIONS: AtomicU64 = AtomicU64::new(1);
+
+/// What it takes to fetch. Holds no entry, so that a flight keeps no cache alive.
+pub(crate) struct Fetcher {
+    pub(crate) source: Arc<dyn TokenSource>,
+    pub(crate) timeline: Timeline,
+    pub(crate) tempo: Tempo,
+    pub(crate) fetch_timeout: Duration,
+    pub(crate) slots: Arc<Semaphore>,
+}
+
+/// How far a flight is.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    /// Waits for a slot, which its limit doesn't count.
+    Queued,
+    Flying {
+        deadline: Instant,
+    },
+    Landed(Result<Arc<Current>, TokenError>),
+    /// It brought a token that was rejected in the meantime.
+    Rejected,
+}
+
+/// A reserved flight, to be launched.
+pub(crate) struct Launch {
+    permit: Permit,
+    phase: watch::Sender<Phase>,
+    queued: bool,
+}
+
+/// A waiter's hold on a flight.
+pub(crate) struct Ticket {
+    pub(crate) flight: FlightId,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+/// How waiting for a flight ended.
+pub(crate) enum Outcome {
+    Landed(Result<Arc<Current>, TokenError>),
+    /// Decide again: the token was rejected in the meantime.
+    Rejected,
+    /// Decide again: the flight's task was dropped with its runtime.
+    Lost,
+    /// Nobody drives the flight.
+    TimedOut,
+}
+
+type Reserved = (FlightId, watch::Receiver<Phase>, Option<OwnedSemaphorePermit>);
+
+impl Fetcher {
+    /// Prepares a flight, with a slot if one is free.
+    pub(crate) fn prepare(&self, permit: Permit) -> (Launch, Reserved) {
+        let slot = Arc::clone(&self.slots).try_acquire_owned().ok();
+        let phase = match slot {
+            Some(_) => self.flying(permit.delay),
+            None => Phase::Queued,
+        };
+        let (sender, receiver) = watch::channel(phase);
+        let launch = Launch { permit, phase: sender, queued: slot.is_none() };
+        (launch, (permit.flight, receiver, slot))
+    }
+
+    fn flying(&self, delay: Duration) -> Phase {
+        Phase::Flying { deadline: Instant::now() + delay + self.fetch_timeout }
+    }
+
+    /// Fetches a token, with up to two more tries for what fails quickly and may pass.
+    async fn fetch(&self, request: &TokenRequest) -> Result<(AccessToken, Moment), TokenError> {
+        let mut waits = TRY_WAITS.iter();
+        loop {
+            let started = self.timeline.read();
+            let since = Instant::now();
+            let error = match unwound(async { self.source.fetch(request).await }).await {
+                Some(Ok(token)) => return Ok((token, started)),
+                Some(Err(error)) => error,
+                None => return Err(TokenError::new(TokenErrorKind::SourcePanicked, true)),
+            };
+            let again = error.is_transient()
+                && error.retry_after().is_none()
+                && since.elapsed() < QUICK_FAILURE;
+            match waits.next() {
+                Some(wait) if again => sleep(wait.mul_f64(fastrand::f64())).await,
+                _ => return Err(error),
+            }
+        }
+    }
+}
+
+impl Launch {
+    pub(crate) fn flight(&self) -> FlightId {
+        self.permit.flight
+    }
+
+    /// Starts the flight on this runtime.
+    pub(crate) fn start(self, entry: &Arc<Entry>, fetcher: &Arc<Fetcher>, runtime: &Handle) {
+        let permit = self.permit;
+        let flight = Pilot {
+            entry: Arc::downgrade(entry),
+            fetcher: Arc::clone(fetcher),
+            request: entry.request.clone(),
+            flight: permit.flight,
+            phase: self.phase,
+        };
+        // Not under the entry's lock: a runtime that is shutting down drops the task right here.
+        let task = runtime.spawn(flight.fly(permit.delay, self.queued));
+        entry.attach(permit.flight, task.abort_handle());
+    }
+}
+
+impl Ticket {
+    /// Waits until the flight has landed, is lost, or is overdue by this caller's own timer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the flight goes on.
+    pub(crate) async fn wait(mut self) -> Result<Outcome, TokenError> {
+        loop {
+            let phase = self.phase.borrow_and_update().clone();
+            let changed = match phase {
+                Phase::Landed(result) => return Ok(Outcome::Landed(result)),
+                Phase::Rejected => return Ok(Outcome::Rejected),
+                Phase::Queued => Ok(self.phase.changed().await),
+                Phase::Flying { deadline } => {
+                    within(deadline + WAITERS_GRACE, self.phase.changed())?.await
+                }
+            };
+            match changed {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Ok(Outcome::Lost),
+                Err(_) => return Ok(Outcome::TimedOut),
+            }
+        }
+    }
+}
+
+/// Runs the flight. Dropped before it has landed, it gives the permit back.
+struct Pilot {
+    entry: Weak<Entry>,
+    fetcher: Arc<Fetcher>,
+    request: TokenRequest,
+    flight: FlightId,
+    phase: watch::Sender<Phase>,
+}
+
+impl Pilot {
+    async fn fly(self, delay: Duration, queued: bool) {
+        if queued && !self.queue(delay).await {
+            return;
+        }
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        let fetcher = &self.fetcher;
+        let fetched = match timeout(fetcher.fetch_timeout, fetcher.fetch(&self.request)).await {
+            Ok(Ok((token, started))) => Ok(Fetched {
+                token,
+                request: self.request.clone(),
+                generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
+                started,
+                jitter: fastrand::f64(),
+            }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(TokenError::new(TokenErrorKind::Timeout, true)),
+        };
+        self.land(fetched);
+    }
+
+    /// Waits for a slot; whether the flight is still wanted.
+    async fn queue(&self, delay: Duration) -> bool {
+        let Ok(slot) = Arc::clone(&self.fetcher.slots).acquire_owned().await else {
+            return false;
+        };
+        let admitted =
+            self.entry.upgrade().is_some_and(|entry| entry.admit(self.flight, slot));
+        if admitted {
+            self.phase.send_replace(self.fetcher.flying(delay));
+        }
+        admitted
+    }
+
+    /// Stores the outcome, then wakes those who wait.
+    fn land(&self, fetched: Result<Fetched, TokenError>) {
+        if let Some(entry) = self.entry.upgrade() {
+            let now = self.fetcher.timeline.read();
+            let phase = entry.land(self.flight, fetched, now, &self.fetcher);
+            self.phase.send_replace(phase);
+        }
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        // Without effect on a flight that has landed.
+        if let Some(entry) = self.entry.upgrade() {
+            entry.abandon(self.flight);
+        }
+    }
+}
+
+/// The caller's runtime, if it is one that flights and waiters can run on.
+pub(crate) fn runtime() -> Result<Handle, TokenError> {
+    let handle = Handle::try_current().map_err(|error| no_runtime().with_cause(error))?;
+    drop(within(Instant::now(), ready(()))?);
+    Ok(handle)
+}
+
+/// Limits `future`; an error on a runtime that has no timers.
+pub(crate) fn within<F: Future>(deadline: Instant, future: F) -> Result<Timeout<F>, TokenError> {
+    // tokio has no other way to ask for a timer than to make one.
+    catch_unwind(AssertUnwindSafe(|| timeout_at(deadline, future))).map_err(|_| no_runtime())
+}
+
+fn no_runtime() -> TokenError {
+    TokenError::new(TokenErrorKind::NoRuntime, false)
+}
+
+/// Polls `future` to its end; `None` if it panics.
+async fn unwound<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Some),
+            // The payload may hold anything, a secret too: it goes no further.
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetcher")
+            .field("tempo", &self.tempo)
+            .field("fetch_timeout", &self.fetch_timeout)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,107 @@
+//! When a token is due and when it is expired: windows that scale with its life.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+
+/// No more than one fetch in this time, unless a token was rejected.
+pub(crate) const FETCH_SPACING: Duration = Duration::from_secs(1);
+
+const SHORTEST_MARGIN: Duration = Duration::from_secs(1);
+const LONGEST_MARGIN: Duration = Duration::from_secs(10);
+const LONGEST_DUE_WINDOW: Duration = Duration::from_secs(300);
+
+/// A token is fresh, then due (usable, and to be renewed), then expired (never sent).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Lifespan {
+    pub(crate) due: Moment,
+    pub(crate) expired: Moment,
+}
+
+impl Lifespan {
+    pub(crate) const UNLIMITED: Self = Self { due: Moment::NEVER, expired: Moment::NEVER };
+
+    /// The windows of a token with this `life`, asked for at `started`, had at `landed`.
+    ///
+    /// `jitter`, from 0 to 1, moves the due moment later by up to half of the due window, so that
+    /// tokens which were fetched together are not renewed together.
+    pub(crate) fn new(life: Duration, started: Moment, landed: Moment, jitter: f64) -> Self {
+        let margin = (life / 20).clamp(SHORTEST_MARGIN, LONGEST_MARGIN);
+        let window = (life / 10).min(LONGEST_DUE_WINDOW);
+        let mut expired = life.saturating_sub(margin).max(life / 2);
+        let mut due = expired.saturating_sub(window) + (window / 2).mul_f64(jitter);
+
+        let age = landed.monotonic.saturating_sub(started.monotonic);
+        let soonest = age.saturating_add(FETCH_SPACING);
+        if due < soonest {
+            // Too short a life for a margin: it would cost more than one fetch a second.
+            expired = life;
+            due = soonest.min(life);
+        }
+        Self { due: started.plus(due), expired: started.plus(expired) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: Moment =
+        Moment { monotonic: Duration::from_secs(50), wall: Duration::from_secs(1_700_000_000) };
+
+    /// Due and expired, in seconds after the start.
+    fn windows(life: f64, latency: f64, jitter: f64) -> (f64, f64) {
+        let landed = START.plus(Duration::from_secs_f64(latency));
+        let span = Lifespan::new(Duration::from_secs_f64(life), START, landed, jitter);
+        let after = |moment: Moment| {
+            let monotonic = moment.monotonic - START.monotonic;
+            assert_eq!(monotonic, moment.wall - START.wall, "both clocks get the same windows");
+            (monotonic.as_secs_f64() * 1e6).round() / 1e6
+        };
+        (after(span.due), after(span.expired))
+    }
+
+    #[test]
+    fn windows_scale_with_the_life() {
+        for (life, due_first, due_last, expired) in [
+            (900.0, 800.0, 845.0, 890.0),
+            (5.0, 3.5, 3.75, 4.0),
+            (3_600.0, 3_290.0, 3_440.0, 3_590.0),
+            (86_400.0, 86_090.0, 86_240.0, 86_390.0),
+            (20.0, 17.0, 18.0, 19.0),
+            (60.0, 51.0, 54.0, 57.0),
+        ] {
+            assert_eq!(windows(life, 0.1, 0.0), (due_first, expired), "{life} s, no jitter");
+            assert_eq!(windows(life, 0.1, 1.0), (due_last, expired), "{life} s, full jitter");
+        }
+    }
+
+    #[test]
+    fn a_life_too_short_for_margins_is_served_whole() {
+        assert_eq!(windows(1.0, 0.0, 0.0), (1.0, 1.0));
+        assert_eq!(windows(2.0, 0.0, 0.0), (1.0, 2.0));
+        assert_eq!(windows(2.0, 0.25, 0.0), (1.25, 2.0));
+        assert_eq!(windows(0.5, 0.0, 0.5), (0.5, 0.5));
+    }
+
+    #[test]
+    fn a_slow_endpoint_counts_as_a_short_life() {
+        assert_eq!(windows(5.0, 2.4, 0.0), (3.5, 4.0), "1.1 s of use before it is due");
+        assert_eq!(windows(5.0, 2.6, 0.0), (3.6, 5.0), "would be due after 0.9 s");
+        assert_eq!(windows(5.0, 9.0, 0.0), (5.0, 5.0), "dead when it came");
+    }
+
+    proptest! {
+        #[test]
+        fn windows_are_ordered_and_bounded(
+            life in 0.001..400_000_000.0f64, latency in 0.0..40.0f64, jitter in 0.0..1.0f64,
+        ) {
+            let (due, expired) = windows(life, latency, jitter);
+            prop_assert!(due <= expired && expired <= life + 1e-6);
+            prop_assert!(expired >= life / 2.0 - 1e-6);
+            prop_assert!(due >= life.min(latency + 1.0) - 1e-6, "at most one fetch a second");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The entries of all token requests but the default one: bounded, least recently used out first.
+//!
+//! Shards of `RwLock<HashMap>`: a lookup takes a shared lock on one of them, which is exclusive only
+//! while an entry is put in or taken out, never for a renewal.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::cache::entry::Entry;
+use crate::token_request::TokenRequest;
+
+const SHARDS: usize = 32;
+
+type Shard = HashMap<TokenRequest, Arc<Entry>>;
+
+pub(crate) struct Tenants {
+    shards: [RwLock<Shard>; SHARDS],
+    hasher: RandomState,
+    max_entries: usize,
+    len: AtomicUsize,
+    /// Counts uses, to order entries by their last one.
+    turn: AtomicU64,
+    /// One eviction at a time.
+    eviction: Mutex<()>,
+}
+
+impl Tenants {
+    pub(crate) fn new(max_entries: usize) -> Self {
+        Self {
+            shards: Default::default(),
+            hasher: RandomState::new(),
+            max_entries,
+            len: AtomicUsize::new(0),
+            turn: AtomicU64::new(1),
+            eviction: Mutex::new(()),
+        }
+    }
+
+    /// Calls `with` on the entry of `request`, if there is one.
+    pub(crate) fn look_up<R>(
+        &self,
+        request: &TokenRequest,
+        with: impl FnOnce(&Arc<Entry>) -> R,
+    ) -> Option<R> {
+        let shard = self.shard(request).read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(request).map(|entry| {
+            self.touch(entry);
+            with(entry)
+        })
+    }
+
+    /// The entry of `request`, a new one if there is none.
+    pub(crate) fn entry(&self, request: &TokenRequest) -> Arc<Entry> {
+        if let Some(entry) = self.look_up(request, Arc::clone) {
+            return entry;
+        }
+        let mut shard = self.shard(request).write().unwrap_or_else(PoisonError::into_inner);
+        let mut added = false;
+        let entry = Arc::clone(shard.entry(request.clone()).or_insert_with(|| {
+            added = true;
+            Arc::new(Entry::new(request.clone()))
+        }));
+        self.touch(&entry);
+        drop(shard);
+        if added && self.len.fetch_add(1, Ordering::Relaxed) >= self.max_entries {
+            self.evict();
+        }
+        entry
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Drops the least recently used entries that are over the bound, but none with a flight.
+    ///
+    /// A scan of them all: it happens beside a fetch over the network, which takes far longer.
+    fn evict(&self) {
+        let _one_at_a_time = self.eviction.lock().unwrap_or_else(PoisonError::into_inner);
+        let excess = self.len().saturating_sub(self.max_entries);
+        if excess == 0 {
+            return;
+        }
+        let mut candidates: Vec<(u64, Arc<Entry>)> = Vec::with_capacity(self.len());
+        for shard in &self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            candidates.extend(
+                shard.values().map(|it| (it.last_used.load(Ordering::Relaxed), Arc::clone(it))),
+            );
+        }
+        candidates.sort_unstable_by_key(|(last_used, _)| *last_used);
+        // The newest is the one that is being put in.
+        candidates.pop();
+        for (_, entry) in candidates.into_iter().filter(|(_, it)| it.retire()).take(excess) {
+            let mut shard =
+                self.shard(&entry.request).write().unwrap_or_else(PoisonError::into_inner);
+            shard.remove(&entry.request);
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn touch(&self, entry: &Entry) {
+        // The entry that was used last need not be moved up again: no write to a shared line.
+        if entry.last_used.load(Ordering::Relaxed) != self.turn.load(Ordering::Relaxed) {
+            entry.used_at(self.turn.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+    }
+
+    fn shard(&self, request: &TokenRequest) -> &RwLock<Shard> {
+        let hash = self.hasher.hash_one(request) as usize;
+        &self.shards[hash % SHARDS]
+    }
+}
+
+impl fmt::Debug for Tenants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tenants")
+            .field("len", &self.len())
+            .field("max_entries", &self.max_entries)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(name: &str) -> TokenRequest {
+        TokenRequest::scope(name)
+    }
+
+    fn holds(tenants: &Tenants, name: &str) -> bool {
+        // Not by `look_up`, which counts as a use.
+        tenants.shard(&request(name)).read().unwrap().contains_key(&request(name))
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let tenants = Tenants::new(3);
+        for name in ["a", "b", "c", "b", "a"] {
+            tenants.entry(&request(name));
+        }
+        tenants.entry(&request("d"));
+        assert!(!holds(&tenants, "c"));
+        tenants.entry(&request("e"));
+        assert!(!holds(&tenants, "b"));
+        assert!(["a", "d", "e"].iter().all(|name| holds(&tenants, name)));
+        assert_eq!(tenants.len(), 3);
+    }
+
+    #[test]
+    fn one_entry_per_request() {
+        let tenants = Tenants::new(10);
+        let first = tenants.entry(&request("b a"));
+        assert!(Arc::ptr_eq(&first, &tenants.entry(&request("a  b"))));
+        assert_eq!(tenants.len(), 1);
+    }
+
+    #[test]
+    fn a_bound_of_one_holds_the_newest() {
+        let tenants = Tenants::new(1);
+        for name in ["a", "b", "c"] {
+            tenants.entry(&request(name));
+            assert!(holds(&tenants, name));
+            assert_eq!(tenants.len(), 1);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The one place that reads a clock.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+/// How long a reading of the wall clock is carried forward by the monotonic one.
+const WALL_READING: Duration = Duration::from_secs(1);
+
+/// The two clocks that decide whether a token has expired.
+///
+/// The default reads tokio's monotonic clock (which `tokio::time::pause` stops in tests) and the
+/// system's wall clock. An own one is for tests of suspended machines and of wall clocks that jump;
+/// timers are tokio's in any case.
+pub trait Clock: Send + Sync + 'static {
+    /// Time since any fixed moment; never goes back. Need not go on while the machine is suspended.
+    fn monotonic(&self) -> Duration;
+
+    /// The time of day, which may jump either way.
+    fn wall(&self) -> SystemTime;
+}
+
+/// The wall clock, for what is done outside of a cache.
+pub(crate) fn wall_now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// A point in time by both clocks: each counts from a fixed moment of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) monotonic: Duration,
+    pub(crate) wall: Duration,
+}
+
+impl Moment {
+    pub(crate) const NEVER: Self = Self { monotonic: Duration::MAX, wall: Duration::MAX };
+
+    pub(crate) fn plus(self, span: Duration) -> Self {
+        Self {
+            monotonic: self.monotonic.saturating_add(span),
+            wall: self.wall.saturating_add(span),
+        }
+    }
+
+    /// Whether `deadline` has passed, by the clock that says so first.
+    pub(crate) fn has_reached(self, deadline: Self) -> bool {
+        self.monotonic >= deadline.monotonic || self.wall >= deadline.wall
+    }
+
+    pub(crate) fn wall_time(self) -> Option<SystemTime> {
+        UNIX_EPOCH.checked_add(self.wall)
+    }
+}
+
+/// Reads both clocks, the wall clock at most once a second on the fresh path.
+///
+/// In between, the wall time is the last reading carried forward by the monotonic clock. The last
+/// reading is kept as the distance between the two, in nanoseconds, so that one atomic word holds it.
+pub(crate) struct Timeline {
+    origin: Instant,
+    clock: Option<Arc<dyn Clock>>,
+    /// Monotonic time at which the wall clock is to be read again.
+    next_reading: AtomicU64,
+    /// Wall time less monotonic time at the last reading.
+    distance: AtomicU64,
+}
+
+impl Timeline {
+    pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Self {
+        let timeline = Self {
+            origin: Instant::now(),
+            clock,
+            next_reading: AtomicU64::new(0),
+            distance: AtomicU64::new(0),
+        };
+        timeline.read();
+        timeline
+    }
+
+    /// One monotonic read; a wall read as well if the last is more than a second old.
+    pub(crate) fn now(&self) -> Moment {
+        let monotonic = self.monotonic();
+        let elapsed = nanos(monotonic);
+        if elapsed >= self.next_reading.load(Ordering::Acquire) {
+            return self.read();
+        }
+        let distance = self.distance.load(Ordering::Relaxed);
+        Moment { monotonic, wall: Duration::from_nanos(elapsed.wrapping_add(distance)) }
+    }
+
+    /// Both clocks, read now.
+    pub(crate) fn read(&self) -> Moment {
+        let monotonic = self.monotonic();
+        let wall = self.wall();
+        let elapsed = nanos(monotonic);
+        // Wrapping keeps a wall clock before the monotonic origin right as well.
+        self.distance.store(nanos(wall).wrapping_sub(elapsed), Ordering::Relaxed);
+        // Release after the distance, so that whoever sees the new time of reading sees its result.
+        self.next_reading.store(elapsed.saturating_add(nanos(WALL_READING)), Ordering::Release);
+        Moment { monotonic, wall }
+    }
+
+    fn monotonic(&self) -> Duration {
+        match &self.clock {
+            None => Instant::now().saturating_duration_since(self.origin),
+            Some(clock) => clock.monotonic(),
+        }
+    }
+
+    fn wall(&self) -> Duration {
+        let wall = match &self.clock {
+            None => wall_now(),
+            Some(clock) => clock.wall(),
+        };
+        wall.duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Timeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timeline").finish_non_exhaustive()
+    }
+}
+
+/// Good for 584 years; saturates then.
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    struct Fake(Mutex<(Duration, Duration, u32)>);
+
+    impl Clock for Arc<Fake> {
+        fn monotonic(&self) -> Duration {
+            self.0.lock().unwrap().0
+        }
+
+        fn wall(&self) -> SystemTime {
+            let mut fake = self.0.lock().unwrap();
+            fake.2 += 1;
+            UNIX_EPOCH + fake.1
+        }
+    }
+
+    impl Fake {
+        fn set(&self, monotonic: Duration, wall: Duration) {
+            let mut fake = self.0.lock().unwrap();
+            (fake.0, fake.1) = (monotonic, wall);
+        }
+    }
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn reads_the_wall_clock_once_a_second() {
+        let fake = Arc::new(Fake(Mutex::new((secs(5), secs(1_000), 0))));
+        let timeline = Timeline::new(Some(Arc::new(Arc::clone(&fake))));
+        for step in 0..100 {
+            let now = Duration::from_millis(step * 30);
+            fake.set(secs(5) + now, secs(1_000) + now);
+            assert_eq!(timeline.now(), Moment { monotonic: secs(5) + now, wall: secs(1_000) + now });
+        }
+        assert_eq!(fake.0.lock().unwrap().2, 3, "at 0 s, and each time a second has passed");
+    }
+
+    #[test]
+    fn sees_a_jump_of_the_wall_clock_within_a_second_either_way() {
+        let fake = Arc::new(Fake(Mutex::new((secs(0), secs(10_000), 0))));
+        let timeline = Timeline::new(Some(Arc::new(Arc::clone(&fake))));
+        for wall in [secs(13_600), secs(10), secs(13_600)] {
+            let before = fake.monotonic();
+            fake.set(before + secs(1), wall);
+            assert_eq!(timeline.now().wall, wall);
+        }
+    }
+
+    #[test]
+    fn the_earlier_clock_wins() {
+        let deadline = Moment { monotonic: secs(10), wall: secs(1_010) };
+        let at = |monotonic, wall| Moment { monotonic: secs(monotonic), wall: secs(wall) };
+        assert!(!at(9, 1_009).has_reached(deadline));
+        assert!(at(10, 900).has_reached(deadline));
+        assert!(at(1, 1_010).has_reached(deadline));
+        assert!(!at(u32::MAX.into(), u32::MAX.into()).has_reached(Moment::NEVER));
+    }
+}

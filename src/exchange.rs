@@ -1,0 +1,216 @@
+//! The steps of one request, decided in one place. No I/O: a driver sends, waits and asks here what
+//! is next.
+//!
+//! ```text
+//! open ─▶ (fresh | acquire) ─▶ carry ─▶ send ─▶ answered ─▶ return
+//!   └─▶ pass                                       └─▶ acquire ─▶ renewed ─▶ send ─▶ replayed
+//! ```
+
+use std::sync::Arc;
+
+use http::header::AUTHORIZATION;
+
+use crate::cache::state::{Rejection, RejectionId};
+use crate::cache::{Granted, TokenCache};
+use crate::error::{TokenError, TokenErrorKind};
+use crate::message::{Answer, Outgoing};
+use crate::policy::attach::AttachPolicy;
+use crate::policy::rejection::{BearerChallenge, RejectionPolicy};
+use crate::policy::replay::ReplayPolicy;
+use crate::request_auth::{Choice, RequestAuth};
+use crate::token_request::TokenRequest;
+
+/// What a layer and its services share.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) cache: TokenCache,
+    pub(crate) attach: AttachPolicy,
+    pub(crate) rejection: Option<Arc<dyn RejectionPolicy>>,
+    pub(crate) replay: ReplayPolicy,
+    pub(crate) require_request_auth: bool,
+}
+
+/// How a request begins.
+pub(crate) enum Opening {
+    /// It goes out as it is.
+    Pass,
+    /// It carries a token.
+    Carry(Exchange),
+    /// It doesn't go out.
+    Refuse(TokenError),
+}
+
+/// One request that carries a token.
+pub(crate) struct Exchange {
+    settings: Arc<Settings>,
+    request: TokenRequest,
+    replay: bool,
+    /// Where the token went.
+    origin: u64,
+    generation: u64,
+    on_probation: bool,
+    /// The rejection that this request caused and still owes a verdict on.
+    owed: Option<RejectionId>,
+}
+
+/// What to do with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It is the caller's.
+    Return,
+    /// Acquire another token, and see whether to send the request again.
+    Renew,
+}
+
+impl Settings {
+    pub(crate) fn new(cache: TokenCache) -> Self {
+        Self {
+            cache,
+            attach: AttachPolicy::default(),
+            rejection: None,
+            replay: ReplayPolicy::default(),
+            require_request_auth: false,
+        }
+    }
+
+    fn rejects(&self, answer: &impl Answer) -> bool {
+        match &self.rejection {
+            None => BearerChallenge.rejects(answer.status(), answer.headers()),
+            Some(policy) => policy.rejects(answer.status(), answer.headers()),
+        }
+    }
+}
+
+impl Exchange {
+    /// Which token this request is to carry, if any.
+    pub(crate) fn open(
+        settings: &Arc<Settings>,
+        request: &impl Outgoing,
+        own: Option<&RequestAuth>,
+    ) -> Opening {
+        let target = request.target();
+        if request.headers().contains_key(AUTHORIZATION) || !settings.attach.allows(target) {
+            return Opening::Pass;
+        }
+        let (choice, without_replay) = match (own, ambient()) {
+            (None, None) => (None, false),
+            (Some(own), task) => own.or(task).into_parts(),
+            (None, Some(task)) => task.into_parts(),
+        };
+        let token_request = match choice {
+            Some(Choice::Skip) => return Opening::Pass,
+            Some(Choice::Token(request)) => request,
+            None if settings.require_request_auth => {
+                return Opening::Refuse(TokenError::new(TokenErrorKind::RequestAuthMissing, false));
+            }
+            None => TokenRequest::default(),
+        };
+        Opening::Carry(Self {
+            settings: Arc::clone(settings),
+            request: token_request,
+            replay: settings.replay.is_enabled() && !without_replay,
+            origin: target.fingerprint(),
+            generation: 0,
+            on_probation: false,
+            owed: None,
+        })
+    }
+
+    /// The token, if it is fresh.
+    pub(crate) fn fresh(&self) -> Option<Granted> {
+        self.settings.cache.fresh(&self.request)
+    }
+
+    /// The token, which may have to be waited for.
+    pub(crate) async fn acquire(&self) -> Result<Granted, TokenError> {
+        self.settings.cache.acquire(&self.request).await
+    }
+
+    /// A copy to send again, if that may come to pass. To be made before the header is set.
+    pub(crate) fn copy<Q: Outgoing>(&self, request: &Q) -> Option<Q> {
+        if self.replay { request.copy(&self.settings.replay) } else { None }
+    }
+
+    /// Puts the token into the request.
+    pub(crate) fn carry(&mut self, granted: Granted, request: &mut impl Outgoing) {
+        self.generation = granted.generation;
+        self.on_probation = granted.on_probation;
+        request.headers_mut().insert(AUTHORIZATION, granted.authorization);
+    }
+
+    /// What to do with the first answer.
+    pub(crate) fn answered(&mut self, answer: &impl Answer, has_copy: bool) -> Next {
+        if !self.is_refused(answer) {
+            return Next::Return;
+        }
+        let cache = &self.settings.cache;
+        match cache.reject(&self.request, self.generation) {
+            Rejection::Effective(rejection) => {
+                self.owed = Some(rejection);
+                if has_copy {
+                    return Next::Renew;
+                }
+                self.forgo();
+                self.settings.cache.renew(&self.request);
+                Next::Return
+            }
+            Rejection::Superseded if has_copy => Next::Renew,
+            Rejection::Superseded | Rejection::Spaced => Next::Return,
+        }
+    }
+
+    /// Whether the request is to be sent again, and with what: not if there is no other token.
+    pub(crate) fn renewed(&mut self, renewed: Result<Granted, TokenError>) -> Option<Granted> {
+        let another = renewed.ok().filter(|granted| granted.generation != self.generation);
+        if another.is_none() {
+            self.forgo();
+        }
+        another
+    }
+
+    /// The second answer came. It is the caller's in any case.
+    pub(crate) fn replayed(&mut self, answer: &impl Answer) {
+        let refused = self.is_refused(answer);
+        if let Some(rejection) = self.owed.take() {
+            self.settings.cache.judge(&self.request, rejection, refused);
+        }
+    }
+
+    /// Whether the answer rejects the token that the request carried.
+    fn is_refused(&self, answer: &impl Answer) -> bool {
+        let refused = self.settings.rejects(answer);
+        if !refused && !self.on_probation {
+            return false;
+        }
+        // A client's own redirect may have led elsewhere, where nobody can judge this token.
+        if answer.origin().is_some_and(|origin| origin.fingerprint() != self.origin) {
+            return false;
+        }
+        if self.on_probation {
+            self.settings.cache.first_answer(&self.request, self.generation, refused);
+        }
+        refused
+    }
+
+    fn forgo(&mut self) {
+        if let Some(rejection) = self.owed.take() {
+            self.settings.cache.forgo(&self.request, rejection);
+        }
+    }
+}
+
+/// A request that is given up in mid-way leaves the verdict to others.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.forgo();
+    }
+}
+
+/// What the task says that runs this.
+fn ambient() -> Option<RequestAuth> {
+    #[cfg(feature = "task-local")]
+    return crate::task_local::current();
+    #[cfg(not(feature = "task-local"))]
+    None
+}
+

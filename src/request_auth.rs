@@ -1,0 +1,93 @@
+//! What a request, or the task that sends it, says about its token.
+
+use crate::token_request::TokenRequest;
+
+/// What one request says about its token, in its extensions.
+///
+/// ```
+/// use bearer_auth::RequestAuth;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(RequestAuth::scope("tenant/42"));
+///
+/// // With reqwest-middleware:
+/// // client.put(presigned_url).with_extension(RequestAuth::skip())
+/// ```
+///
+/// Field by field: scope or skip is the request's if it names one, else the task's (feature
+/// `task-local`), else the source's; `without_replay` holds if either says so. A
+/// [`reqwest::Request`](https://docs.rs/reqwest/latest/reqwest/struct.Request.html) that is driven
+/// through tower has no public extensions: there the task is the way to choose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestAuth {
+    choice: Option<Choice>,
+    without_replay: bool,
+}
+
+/// Which token, if any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    Skip,
+    Token(TokenRequest),
+}
+
+impl RequestAuth {
+    /// A token with this scope, see [`TokenRequest::scope`].
+    pub fn scope(scope: impl AsRef<str>) -> Self {
+        Self::token(TokenRequest::scope(scope))
+    }
+
+    /// The token that this token request means.
+    pub fn token(request: TokenRequest) -> Self {
+        Self { choice: Some(Choice::Token(request)), without_replay: false }
+    }
+
+    /// No token: the request goes out as it is.
+    pub fn skip() -> Self {
+        Self { choice: Some(Choice::Skip), without_replay: false }
+    }
+
+    /// Renew the token after a refusal, but don't send this request again.
+    #[must_use]
+    pub fn without_replay(mut self) -> Self {
+        self.without_replay = true;
+        self
+    }
+
+    /// This, and where it says nothing, `other`.
+    pub(crate) fn or(&self, other: Option<Self>) -> Self {
+        let other = other.unwrap_or_default();
+        Self {
+            choice: self.choice.clone().or(other.choice),
+            without_replay: self.without_replay || other.without_replay,
+        }
+    }
+
+    pub(crate) fn into_parts(self) -> (Option<Choice>, bool) {
+        (self.choice, self.without_replay)
+    }
+}
+
+impl From<TokenRequest> for RequestAuth {
+    fn from(request: TokenRequest) -> Self {
+        Self::token(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn precedence_is_field_by_field() {
+        let task = RequestAuth::scope("tenant/7");
+        let only_replay = RequestAuth::default().without_replay();
+        assert_eq!(only_replay.or(Some(task.clone())), task.clone().without_replay());
+        assert_eq!(RequestAuth::skip().or(Some(task.clone())), RequestAuth::skip());
+        assert_eq!(
+            RequestAuth::scope("tenant/1").or(Some(task.without_replay())),
+            RequestAuth::scope("tenant/1").without_replay()
+        );
+        assert_eq!(RequestAuth::default().or(None), RequestAuth::default());
+    }
+}

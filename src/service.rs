@@ -1,0 +1,181 @@
+//! The tower service: a driver of the [exchange](crate::exchange).
+
+use std::fmt;
+use std::future::poll_fn;
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use tokio::time::Instant;
+use tower_service::Service;
+
+use crate::cache::within;
+use crate::error::BoxError;
+use crate::exchange::{Exchange, Next, Opening, Settings};
+use crate::message::{Answer, Outgoing};
+
+mod future;
+
+pub use future::ResponseFuture;
+
+/// How long the inner service may take to be ready for the second sending. Beyond that the caller is
+/// better off with the answer that is there; the inner service may even be waiting for its end.
+const READY_LIMIT: Duration = Duration::from_secs(1);
+
+/// The service that [`BearerAuthLayer`](crate::BearerAuthLayer) makes.
+///
+/// Its error is [`BoxError`]: the inner service's own, or a [`TokenError`](crate::TokenError), which
+/// `downcast_ref` finds.
+///
+/// # Cancel safety
+///
+/// A call may be dropped at any point: a fetch that it began goes on for others.
+#[derive(Clone)]
+pub struct BearerAuth<S> {
+    inner: S,
+    settings: Arc<Settings>,
+}
+
+impl<S> BearerAuth<S> {
+    pub(crate) fn new(inner: S, settings: Arc<Settings>) -> Self {
+        Self { inner, settings }
+    }
+
+    /// The inner service.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, without the layer.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    /// The fast path: a fresh token goes into the request, and the request goes on, with nothing
+    /// boxed and nothing awaited.
+    pub(crate) fn send<Q>(&mut self, mut request: Q) -> ResponseFuture<S, Q>
+    where
+        Q: Outgoing + Send + 'static,
+        S: Service<Q> + Clone + Send + 'static,
+        S::Response: Answer + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+    {
+        let mut exchange = match Exchange::open(&self.settings, &request, request.request_auth()) {
+            Opening::Carry(exchange) => exchange,
+            Opening::Pass => return ResponseFuture::passing(self.inner.call(request)),
+            Opening::Refuse(error) => return ResponseFuture::failed(error.into()),
+        };
+        let Some(granted) = exchange.fresh() else {
+            // The clone that stays behind has yet to be made ready, the one that was goes along.
+            let clone = self.inner.clone();
+            let ready = mem::replace(&mut self.inner, clone);
+            return ResponseFuture::slow(acquire_and_send(exchange, ready, request));
+        };
+        let kept = exchange.copy(&request).map(|copy| (self.inner.clone(), copy));
+        exchange.carry(granted, &mut request);
+        ResponseFuture::sending(self.inner.call(request), exchange, kept)
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for BearerAuth<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Send + 'static,
+    R: Send + 'static,
+{
+    type Response = Response<R>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, Request<B>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.send(request)
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl<S> Service<reqwest::Request> for BearerAuth<S>
+where
+    S: Service<reqwest::Request, Response = reqwest::Response> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+{
+    type Response = reqwest::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, reqwest::Request>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: reqwest::Request) -> Self::Future {
+        self.send(request)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for BearerAuth<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BearerAuth").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+/// No fresh token was at hand: waits for one, then goes on as the fast path does.
+async fn acquire_and_send<S, Q>(
+    mut exchange: Exchange,
+    mut service: S,
+    mut request: Q,
+) -> Result<S::Response, BoxError>
+where
+    Q: Outgoing,
+    S: Service<Q>,
+    S::Response: Answer,
+    S::Error: Into<BoxError>,
+{
+    let granted = exchange.acquire().await?;
+    let copy = exchange.copy(&request);
+    exchange.carry(granted, &mut request);
+    let answer = service.call(request).await.map_err(Into::into)?;
+    match (exchange.answered(&answer, copy.is_some()), copy) {
+        (Next::Renew, Some(copy)) => renew_and_replay(exchange, service, copy, answer).await,
+        _ => Ok(answer),
+    }
+}
+
+/// The first answer was a refusal: sends the copy with another token, if there is one to be had and
+/// the service is ready for it. Else the refusal is the answer.
+async fn renew_and_replay<S, Q>(
+    mut exchange: Exchange,
+    mut service: S,
+    mut copy: Q,
+    refusal: S::Response,
+) -> Result<S::Response, BoxError>
+where
+    Q: Outgoing,
+    S: Service<Q>,
+    S::Response: Answer,
+    S::Error: Into<BoxError>,
+{
+    let renewed = exchange.acquire().await;
+    let Some(granted) = exchange.renewed(renewed) else { return Ok(refusal) };
+    let ready = within(Instant::now() + READY_LIMIT, poll_fn(|cx| service.poll_ready(cx)));
+    let is_ready = match ready {
+        Ok(ready) => matches!(ready.await, Ok(Ok(()))),
+        Err(_) => false,
+    };
+    if !is_ready {
+        return Ok(refusal);
+    }
+    drop(refusal);
+    exchange.carry(granted, &mut copy);
+    let answer = service.call(copy).await.map_err(Into::into)?;
+    exchange.replayed(&answer);
+    Ok(answer)
+}

@@ -1,0 +1,118 @@
+//! The service's future.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::error::BoxError;
+use crate::exchange::{Exchange, Next};
+use crate::message::{Answer, Outgoing};
+use crate::service::renew_and_replay;
+
+type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
+pin_project! {
+    /// The answer to come from a [`BearerAuth`](crate::BearerAuth) service.
+    pub struct ResponseFuture<S, Q>
+    where
+        S: Service<Q>,
+    {
+        #[pin]
+        state: State<S, Q>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S, Q>
+    where
+        S: Service<Q>,
+    {
+        /// No token: the inner service's answer as it is.
+        Passing { #[pin] future: S::Future },
+        /// A fresh token went along; what is kept is for the second sending.
+        Sending {
+            #[pin]
+            future: S::Future,
+            exchange: Option<Exchange>,
+            kept: Option<(S, Q)>,
+        },
+        /// Waits for a token, or for the end of a second sending.
+        Slow { future: Boxed<S::Response> },
+        Failed { error: Option<BoxError> },
+    }
+}
+
+impl<S, Q> ResponseFuture<S, Q>
+where
+    S: Service<Q>,
+{
+    pub(super) fn passing(future: S::Future) -> Self {
+        Self { state: State::Passing { future } }
+    }
+
+    pub(super) fn sending(future: S::Future, exchange: Exchange, kept: Option<(S, Q)>) -> Self {
+        Self { state: State::Sending { future, exchange: Some(exchange), kept } }
+    }
+
+    pub(super) fn slow<F>(future: F) -> Self
+    where
+        F: Future<Output = Result<S::Response, BoxError>> + Send + 'static,
+    {
+        Self { state: State::Slow { future: Box::pin(future) } }
+    }
+
+    pub(super) fn failed(error: BoxError) -> Self {
+        Self { state: State::Failed { error: Some(error) } }
+    }
+}
+
+impl<S, Q> Future for ResponseFuture<S, Q>
+where
+    Q: Outgoing + Send + 'static,
+    S: Service<Q> + Send + 'static,
+    S::Response: Answer + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match self.as_mut().project().state.project() {
+                StateProjection::Passing { future } => return future.poll(cx).map_err(Into::into),
+                StateProjection::Slow { future } => return future.as_mut().poll(cx),
+                StateProjection::Failed { error } => {
+                    return match error.take() {
+                        Some(error) => Poll::Ready(Err(error)),
+                        // Polled again after its end.
+                        None => Poll::Pending,
+                    };
+                }
+                StateProjection::Sending { future, exchange, kept } => {
+                    let answer = ready!(future.poll(cx)).map_err(Into::into)?;
+                    let Some(mut exchange) = exchange.take() else { return Poll::Ready(Ok(answer)) };
+                    let next = exchange.answered(&answer, kept.is_some());
+                    let (Next::Renew, Some((service, copy))) = (next, kept.take()) else {
+                        return Poll::Ready(Ok(answer));
+                    };
+                    let slow = Box::pin(renew_and_replay(exchange, service, copy, answer));
+                    self.as_mut().project().state.set(State::Slow { future: slow });
+                }
+            }
+        }
+    }
+}
+
+impl<S, Q> fmt::Debug for ResponseFuture<S, Q>
+where
+    S: Service<Q>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

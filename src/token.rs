@@ -1,0 +1,224 @@
+//! Access tokens.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::clock;
+use crate::error::InvalidToken;
+use crate::token_request::TokenRequest;
+
+/// The longest life that is believed; longer ones are cut to it.
+pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+const PREFIX: &str = "Bearer ";
+
+/// An OAuth 2.0 access token (RFC 6749 §1.4), opaque to this crate.
+///
+/// A [`TokenSource`](crate::TokenSource) makes one and says how long it lives; the
+/// [`TokenCache`](crate::TokenCache) hands out clones, which are cheap. A token that names no life
+/// gets the cache's [`default_lifetime`](crate::TokenCacheBuilder::default_lifetime).
+///
+/// `Debug` shows no secret. The value is stored once, inside the ready-made header value, and that
+/// memory is wiped when the last clone of token and header is gone. What an HTTP client copies into
+/// its own write buffers is out of this crate's reach.
+///
+/// ```
+/// use std::time::Duration;
+/// use bearer_auth::AccessToken;
+///
+/// let token = AccessToken::new("opaque")?.with_lifetime(Duration::from_secs(900));
+/// assert_eq!(token.expose_secret(), "opaque");
+/// assert!(!format!("{token:?}").contains("opaque"));
+/// # Ok::<(), bearer_auth::InvalidToken>(())
+/// ```
+#[derive(Clone)]
+pub struct AccessToken(Arc<Parts>);
+
+#[derive(Clone)]
+struct Parts {
+    /// `Bearer <token>`, marked sensitive: what a request is given, made once.
+    authorization: HeaderValue,
+    lifetime: Lifetime,
+    expires_at: Option<SystemTime>,
+    scope: Option<Box<str>>,
+    issued: Option<Issued>,
+}
+
+/// How long the source says that a token lives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Lifetime {
+    Unspecified,
+    Limited(Duration),
+    Unlimited,
+}
+
+/// Which place of which cache a token came from.
+#[derive(Clone)]
+pub(crate) struct Issued {
+    pub(crate) request: TokenRequest,
+    pub(crate) generation: u64,
+}
+
+impl AccessToken {
+    /// Makes a token of `value`, with no life named.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidToken`] if `value` is empty or has a byte outside of 0x21 to 0x7E: it could not be
+    /// sent in an `Authorization` header (RFC 6750 §2.1).
+    pub fn new(value: impl Into<String>) -> Result<Self, InvalidToken> {
+        let mut value = value.into();
+        let authorization = authorization(&value);
+        value.zeroize();
+        Ok(Self(Arc::new(Parts {
+            authorization: authorization?,
+            lifetime: Lifetime::Unspecified,
+            expires_at: None,
+            scope: None,
+            issued: None,
+        })))
+    }
+
+    /// Says how long the token lives, as from the moment before it was asked for.
+    ///
+    /// Zero means that no life is known; more than 10 years are cut to 10 years.
+    #[must_use]
+    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
+        let lifetime = lifetime.min(LONGEST_LIFE);
+        let parts = Arc::make_mut(&mut self.0);
+        if lifetime.is_zero() {
+            parts.lifetime = Lifetime::Unspecified;
+            parts.expires_at = None;
+        } else {
+            parts.lifetime = Lifetime::Limited(lifetime);
+            parts.expires_at = clock::wall_now().checked_add(lifetime);
+        }
+        self
+    }
+
+    /// Says that the token never expires; it is used until it is rejected.
+    #[must_use]
+    pub fn without_expiry(mut self) -> Self {
+        let parts = Arc::make_mut(&mut self.0);
+        parts.lifetime = Lifetime::Unlimited;
+        parts.expires_at = None;
+        self
+    }
+
+    /// Says which scope the server granted, if it said so (RFC 6749 §5.1).
+    #[must_use]
+    pub fn with_scope(mut self, scope: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.0).scope = Some(scope.into().into_boxed_str());
+        self
+    }
+
+    /// When the token's life ends, by the wall clock; `None` if it never does or no life is known.
+    ///
+    /// A token from a cache counts from just before its token request was sent.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.0.expires_at
+    }
+
+    /// The scope that the server granted, if it named one; narrower, perhaps, than the one asked for.
+    pub fn scope(&self) -> Option<&str> {
+        self.0.scope.as_deref()
+    }
+
+    /// The token itself. Keep it out of logs and errors.
+    pub fn expose_secret(&self) -> &str {
+        // The constructor saw visible ASCII only, so neither step can come up empty.
+        let value = self.0.authorization.to_str().unwrap_or_default();
+        value.get(PREFIX.len()..).unwrap_or_default()
+    }
+
+    /// The ready `Authorization` header value, marked sensitive.
+    pub fn authorization(&self) -> &HeaderValue {
+        &self.0.authorization
+    }
+
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        self.0.lifetime
+    }
+
+    pub(crate) fn issued(&self) -> Option<&Issued> {
+        self.0.issued.as_ref()
+    }
+
+    pub(crate) fn is_same_value(&self, other: &Self) -> bool {
+        self.0.authorization == other.0.authorization
+    }
+
+    /// The token as its cache hands it out.
+    pub(crate) fn issue(mut self, expires_at: Option<SystemTime>, issued: Issued) -> Self {
+        let parts = Arc::make_mut(&mut self.0);
+        parts.expires_at = expires_at;
+        parts.issued = Some(issued);
+        self
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("lifetime", &self.0.lifetime)
+            .field("expires_at", &self.0.expires_at)
+            .field("scope", &self.0.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+fn authorization(value: &str) -> Result<HeaderValue, InvalidToken> {
+    if value.is_empty() {
+        return Err(InvalidToken::empty());
+    }
+    if let Some(position) = value.bytes().position(|byte| !(0x21..=0x7E).contains(&byte)) {
+        return Err(InvalidToken::at(position));
+    }
+    let mut line = Zeroizing::new(Vec::with_capacity(PREFIX.len() + value.len()));
+    line.extend_from_slice(PREFIX.as_bytes());
+    line.extend_from_slice(value.as_bytes());
+    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(line))
+        .map_err(|_| InvalidToken::at(0))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_no_header_can_carry() {
+        for value in ["", " ", "a b", "a\n", "a\r\nX: y", "é", "\u{7f}", "a\0"] {
+            assert!(AccessToken::new(value).is_err(), "{value:?}");
+        }
+        for value in ["a", "!~", "a.b-c_d/e+f==", "{\"x\":1}"] {
+            assert_eq!(AccessToken::new(value).unwrap().expose_secret(), value);
+        }
+    }
+
+    #[test]
+    fn header_is_sensitive_and_complete() {
+        let token = AccessToken::new("abc").unwrap();
+        assert_eq!(token.authorization(), "Bearer abc");
+        assert!(token.authorization().is_sensitive());
+        assert!(token.authorization().clone().is_sensitive());
+    }
+
+    #[test]
+    fn lives_are_positive_and_capped() {
+        let token = AccessToken::new("a").unwrap();
+        assert_eq!(token.lifetime(), Lifetime::Unspecified);
+        let none = token.clone().with_lifetime(Duration::ZERO);
+        assert_eq!((none.lifetime(), none.expires_at()), (Lifetime::Unspecified, None));
+        let long = token.clone().with_lifetime(Duration::MAX);
+        assert_eq!(long.lifetime(), Lifetime::Limited(LONGEST_LIFE));
+        assert!(long.expires_at().is_some());
+        assert_eq!(token.without_expiry().expires_at(), None);
+    }
+}

@@ -1,0 +1,220 @@
+//! The token request of the client credentials grant (RFC 6749 §4.4.2).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use form_urlencoded::{Serializer, byte_serialize};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Uri};
+use zeroize::Zeroizing;
+
+use crate::error::InvalidSetting;
+use crate::policy::attach::{Target, is_loopback};
+
+/// How the client proves who it is (RFC 6749 §2.3.1). One style per request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClientAuthentication {
+    /// `client_id` and `client_secret` as fields of the form (`client_secret_post`).
+    #[default]
+    SecretPost,
+    /// HTTP Basic with id and secret form-encoded first, as RFC 6749 asks for
+    /// (`client_secret_basic`). A blank is sent as `%20`, which every server decodes.
+    SecretBasic,
+    /// HTTP Basic with id and secret as they are, for servers that don't decode them. The id can't
+    /// hold a colon then.
+    SecretBasicRaw,
+}
+
+/// The fields that no extra parameter may overwrite.
+pub(crate) const STANDARD_FIELDS: [&str; 4] = ["grant_type", "client_id", "client_secret", "scope"];
+
+/// Everything about the token request but the scope of one call.
+pub(crate) struct TokenRequestTemplate {
+    pub(crate) token_url: Uri,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: Zeroizing<String>,
+    pub(crate) authentication: ClientAuthentication,
+    pub(crate) params: Vec<(String, String)>,
+}
+
+impl TokenRequestTemplate {
+    /// The request for this scope; none is sent if it is empty.
+    pub(crate) fn request(&self, scope: &str) -> Request<Bytes> {
+        let mut request = Request::new(self.body(scope));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.token_url.clone();
+        let headers = request.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(authorization) = self.authorization() {
+            headers.insert(AUTHORIZATION, authorization);
+        }
+        request
+    }
+
+    fn body(&self, scope: &str) -> Bytes {
+        let mut fields = vec![("grant_type", "client_credentials")];
+        if self.authentication == ClientAuthentication::SecretPost {
+            fields.push(("client_id", &self.client_id));
+            fields.push(("client_secret", &self.client_secret));
+        }
+        if !scope.is_empty() {
+            fields.push(("scope", scope));
+        }
+        fields.extend(self.params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        // Room for all of it encoded, so that growing leaves no copy of the secret behind.
+        let room = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+        let form = Serializer::new(String::with_capacity(room)).extend_pairs(fields).finish();
+        Bytes::from_owner(Zeroizing::new(form.into_bytes()))
+    }
+
+    fn authorization(&self) -> Option<HeaderValue> {
+        let credentials = match self.authentication {
+            ClientAuthentication::SecretPost => return None,
+            ClientAuthentication::SecretBasic => {
+                let encode = |text: &str| {
+                    // Only blanks become `+`: a plus sign itself is encoded.
+                    let encoded: String = byte_serialize(text.as_bytes()).collect();
+                    Zeroizing::new(Zeroizing::new(encoded).replace('+', "%20"))
+                };
+                let (id, secret) = (encode(&self.client_id), encode(&self.client_secret));
+                Zeroizing::new(format!("{}:{}", *id, *secret))
+            }
+            ClientAuthentication::SecretBasicRaw => {
+                Zeroizing::new(format!("{}:{}", self.client_id, *self.client_secret))
+            }
+        };
+        let mut line = Zeroizing::new(String::with_capacity(6 + 4 * (credentials.len() / 3 + 1)));
+        line.push_str("Basic ");
+        STANDARD.encode_string(credentials.as_bytes(), &mut line);
+        let owned = Zeroizing::new(line.as_bytes().to_vec());
+        // Base64 is always a valid header value.
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(owned)).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+/// Parses and checks a token URL (RFC 6749 §3.2).
+pub(crate) fn token_url(url: &str, allow_http: bool) -> Result<Uri, InvalidSetting> {
+    let wrong = |what: &'static str| InvalidSetting::new("token_url", what);
+    if url.contains('#') {
+        return Err(wrong("a URL without fragment (RFC 6749 §3.2)"));
+    }
+    let uri: Uri = url.parse().map_err(|_| {
+        wrong("an absolute https URL in ASCII, as `https://identity.example.com/connect/token`")
+    })?;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(wrong(
+            "a URL without user and password: use `client_id`, `client_secret` and \
+             `client_authentication`",
+        ));
+    }
+    match Target::of_uri(&uri) {
+        Target::Origin { https: true, .. } => Ok(uri),
+        Target::Origin { host, .. } if allow_http || is_loopback(host) => Ok(uri),
+        Target::Origin { .. } => {
+            Err(wrong("an https URL: plain http would show the secret (or say `allow_http`)"))
+        }
+        _ => Err(wrong("an absolute https URL, as `https://identity.example.com/connect/token`")),
+    }
+}
+
+/// Checks a scope (RFC 6749 §3.3): names of 0x21, 0x23 to 0x5B and 0x5D to 0x7E between blanks.
+pub(crate) fn check_scope(scope: &str) -> Result<(), InvalidSetting> {
+    let fits = |byte: u8| matches!(byte, b' ' | 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
+    if scope.bytes().all(fits) {
+        Ok(())
+    } else {
+        Err(InvalidSetting::new(
+            "scope",
+            "names of visible ASCII without `\"` and `\\`, separated by blanks (RFC 6749 §3.3)",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AWKWARD: &str = "p@ss:w%rd&=+ /";
+
+    fn template(authentication: ClientAuthentication) -> TokenRequestTemplate {
+        TokenRequestTemplate {
+            token_url: "https://id.example.com/token".parse().unwrap(),
+            client_id: "my client".to_owned(),
+            client_secret: Zeroizing::new(AWKWARD.to_owned()),
+            authentication,
+            params: vec![("resource".into(), "urn:a".into()), ("resource".into(), "urn:b".into())],
+        }
+    }
+
+    fn basic(request: &Request<Bytes>) -> String {
+        let value = &request.headers()[AUTHORIZATION];
+        assert!(value.is_sensitive());
+        let encoded = value.to_str().unwrap().strip_prefix("Basic ").unwrap();
+        String::from_utf8(STANDARD.decode(encoded).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn post_sends_the_secret_in_the_form_alone() {
+        let request = template(ClientAuthentication::SecretPost).request("tenant/42 b");
+        assert_eq!(request.method(), Method::POST);
+        assert_eq!(request.headers()[CONTENT_TYPE], "application/x-www-form-urlencoded");
+        assert_eq!(request.headers()[ACCEPT], "application/json");
+        assert!(!request.headers().contains_key(AUTHORIZATION));
+        let fields: Vec<_> = form_urlencoded::parse(request.body()).collect();
+        let expected = [
+            ("grant_type", "client_credentials"),
+            ("client_id", "my client"),
+            ("client_secret", AWKWARD),
+            ("scope", "tenant/42 b"),
+            ("resource", "urn:a"),
+            ("resource", "urn:b"),
+        ];
+        assert_eq!(fields, expected.map(|(name, value)| (name.into(), value.into())));
+    }
+
+    #[test]
+    fn basic_sends_it_in_the_header_alone() {
+        let request = template(ClientAuthentication::SecretBasic).request("");
+        assert_eq!(basic(&request), "my%20client:p%40ss%3Aw%25rd%26%3D%2B%20%2F");
+        let body = String::from_utf8(request.body().to_vec()).unwrap();
+        assert_eq!(body, "grant_type=client_credentials&resource=urn%3Aa&resource=urn%3Ab");
+
+        let request = template(ClientAuthentication::SecretBasicRaw).request("");
+        assert_eq!(basic(&request), format!("my client:{AWKWARD}"));
+    }
+
+    #[test]
+    fn a_token_url_is_https_or_loopback_and_plain() {
+        for url in [
+            "https://id.example.com/token",
+            "https://id.example.com:8443/token?x=y",
+            "http://127.0.0.1:8080/token",
+            "http://localhost/token",
+            "http://[::1]:1/token",
+        ] {
+            assert!(token_url(url, false).is_ok(), "{url}");
+        }
+        for (url, told) in [
+            ("", "absolute https URL"),
+            ("/token", "absolute https URL"),
+            ("id.example.com/token", "absolute https URL"),
+            ("ftp://id.example.com/token", "absolute https URL"),
+            ("https://id.example.com:0x1/token", "absolute https URL"),
+            ("https://idé.example.com/token", "absolute https URL"),
+            ("http://id.example.com/token", "allow_http"),
+            ("https://u:p@id.example.com/token", "user and password"),
+            ("https://id.example.com/token#x", "fragment"),
+        ] {
+            let error = token_url(url, false).unwrap_err().to_string();
+            assert!(error.contains(told) && error.contains("token_url"), "{url}: {error}");
+        }
+        assert!(token_url("http://id.example.com/token", true).is_ok());
+    }
+}

@@ -1,0 +1,168 @@
+//! The token response (RFC 6749 §5): a token, or what went wrong.
+
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::clock;
+use crate::error::{TokenError, TokenErrorKind};
+use crate::token::{AccessToken, LONGEST_LIFE};
+
+/// How much of a body is read.
+pub(crate) const LONGEST_BODY: usize = 256 * 1024;
+
+/// A code that the client can't mend by waiting, wherever it turns up.
+const PERMANENT_CODES: [&str; 5] = [
+    "invalid_client",
+    "unauthorized_client",
+    "invalid_scope",
+    "invalid_target",
+    "unsupported_grant_type",
+];
+
+/// The members that matter, as lenient as real servers are.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Members {
+    access_token: Value,
+    token_type: Value,
+    expires_in: Value,
+    scope: Value,
+    error: Value,
+    error_description: Value,
+}
+
+/// Makes a token, or a typed error, of an answer of the token endpoint.
+///
+/// `body` is `None` if it was longer than [`LONGEST_BODY`].
+pub(crate) fn parse(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Option<&[u8]>,
+) -> Result<AccessToken, TokenError> {
+    let members = body.map(members);
+    let error = if status.is_success() {
+        let members = match members {
+            Some(Ok(members)) => members,
+            Some(Err(error)) => return Err(unreadable(status).with_cause(error)),
+            None => {
+                let error = format!("the body is longer than {LONGEST_BODY} bytes");
+                return Err(unreadable(status).with_cause(error));
+            }
+        };
+        match text(&members.error) {
+            Some(_) => refusal(status, Some(&members)),
+            None => return token(members).map_err(|what| unreadable(status).with_cause(what)),
+        }
+    } else {
+        refusal(status, members.and_then(Result::ok).as_ref())
+    };
+    Err(match retry_after(headers) {
+        Some(wait) => error.with_retry_after(wait),
+        None => error,
+    })
+}
+
+fn members(body: &[u8]) -> Result<Members, &'static str> {
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err("the body is empty");
+    }
+    // serde's own words may repeat parts of the body, so they are not kept.
+    serde_json::from_slice(body).map_err(|_| "the body is not a JSON object in UTF-8")
+}
+
+fn token(members: Members) -> Result<AccessToken, &'static str> {
+    let Value::String(value) = members.access_token else {
+        return Err("the body has no `access_token` that is a string");
+    };
+    let is_bearer = match &members.token_type {
+        Value::Null => true,
+        Value::String(token_type) => token_type.eq_ignore_ascii_case("bearer"),
+        _ => false,
+    };
+    if !is_bearer {
+        return Err("the `token_type` is not Bearer (RFC 6750)");
+    }
+    let mut token = AccessToken::new(value)
+        .map_err(|_| "the `access_token` is not one or more of the bytes 0x21 to 0x7E")?;
+    if let Some(life) = lifetime(&members.expires_in) {
+        token = token.with_lifetime(life);
+    }
+    if let Value::String(scope) = members.scope {
+        token = token.with_scope(scope);
+    }
+    Ok(token)
+}
+
+/// Positive numbers, as numbers or in strings; anything else is as good as none.
+fn lifetime(expires_in: &Value) -> Option<Duration> {
+    let seconds = match expires_in {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    if seconds.is_nan() || seconds <= 0.0 {
+        return None;
+    }
+    Some(Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_LIFE).min(LONGEST_LIFE))
+}
+
+/// What the server says is wrong, by its code and its status.
+fn refusal(status: StatusCode, members: Option<&Members>) -> TokenError {
+    let code = members.and_then(|it| text(&it.error));
+    let described = members.and_then(|it| text(&it.error_description)).map(str::to_owned);
+    let (kind, transient) = kind(status, code.unwrap_or_default());
+    let error = TokenError::new(kind, transient).with_status(status);
+    match code {
+        Some(code) => error.with_oauth_error(code, described),
+        None => error,
+    }
+}
+
+fn kind(status: StatusCode, code: &str) -> (TokenErrorKind, bool) {
+    use TokenErrorKind as Kind;
+
+    let by_code = match code {
+        "too_many_requests" | "slow_down" => Some((Kind::Throttled, true)),
+        "temporarily_unavailable" => Some((Kind::Unavailable, true)),
+        "invalid_client" | "unauthorized_client" => Some((Kind::InvalidClient, false)),
+        "invalid_scope" | "invalid_target" => Some((Kind::InvalidScope, false)),
+        code if PERMANENT_CODES.contains(&code) => Some((Kind::Refused, false)),
+        _ => None,
+    };
+    match status.as_u16() {
+        200..=299 => by_code.unwrap_or((Kind::InvalidResponse, true)),
+        300..=399 => (Kind::Redirected, false),
+        408 => (Kind::Unavailable, true),
+        429 => (Kind::Throttled, true),
+        400..=499 => by_code.unwrap_or((Kind::Refused, false)),
+        500..=599 => (Kind::Unavailable, true),
+        _ => (Kind::InvalidResponse, true),
+    }
+}
+
+fn unreadable(status: StatusCode) -> TokenError {
+    TokenError::new(TokenErrorKind::InvalidResponse, true).with_status(status)
+}
+
+fn text(value: &Value) -> Option<&str> {
+    value.as_str().filter(|text| !text.is_empty())
+}
+
+/// Seconds or an HTTP date (RFC 9110 §10.2.3); a date that has passed means zero.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are a long time all the same.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(clock::wall_now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What carries a token request: reqwest, or any tower service over `http`.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::Full;
+use tower_service::Service;
+
+use crate::error::{BoxError, TokenError, TokenErrorKind};
+use crate::token_endpoint::response::LONGEST_BODY;
+
+/// Sends one token request, and follows no redirect.
+#[async_trait]
+pub(crate) trait Transport: Send + Sync + 'static {
+    async fn send(&self, request: Request<Bytes>) -> Result<Raw, TokenError>;
+}
+
+/// An answer of the token endpoint.
+pub(crate) struct Raw {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    /// `None` if it is too long.
+    pub(crate) body: Option<Bytes>,
+}
+
+/// Collects a body up to the limit; `None` beyond it.
+#[derive(Default)]
+struct Collected(BytesMut);
+
+impl Collected {
+    /// Whether there is room for this chunk.
+    fn push(&mut self, mut chunk: impl Buf) -> bool {
+        if self.0.len().saturating_add(chunk.remaining()) > LONGEST_BODY {
+            return false;
+        }
+        while chunk.has_remaining() {
+            let part = chunk.chunk();
+            let len = part.len();
+            self.0.extend_from_slice(part);
+            chunk.advance(len);
+        }
+        true
+    }
+}
+
+/// reqwest, with redirects off.
+#[cfg(feature = "reqwest")]
+pub(crate) struct ReqwestTransport(reqwest::Client);
+
+#[cfg(feature = "reqwest")]
+impl ReqwestTransport {
+    pub(crate) fn new(builder: reqwest::ClientBuilder) -> Result<Self, reqwest::Error> {
+        builder.redirect(reqwest::redirect::Policy::none()).referer(false).build().map(Self)
+    }
+}
+
+#[cfg(feature = "reqwest")]
+#[async_trait]
+impl Transport for ReqwestTransport {
+    async fn send(&self, request: Request<Bytes>) -> Result<Raw, TokenError> {
+        let request = reqwest::Request::try_from(request).map_err(of_reqwest)?;
+        let mut response = self.0.execute(request).await.map_err(of_reqwest)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = Collected::default();
+        let mut fits = true;
+        while fits {
+            match response.chunk().await.map_err(of_reqwest)? {
+                Some(chunk) => fits = body.push(chunk),
+                None => break,
+            }
+        }
+        Ok(Raw { status, headers, body: fits.then(|| body.0.freeze()) })
+    }
+}
+
+#[cfg(feature = "reqwest")]
+fn of_reqwest(error: reqwest::Error) -> TokenError {
+    let kind =
+        if error.is_timeout() { TokenErrorKind::Timeout } else { TokenErrorKind::Connection };
+    // The URL may hold what is nobody's business.
+    TokenError::new(kind, true).with_cause(error.without_url())
+}
+
+/// A tower service, cloned for each request.
+pub(crate) struct TowerTransport<S>(Mutex<S>);
+
+impl<S> TowerTransport<S> {
+    pub(crate) fn new(service: S) -> Self {
+        Self(Mutex::new(service))
+    }
+}
+
+#[async_trait]
+impl<S, R> Transport for TowerTransport<S>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<R>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    R: Body + Send,
+    R::Data: Send,
+    R::Error: Into<BoxError>,
+{
+    async fn send(&self, request: Request<Bytes>) -> Result<Raw, TokenError> {
+        let mut service = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        poll_fn(|cx| service.poll_ready(cx)).await.map_err(connection)?;
+        let response = service.call(request.map(Full::new)).await.map_err(connection)?;
+        let (parts, body) = response.into_parts();
+        let mut body = pin!(body);
+        let mut collected = Collected::default();
+        let mut fits = true;
+        while fits {
+            match next_frame(body.as_mut()).await {
+                Some(Ok(Some(data))) => fits = collected.push(data),
+                Some(Ok(None)) => {}
+                Some(Err(error)) => return Err(connection(error)),
+                None => break,
+            }
+        }
+        let body = fits.then(|| collected.0.freeze());
+        Ok(Raw { status: parts.status, headers: parts.headers, body })
+    }
+}
+
+/// The next frame's data, if it has any.
+async fn next_frame<R: Body>(mut body: Pin<&mut R>) -> Option<Result<Option<R::Data>, R::Error>> {
+    let frame = poll_fn(|cx| body.as_mut().poll_frame(cx)).await?;
+    Some(frame.map(|frame| frame.into_data().ok()))
+}
+
+fn connection(error: impl Into<BoxError>) -> TokenError {
+    let error = error.into();
+    #[cfg(feature = "reqwest")]
+    let error = match error.downcast::<reqwest::Error>() {
+        Ok(error) => return of_reqwest(*error),
+        Err(error) => error,
+    };
+    TokenError::new(TokenErrorKind::Connection, true).with_cause(error)
+}

@@ -1,0 +1,221 @@
+// Authorization server (oidc-provider) and protected resource for the tests.
+// Prints one JSON line with the URLs, then runs until stdin closes or SIGTERM.
+
+import { createHash, generateKeyPairSync } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { parseArgs } from 'node:util';
+import { Provider, errors } from 'oidc-provider';
+
+// stdout is reserved for the JSON line, and console.info carries only the library's advice on defaults.
+console.log = console.error;
+console.info = () => {};
+
+const { values: { expiry } } = parseArgs({ options: { expiry: { type: 'string', default: 'exact' } } });
+if (!['exact', 'provider'].includes(expiry)) throw new Error(`--expiry=${expiry}: use exact or provider`);
+
+const SCOPES = ['tenant/42', 'tenant/43', 'tenant/7'];
+const KNOWN_BUT_FORBIDDEN = 'tenant/99'; // registered, but on no client's allow list
+const RESOURCES = new Map([
+  ['https://api.example.test/', SCOPES],
+  ['urn:example:api', ['tenant/42', 'tenant/43']], // lacks one scope: its tokens get a narrower scope
+]);
+const SPECIAL_SECRET = 'p@ss:w%rd&=+ /';
+
+const CLIENTS = [
+  ['post-client', 'post-secret', 'client_secret_post'],
+  ['basic-client', 'basic-secret', 'client_secret_basic'],
+  ['special-post', SPECIAL_SECRET, 'client_secret_post'],
+  ['special-basic', SPECIAL_SECRET, 'client_secret_basic'],
+  ['short-client', 'short-secret', 'client_secret_post'],
+];
+
+// Own store, because revoke-all must enumerate the tokens. Nothing is evicted:
+// the resource decides about expiry itself and needs expired entries for that.
+const stores = new Map();
+class MapAdapter {
+  constructor(model) {
+    this.entries = new Map();
+    stores.set(model, this.entries);
+  }
+
+  async upsert(id, payload) {
+    this.entries.set(id, { payload, savedAtMs: Date.now() });
+  }
+
+  async find(id) {
+    return this.entries.get(id)?.payload;
+  }
+
+  async destroy(id) {
+    this.entries.delete(id);
+  }
+}
+const storedTokens = () => stores.get('ClientCredentials') ?? new Map();
+
+// A key of our own avoids the warning about the built-in ones; EC is quick to make.
+const signingKey = () =>
+  generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ format: 'jwk' });
+
+function makeProvider(issuer) {
+  return new Provider(issuer, {
+    adapter: MapAdapter,
+    jwks: { keys: [signingKey()] },
+    enabledJWA: { idTokenSigningAlgValues: ['ES256'] },
+    clientDefaults: {
+      grant_types: ['client_credentials'],
+      redirect_uris: [],
+      response_types: [],
+      id_token_signed_response_alg: 'ES256',
+      scope: SCOPES.join(' '),
+    },
+    clients: CLIENTS.map(([client_id, client_secret, token_endpoint_auth_method]) => ({
+      client_id, client_secret, token_endpoint_auth_method,
+    })),
+    clockTolerance: 0, // the default adds 15 s to the life of every token
+    clientAuthMethods: ['client_secret_basic', 'client_secret_post'],
+    scopes: [...SCOPES, KNOWN_BUT_FORBIDDEN],
+    ttl: {
+      ClientCredentials: (ctx, token, client) => (client.clientId === 'short-client' ? 5 : 900),
+    },
+    // By itself the library drops scopes it does not know; the tests want the refusal
+    // that other servers give, so its own error is raised from a hook that runs per token.
+    extraTokenClaims: (ctx) => {
+      const unknown = ctx.oidc.body.scope?.split(' ').find((scope) => scope && !SCOPES.includes(scope));
+      if (unknown !== undefined) throw new errors.InvalidScope('requested scope is unknown', unknown);
+    },
+    features: {
+      clientCredentials: { enabled: true },
+      introspection: { enabled: true },
+      revocation: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        getResourceServerInfo: (ctx, resource) => {
+          const scopes = RESOURCES.get(resource);
+          if (!scopes) throw new errors.InvalidTarget();
+          return { scope: scopes.join(' '), audience: resource, accessTokenFormat: 'opaque' };
+        },
+      },
+      devInteractions: { enabled: false },
+    },
+  });
+}
+
+const zeroes = () => ({
+  token_requests: 0, token_responses_ok: 0, token_requests_basic: 0, api_requests: 0, api_unauthorized: 0,
+});
+let stats = zeroes();
+
+// The live token behind a bearer value, or undefined if unknown, revoked or expired.
+// "exact": refused at or after issue time + lifetime, in milliseconds.
+// "provider": the library's rule, refused at or after `exp`, a whole second; as `exp`
+// counts from the issue time rounded down, such a life is up to 1 s below expires_in.
+async function liveToken(provider, value) {
+  const token = await provider.ClientCredentials.find(value, { ignoreExpiration: expiry === 'exact' });
+  if (!token || expiry === 'provider') return token;
+  const endMs = storedTokens().get(value).savedAtMs + (token.exp - token.iat) * 1000;
+  return Date.now() < endMs ? token : undefined;
+}
+
+async function revokeAll(provider) {
+  let revoked = 0;
+  for (const id of [...storedTokens().keys()]) {
+    const token = await provider.ClientCredentials.find(id, { ignoreExpiration: true });
+    if (!token) continue;
+    await token.destroy();
+    revoked += 1;
+  }
+  return revoked;
+}
+
+function send(res, status, body, headers = {}) {
+  res.writeHead(status, { 'Content-Type': 'application/json', 'Cache-Control': 'no-store', ...headers });
+  res.end(JSON.stringify(body));
+}
+
+const challenge = (error, description) => ({
+  'WWW-Authenticate': 'Bearer realm="api"'
+    + (error ? `, error="${error}", error_description="${description}"` : ''),
+});
+
+async function control(provider, req, res, path) {
+  req.resume();
+  const request = `${req.method} ${path}`;
+  if (request === 'POST /control/revoke-all') return send(res, 200, { revoked: await revokeAll(provider) });
+  if (request === 'GET /control/stats') return send(res, 200, stats);
+  if (request === 'POST /control/reset') return send(res, 200, stats = zeroes());
+  return send(res, 404, { error: 'no such control request' });
+}
+
+async function resource(provider, req, res, path) {
+  stats.api_requests += 1;
+  // Judged on arrival, so that a slow body cannot move the moment of the check.
+  const value = /^Bearer +(.*)$/i.exec(req.headers.authorization ?? '')?.[1];
+  const token = value === undefined ? undefined : await liveToken(provider, value);
+
+  // The body is read in every case, so that a refusal never resets a connection in use.
+  const hash = createHash('sha256');
+  let bytes = 0;
+  for await (const chunk of req) {
+    hash.update(chunk);
+    bytes += chunk.length;
+  }
+
+  if (!token) {
+    stats.api_unauthorized += 1;
+    return value === undefined
+      ? send(res, 401, { ok: false }, challenge())
+      : send(res, 401, { ok: false, error: 'invalid_token' }, challenge('invalid_token', 'The access token expired'));
+  }
+  if (path.startsWith('/admin')) {
+    return send(res, 403, { ok: false, error: 'insufficient_scope' },
+      challenge('insufficient_scope', 'The request requires higher privileges'));
+  }
+  return send(res, 200, {
+    ok: true, client: token.clientId, scope: token.scope ?? null, aud: token.aud ?? null,
+    method: req.method, path, body_bytes: bytes, body_sha256: hash.digest('hex'),
+  });
+}
+
+async function listen() {
+  // No idle timeout: a pooled connection must not be closed under a test that sleeps.
+  const server = createServer({ keepAliveTimeout: 0 });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return [server, `http://127.0.0.1:${server.address().port}`];
+}
+
+process.on('SIGTERM', () => process.exit(0));
+process.stdin.on('end', () => process.exit(0)).on('close', () => process.exit(0)).resume();
+
+// The issuer holds the port, so the socket comes before the provider.
+const [[authServer, issuer], [apiServer, api_url]] = await Promise.all([listen(), listen()]);
+const provider = makeProvider(issuer);
+const tokenPath = provider.pathFor('token');
+provider.on('server_error', (ctx, err) => console.error(err));
+provider.use(async (ctx, next) => {
+  if (ctx.method !== 'POST' || ctx.path !== tokenPath) return next();
+  stats.token_requests += 1;
+  if (/^basic /i.test(ctx.get('authorization'))) stats.token_requests_basic += 1;
+  await next();
+  if (ctx.status === 200) stats.token_responses_ok += 1;
+});
+authServer.on('request', provider.callback());
+apiServer.on('request', (req, res) => {
+  const path = req.url.split('?')[0];
+  const handler = path.startsWith('/control/') ? control : resource;
+  handler(provider, req, res, path).catch((err) => {
+    console.error(err);
+    res.destroy();
+  });
+});
+
+process.stdout.write(`${JSON.stringify({
+  issuer,
+  token_url: provider.urlFor('token'),
+  revocation_url: provider.urlFor('revocation'),
+  introspection_url: provider.urlFor('introspection'),
+  discovery_url: provider.urlFor('discovery'),
+  api_url,
+  control_url: `${api_url}/control`,
+})}\n`);
