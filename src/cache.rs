@@ -109,7 +109,9 @@ impl TokenCache {
         if let Some(token) = self.if_fresh(request, |current| current.token.clone()) {
             return Ok(token);
         }
-        self.acquire_current(request).await.map(|current| current.token.clone())
+        self.acquire_current(request)
+            .await
+            .map(|current| current.token.clone())
     }
 
     /// Says that a server refused this token: it is served no more, and the next call fetches
@@ -133,7 +135,9 @@ impl TokenCache {
 
     /// The token for a request: at once, or when the flight has landed.
     pub(crate) async fn acquire(&self, request: &TokenRequest) -> Result<Granted, TokenError> {
-        self.acquire_current(request).await.map(|current| Granted::new(&current))
+        self.acquire_current(request)
+            .await
+            .map(|current| Granted::new(&current))
     }
 
     /// Starts a flight for this request if one is called for, and waits for nothing.
@@ -153,18 +157,24 @@ impl TokenCache {
     /// An API refused the token of this generation.
     pub(crate) fn reject(&self, request: &TokenRequest, generation: u64) -> Rejection {
         let now = self.shared.fetcher.timeline.read();
-        self.at_entry(request, |entry| entry.report(|state| state.reject(generation, now)))
-            .unwrap_or(Rejection::Superseded)
+        self.at_entry(request, |entry| {
+            entry.report(|state| state.reject(generation, now))
+        })
+        .unwrap_or(Rejection::Superseded)
     }
 
     /// How the request that caused the rejection fared with the new token.
     pub(crate) fn judge(&self, request: &TokenRequest, rejection: RejectionId, refused: bool) {
-        self.at_entry(request, |entry| entry.report(|state| state.judge(rejection, refused)));
+        self.at_entry(request, |entry| {
+            entry.report(|state| state.judge(rejection, refused))
+        });
     }
 
     /// The request that caused the rejection is not sent again.
     pub(crate) fn forgo(&self, request: &TokenRequest, rejection: RejectionId) {
-        self.at_entry(request, |entry| entry.report(|state| state.forgo(rejection)));
+        self.at_entry(request, |entry| {
+            entry.report(|state| state.forgo(rejection))
+        });
     }
 
     /// An answer came to a token on probation.
@@ -174,16 +184,15 @@ impl TokenCache {
         });
     }
 
-    fn if_fresh<R>(
-        &self,
-        request: &TokenRequest,
-        with: impl FnOnce(&Current) -> R,
-    ) -> Option<R> {
+    fn if_fresh<R>(&self, request: &TokenRequest, with: impl FnOnce(&Current) -> R) -> Option<R> {
         let now = self.now();
         if request.is_default() {
             self.shared.default.if_fresh(now, with)
         } else {
-            self.shared.tenants.look_up(request, |entry| entry.if_fresh(now, with)).flatten()
+            self.shared
+                .tenants
+                .look_up(request, |entry| entry.if_fresh(now, with))
+                .flatten()
         }
     }
 
@@ -255,11 +264,7 @@ impl TokenCache {
     }
 
     /// Calls `with` on the entry, if it is there: a report on an entry that is gone is void.
-    fn at_entry<R>(
-        &self,
-        request: &TokenRequest,
-        with: impl FnOnce(&Entry) -> R,
-    ) -> Option<R> {
+    fn at_entry<R>(&self, request: &TokenRequest, with: impl FnOnce(&Entry) -> R) -> Option<R> {
         if request.is_default() {
             Some(with(&self.shared.default))
         } else {

@@ -59,6 +59,7 @@ impl Challenge {
     }
 
     /// The value of the first parameter called `name`, in any case.
+    #[cfg(test)]
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
         self.values(name).next()
     }

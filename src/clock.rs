@@ -36,7 +36,10 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    pub(crate) const NEVER: Self = Self { monotonic: Duration::MAX, wall: Duration::MAX };
+    pub(crate) const NEVER: Self = Self {
+        monotonic: Duration::MAX,
+        wall: Duration::MAX,
+    };
 
     pub(crate) fn plus(self, span: Duration) -> Self {
         Self {
@@ -88,7 +91,10 @@ impl Timeline {
             return self.read();
         }
         let distance = self.distance.load(Ordering::Relaxed);
-        Moment { monotonic, wall: Duration::from_nanos(elapsed.wrapping_add(distance)) }
+        Moment {
+            monotonic,
+            wall: Duration::from_nanos(elapsed.wrapping_add(distance)),
+        }
     }
 
     /// Both clocks, read now.
@@ -97,9 +103,13 @@ impl Timeline {
         let wall = self.wall();
         let elapsed = nanos(monotonic);
         // Wrapping keeps a wall clock before the monotonic origin right as well.
-        self.distance.store(nanos(wall).wrapping_sub(elapsed), Ordering::Relaxed);
+        self.distance
+            .store(nanos(wall).wrapping_sub(elapsed), Ordering::Relaxed);
         // Release after the distance, so that whoever sees the new time of reading sees its result.
-        self.next_reading.store(elapsed.saturating_add(nanos(WALL_READING)), Ordering::Release);
+        self.next_reading.store(
+            elapsed.saturating_add(nanos(WALL_READING)),
+            Ordering::Release,
+        );
         Moment { monotonic, wall }
     }
 
@@ -168,9 +178,19 @@ mod tests {
         for step in 0..100 {
             let now = Duration::from_millis(step * 30);
             fake.set(secs(5) + now, secs(1_000) + now);
-            assert_eq!(timeline.now(), Moment { monotonic: secs(5) + now, wall: secs(1_000) + now });
+            assert_eq!(
+                timeline.now(),
+                Moment {
+                    monotonic: secs(5) + now,
+                    wall: secs(1_000) + now
+                }
+            );
         }
-        assert_eq!(fake.0.lock().unwrap().2, 3, "at 0 s, and each time a second has passed");
+        assert_eq!(
+            fake.0.lock().unwrap().2,
+            3,
+            "at 0 s, and each time a second has passed"
+        );
     }
 
     #[test]
@@ -186,8 +206,14 @@ mod tests {
 
     #[test]
     fn the_earlier_clock_wins() {
-        let deadline = Moment { monotonic: secs(10), wall: secs(1_010) };
-        let at = |monotonic, wall| Moment { monotonic: secs(monotonic), wall: secs(wall) };
+        let deadline = Moment {
+            monotonic: secs(10),
+            wall: secs(1_010),
+        };
+        let at = |monotonic, wall| Moment {
+            monotonic: secs(monotonic),
+            wall: secs(wall),
+        };
         assert!(!at(9, 1_009).has_reached(deadline));
         assert!(at(10, 900).has_reached(deadline));
         assert!(at(1, 1_010).has_reached(deadline));

@@ -174,7 +174,11 @@ impl fmt::Display for TokenError {
             (None, None) => {}
         }
         if let Some(wait) = self.retry_after {
-            write!(f, "; the source is asked again in {:.1} s at the earliest", wait.as_secs_f64())?;
+            write!(
+                f,
+                "; the source is asked again in {:.1} s at the earliest",
+                wait.as_secs_f64()
+            )?;
         }
         Ok(())
     }
@@ -264,14 +268,18 @@ impl InvalidToken {
     }
 
     pub(crate) fn at(position: usize) -> Self {
-        Self { position: Some(position) }
+        Self {
+            position: Some(position),
+        }
     }
 }
 
 impl fmt::Display for InvalidToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.position {
-            None => f.write_str("the access token is empty: expected one or more bytes 0x21 to 0x7E"),
+            None => {
+                f.write_str("the access token is empty: expected one or more bytes 0x21 to 0x7E")
+            }
             Some(position) => write!(
                 f,
                 "the access token can't be sent: expected bytes 0x21 to 0x7E only, found another at \
@@ -292,7 +300,10 @@ pub struct InvalidSetting {
 
 impl InvalidSetting {
     pub(crate) fn new(setting: &'static str, expected: impl Into<Cow<'static, str>>) -> Self {
-        Self { setting, expected: expected.into() }
+        Self {
+            setting,
+            expected: expected.into(),
+        }
     }
 
     /// The setting's name, as its setter is called.

@@ -128,14 +128,20 @@ impl Exchange {
 
     /// A copy to send again, if that may come to pass. To be made before the header is set.
     pub(crate) fn copy<Q: Outgoing>(&self, request: &Q) -> Option<Q> {
-        if self.replay { request.copy(&self.settings.replay) } else { None }
+        if self.replay {
+            request.copy(&self.settings.replay)
+        } else {
+            None
+        }
     }
 
     /// Puts the token into the request.
     pub(crate) fn carry(&mut self, granted: Granted, request: &mut impl Outgoing) {
         self.generation = granted.generation;
         self.on_probation = granted.on_probation;
-        request.headers_mut().insert(AUTHORIZATION, granted.authorization);
+        request
+            .headers_mut()
+            .insert(AUTHORIZATION, granted.authorization);
     }
 
     /// What to do with the first answer.
@@ -161,7 +167,9 @@ impl Exchange {
 
     /// Whether the request is to be sent again, and with what: not if there is no other token.
     pub(crate) fn renewed(&mut self, renewed: Result<Granted, TokenError>) -> Option<Granted> {
-        let another = renewed.ok().filter(|granted| granted.generation != self.generation);
+        let another = renewed
+            .ok()
+            .filter(|granted| granted.generation != self.generation);
         if another.is_none() {
             self.forgo();
         }
@@ -183,11 +191,16 @@ impl Exchange {
             return false;
         }
         // A client's own redirect may have led elsewhere, where nobody can judge this token.
-        if answer.origin().is_some_and(|origin| origin.fingerprint() != self.origin) {
+        if answer
+            .origin()
+            .is_some_and(|origin| origin.fingerprint() != self.origin)
+        {
             return false;
         }
         if self.on_probation {
-            self.settings.cache.first_answer(&self.request, self.generation, refused);
+            self.settings
+                .cache
+                .first_answer(&self.request, self.generation, refused);
         }
         refused
     }
@@ -213,4 +226,3 @@ fn ambient() -> Option<RequestAuth> {
     #[cfg(not(feature = "task-local"))]
     None
 }
-

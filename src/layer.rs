@@ -55,7 +55,9 @@ impl BearerAuthLayer {
 
     /// A layer over a cache that is there already. See [`new`](Self::new) for `allow_origin`.
     pub fn from_cache(cache: TokenCache) -> Self {
-        Self { settings: Arc::new(Settings::new(cache)) }
+        Self {
+            settings: Arc::new(Settings::new(cache)),
+        }
     }
 
     /// Allows the token to go to this origin, and from the first call on to no origin that is not

@@ -8,6 +8,8 @@ mod error;
 mod exchange;
 mod layer;
 mod message;
+#[cfg(feature = "mock-server")]
+mod mock_server;
 mod policy;
 mod request_auth;
 #[cfg(feature = "reqwest")]
@@ -25,6 +27,10 @@ pub use cache::{TokenCache, TokenCacheBuilder};
 pub use clock::Clock;
 pub use error::{BoxError, InvalidSetting, InvalidToken, TokenError, TokenErrorKind};
 pub use layer::BearerAuthLayer;
+#[cfg(feature = "mock-server")]
+pub use mock_server::{
+    ApiRecord, ClientAuthenticationSeen, MockAuthServer, MockAuthServerBuilder, TokenRecord,
+};
 pub use policy::rejection::{BearerChallenge, RejectionPolicy};
 pub use request_auth::RequestAuth;
 pub use service::{BearerAuth, ResponseFuture};

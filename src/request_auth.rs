@@ -39,12 +39,18 @@ impl RequestAuth {
 
     /// The token that this token request means.
     pub fn token(request: TokenRequest) -> Self {
-        Self { choice: Some(Choice::Token(request)), without_replay: false }
+        Self {
+            choice: Some(Choice::Token(request)),
+            without_replay: false,
+        }
     }
 
     /// No token: the request goes out as it is.
     pub fn skip() -> Self {
-        Self { choice: Some(Choice::Skip), without_replay: false }
+        Self {
+            choice: Some(Choice::Skip),
+            without_replay: false,
+        }
     }
 
     /// Renew the token after a refusal, but don't send this request again.
@@ -82,8 +88,14 @@ mod tests {
     fn precedence_is_field_by_field() {
         let task = RequestAuth::scope("tenant/7");
         let only_replay = RequestAuth::default().without_replay();
-        assert_eq!(only_replay.or(Some(task.clone())), task.clone().without_replay());
-        assert_eq!(RequestAuth::skip().or(Some(task.clone())), RequestAuth::skip());
+        assert_eq!(
+            only_replay.or(Some(task.clone())),
+            task.clone().without_replay()
+        );
+        assert_eq!(
+            RequestAuth::skip().or(Some(task.clone())),
+            RequestAuth::skip()
+        );
         assert_eq!(
             RequestAuth::scope("tenant/1").or(Some(task.without_replay())),
             RequestAuth::scope("tenant/1").without_replay()

@@ -39,7 +39,9 @@ impl Middleware for BearerAuthLayer {
             return Ok(answer);
         };
         let renewed = exchange.acquire().await;
-        let Some(granted) = exchange.renewed(renewed) else { return Ok(answer) };
+        let Some(granted) = exchange.renewed(renewed) else {
+            return Ok(answer);
+        };
         drop(answer);
         exchange.carry(granted, &mut copy);
         let answer = chain.run(copy, extensions).await?;

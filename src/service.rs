@@ -74,7 +74,9 @@ impl<S> BearerAuth<S> {
             let ready = mem::replace(&mut self.inner, clone);
             return ResponseFuture::slow(acquire_and_send(exchange, ready, request));
         };
-        let kept = exchange.copy(&request).map(|copy| (self.inner.clone(), copy));
+        let kept = exchange
+            .copy(&request)
+            .map(|copy| (self.inner.clone(), copy));
         exchange.carry(granted, &mut request);
         ResponseFuture::sending(self.inner.call(request), exchange, kept)
     }
@@ -123,7 +125,9 @@ where
 
 impl<S: fmt::Debug> fmt::Debug for BearerAuth<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BearerAuth").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("BearerAuth")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -164,8 +168,13 @@ where
     S::Error: Into<BoxError>,
 {
     let renewed = exchange.acquire().await;
-    let Some(granted) = exchange.renewed(renewed) else { return Ok(refusal) };
-    let ready = within(Instant::now() + READY_LIMIT, poll_fn(|cx| service.poll_ready(cx)));
+    let Some(granted) = exchange.renewed(renewed) else {
+        return Ok(refusal);
+    };
+    let ready = within(
+        Instant::now() + READY_LIMIT,
+        poll_fn(|cx| service.poll_ready(cx)),
+    );
     let is_ready = match ready {
         Ok(ready) => matches!(ready.await, Ok(Ok(()))),
         Err(_) => false,

@@ -176,14 +176,17 @@ fn authorization(value: &str) -> Result<HeaderValue, InvalidToken> {
     if value.is_empty() {
         return Err(InvalidToken::empty());
     }
-    if let Some(position) = value.bytes().position(|byte| !(0x21..=0x7E).contains(&byte)) {
+    if let Some(position) = value
+        .bytes()
+        .position(|byte| !(0x21..=0x7E).contains(&byte))
+    {
         return Err(InvalidToken::at(position));
     }
     let mut line = Zeroizing::new(Vec::with_capacity(PREFIX.len() + value.len()));
     line.extend_from_slice(PREFIX.as_bytes());
     line.extend_from_slice(value.as_bytes());
-    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(line))
-        .map_err(|_| InvalidToken::at(0))?;
+    let mut header =
+        HeaderValue::from_maybe_shared(Bytes::from_owner(line)).map_err(|_| InvalidToken::at(0))?;
     header.set_sensitive(true);
     Ok(header)
 }
@@ -215,7 +218,10 @@ mod tests {
         let token = AccessToken::new("a").unwrap();
         assert_eq!(token.lifetime(), Lifetime::Unspecified);
         let none = token.clone().with_lifetime(Duration::ZERO);
-        assert_eq!((none.lifetime(), none.expires_at()), (Lifetime::Unspecified, None));
+        assert_eq!(
+            (none.lifetime(), none.expires_at()),
+            (Lifetime::Unspecified, None)
+        );
         let long = token.clone().with_lifetime(Duration::MAX);
         assert_eq!(long.lifetime(), Lifetime::Limited(LONGEST_LIFE));
         assert!(long.expires_at().is_some());

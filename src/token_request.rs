@@ -70,7 +70,9 @@ impl Hash for TokenRequest {
 
 impl fmt::Debug for TokenRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenRequest").field("scope", &self.scopes()).finish()
+        f.debug_struct("TokenRequest")
+            .field("scope", &self.scopes())
+            .finish()
     }
 }
 
@@ -82,7 +84,9 @@ mod tests {
 
     #[test]
     fn order_blanks_and_repeats_make_no_second_key() {
-        let set: HashSet<_> = ["a b", "b a", " a   b ", "a b a"].map(TokenRequest::scope).into();
+        let set: HashSet<_> = ["a b", "b a", " a   b ", "a b a"]
+            .map(TokenRequest::scope)
+            .into();
         assert_eq!(set.len(), 1);
         assert_ne!(TokenRequest::scope("a b"), TokenRequest::scope("ab"));
     }

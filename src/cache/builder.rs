@@ -160,9 +160,10 @@ impl TokenCacheBuilder {
             let expected = format!("at least `first_pause`, which is {:?}", self.first_pause);
             return Err(InvalidSetting::new("longest_pause", expected));
         }
-        for (setting, value) in
-            [("max_entries", self.max_entries), ("max_concurrent_fetches", self.max_fetches)]
-        {
+        for (setting, value) in [
+            ("max_entries", self.max_entries),
+            ("max_concurrent_fetches", self.max_fetches),
+        ] {
             if value == 0 {
                 return Err(InvalidSetting::new(setting, "at least 1, got 0"));
             }

@@ -78,12 +78,16 @@ impl Entry {
             Decision::Serve(current) => Boarding::Serve(current),
             Decision::Fail(error) => Boarding::Fail(error),
             Decision::Wait => match &core.flight {
-                Some(flight) => {
-                    Boarding::Wait(Ticket { flight: flight.id, phase: flight.phase.clone() })
-                }
+                Some(flight) => Boarding::Wait(Ticket {
+                    flight: flight.id,
+                    phase: flight.phase.clone(),
+                }),
                 // Can't be: both are set and unset together. If it could, this would mend it.
                 None => {
-                    core.state.flight().into_iter().for_each(|id| core.state.abandon(id));
+                    core.state
+                        .flight()
+                        .into_iter()
+                        .for_each(|id| core.state.abandon(id));
                     Boarding::Retired
                 }
             },
@@ -94,7 +98,10 @@ impl Entry {
             }
             Decision::Fetch(permit) => {
                 let (launch, flight) = fetcher.prepare(permit);
-                let ticket = Ticket { flight: permit.flight, phase: flight.1.clone() };
+                let ticket = Ticket {
+                    flight: permit.flight,
+                    phase: flight.1.clone(),
+                };
                 core.flight = Some(flight.into());
                 Boarding::Launch(launch, ticket)
             }
@@ -194,11 +201,26 @@ impl Core {
     }
 }
 
-impl From<(FlightId, watch::Receiver<Phase>, Option<OwnedSemaphorePermit>)> for Flight {
+impl
+    From<(
+        FlightId,
+        watch::Receiver<Phase>,
+        Option<OwnedSemaphorePermit>,
+    )> for Flight
+{
     fn from(
-        (id, phase, slot): (FlightId, watch::Receiver<Phase>, Option<OwnedSemaphorePermit>),
+        (id, phase, slot): (
+            FlightId,
+            watch::Receiver<Phase>,
+            Option<OwnedSemaphorePermit>,
+        ),
     ) -> Self {
-        Self { id, phase, task: None, slot }
+        Self {
+            id,
+            phase,
+            task: None,
+            slot,
+        }
     }
 }
 
@@ -213,6 +235,8 @@ impl Drop for Flight {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("request", &self.request).finish_non_exhaustive()
+        f.debug_struct("Entry")
+            .field("request", &self.request)
+            .finish_non_exhaustive()
     }
 }

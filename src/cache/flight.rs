@@ -82,7 +82,11 @@ pub(crate) enum Outcome {
     TimedOut,
 }
 
-type Reserved = (FlightId, watch::Receiver<Phase>, Option<OwnedSemaphorePermit>);
+type Reserved = (
+    FlightId,
+    watch::Receiver<Phase>,
+    Option<OwnedSemaphorePermit>,
+);
 
 impl Fetcher {
     /// Prepares a flight, with a slot if one is free.
@@ -93,12 +97,18 @@ impl Fetcher {
             None => Phase::Queued,
         };
         let (sender, receiver) = watch::channel(phase);
-        let launch = Launch { permit, phase: sender, queued: slot.is_none() };
+        let launch = Launch {
+            permit,
+            phase: sender,
+            queued: slot.is_none(),
+        };
         (launch, (permit.flight, receiver, slot))
     }
 
     fn flying(&self, delay: Duration) -> Phase {
-        Phase::Flying { deadline: Instant::now() + delay + self.fetch_timeout }
+        Phase::Flying {
+            deadline: Instant::now() + delay + self.fetch_timeout,
+        }
     }
 
     /// Fetches a token, with up to two more tries for what fails quickly and may pass.
@@ -207,8 +217,10 @@ impl Pilot {
         let Ok(slot) = Arc::clone(&self.fetcher.slots).acquire_owned().await else {
             return false;
         };
-        let admitted =
-            self.entry.upgrade().is_some_and(|entry| entry.admit(self.flight, slot));
+        let admitted = self
+            .entry
+            .upgrade()
+            .is_some_and(|entry| entry.admit(self.flight, slot));
         if admitted {
             self.phase.send_replace(self.fetcher.flying(delay));
         }

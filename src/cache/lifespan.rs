@@ -19,7 +19,10 @@ pub(crate) struct Lifespan {
 }
 
 impl Lifespan {
-    pub(crate) const UNLIMITED: Self = Self { due: Moment::NEVER, expired: Moment::NEVER };
+    pub(crate) const UNLIMITED: Self = Self {
+        due: Moment::NEVER,
+        expired: Moment::NEVER,
+    };
 
     /// The windows of a token with this `life`, asked for at `started`, had at `landed`.
     ///
@@ -38,7 +41,10 @@ impl Lifespan {
             expired = life;
             due = soonest.min(life);
         }
-        Self { due: started.plus(due), expired: started.plus(expired) }
+        Self {
+            due: started.plus(due),
+            expired: started.plus(expired),
+        }
     }
 }
 
@@ -48,8 +54,10 @@ mod tests {
 
     use super::*;
 
-    const START: Moment =
-        Moment { monotonic: Duration::from_secs(50), wall: Duration::from_secs(1_700_000_000) };
+    const START: Moment = Moment {
+        monotonic: Duration::from_secs(50),
+        wall: Duration::from_secs(1_700_000_000),
+    };
 
     /// Due and expired, in seconds after the start.
     fn windows(life: f64, latency: f64, jitter: f64) -> (f64, f64) {
@@ -57,7 +65,11 @@ mod tests {
         let span = Lifespan::new(Duration::from_secs_f64(life), START, landed, jitter);
         let after = |moment: Moment| {
             let monotonic = moment.monotonic - START.monotonic;
-            assert_eq!(monotonic, moment.wall - START.wall, "both clocks get the same windows");
+            assert_eq!(
+                monotonic,
+                moment.wall - START.wall,
+                "both clocks get the same windows"
+            );
             (monotonic.as_secs_f64() * 1e6).round() / 1e6
         };
         (after(span.due), after(span.expired))
@@ -73,8 +85,16 @@ mod tests {
             (20.0, 17.0, 18.0, 19.0),
             (60.0, 51.0, 54.0, 57.0),
         ] {
-            assert_eq!(windows(life, 0.1, 0.0), (due_first, expired), "{life} s, no jitter");
-            assert_eq!(windows(life, 0.1, 1.0), (due_last, expired), "{life} s, full jitter");
+            assert_eq!(
+                windows(life, 0.1, 0.0),
+                (due_first, expired),
+                "{life} s, no jitter"
+            );
+            assert_eq!(
+                windows(life, 0.1, 1.0),
+                (due_last, expired),
+                "{life} s, full jitter"
+            );
         }
     }
 
@@ -88,8 +108,16 @@ mod tests {
 
     #[test]
     fn a_slow_endpoint_counts_as_a_short_life() {
-        assert_eq!(windows(5.0, 2.4, 0.0), (3.5, 4.0), "1.1 s of use before it is due");
-        assert_eq!(windows(5.0, 2.6, 0.0), (3.6, 5.0), "would be due after 0.9 s");
+        assert_eq!(
+            windows(5.0, 2.4, 0.0),
+            (3.5, 4.0),
+            "1.1 s of use before it is due"
+        );
+        assert_eq!(
+            windows(5.0, 2.6, 0.0),
+            (3.6, 5.0),
+            "would be due after 0.9 s"
+        );
         assert_eq!(windows(5.0, 9.0, 0.0), (5.0, 5.0), "dead when it came");
     }
 

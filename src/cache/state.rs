@@ -147,7 +147,11 @@ enum Verdict {
 
 impl Default for Rejections {
     fn default() -> Self {
-        Self { last: None, spacing: REJECTION_SPACING, verdict: Verdict::Known }
+        Self {
+            last: None,
+            spacing: REJECTION_SPACING,
+            verdict: Verdict::Known,
+        }
     }
 }
 
@@ -184,7 +188,13 @@ impl State {
         tempo: Tempo,
     ) -> Landing {
         self.end(flight);
-        let Fetched { token, request, mut generation, started, jitter } = fetched;
+        let Fetched {
+            token,
+            request,
+            mut generation,
+            started,
+            jitter,
+        } = fetched;
         if let Some(rejected) = &self.rejected
             && token.is_same_value(&rejected.token)
         {
@@ -219,7 +229,13 @@ impl State {
             ),
         };
         let current = Arc::new(Current {
-            token: token.issue(expires_at, Issued { request, generation }),
+            token: token.issue(
+                expires_at,
+                Issued {
+                    request,
+                    generation,
+                },
+            ),
             generation,
             lifespan,
             on_probation: AtomicBool::new(self.rejections.verdict == Verdict::FirstAnswer),
@@ -254,8 +270,10 @@ impl State {
             None => backoff + (backoff / 4).mul_f64(jitter),
         };
         let error = error.with_retry_after(pause);
-        self.pause =
-            Some(Pause { until: now.monotonic.saturating_add(pause), error: error.clone() });
+        self.pause = Some(Pause {
+            until: now.monotonic.saturating_add(pause),
+            error: error.clone(),
+        });
         error
     }
 
@@ -289,7 +307,10 @@ impl State {
 
     /// A user said that the token of this generation is no good, which is taken at their word.
     pub(crate) fn invalidate(&mut self, generation: u64) -> bool {
-        let is_current = self.current.as_ref().is_some_and(|it| it.generation == generation);
+        let is_current = self
+            .current
+            .as_ref()
+            .is_some_and(|it| it.generation == generation);
         if is_current {
             self.withdraw();
         }
@@ -345,7 +366,9 @@ impl State {
         self.sequence += 1;
         let flight = FlightId(self.sequence);
         self.flight = Some(flight);
-        let soonest = self.landed.map(|landed| landed.saturating_add(FETCH_SPACING));
+        let soonest = self
+            .landed
+            .map(|landed| landed.saturating_add(FETCH_SPACING));
         let delay = soonest.unwrap_or_default().saturating_sub(now.monotonic);
         Permit { flight, delay }
     }
@@ -401,7 +424,10 @@ impl Rejections {
 /// The pause after `failures` earlier ones: doubling, up to the longest.
 fn backoff(failures: u32, tempo: Tempo) -> Duration {
     let factor = 1u32.checked_shl(failures).unwrap_or(u32::MAX);
-    tempo.first_pause.saturating_mul(factor).min(tempo.longest_pause)
+    tempo
+        .first_pause
+        .saturating_mul(factor)
+        .min(tempo.longest_pause)
 }
 
 #[cfg(test)]

@@ -46,7 +46,10 @@ impl Tenants {
         request: &TokenRequest,
         with: impl FnOnce(&Arc<Entry>) -> R,
     ) -> Option<R> {
-        let shard = self.shard(request).read().unwrap_or_else(PoisonError::into_inner);
+        let shard = self
+            .shard(request)
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         shard.get(request).map(|entry| {
             self.touch(entry);
             with(entry)
@@ -58,7 +61,10 @@ impl Tenants {
         if let Some(entry) = self.look_up(request, Arc::clone) {
             return entry;
         }
-        let mut shard = self.shard(request).write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self
+            .shard(request)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut added = false;
         let entry = Arc::clone(shard.entry(request.clone()).or_insert_with(|| {
             added = true;
@@ -89,15 +95,23 @@ impl Tenants {
         for shard in &self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
             candidates.extend(
-                shard.values().map(|it| (it.last_used.load(Ordering::Relaxed), Arc::clone(it))),
+                shard
+                    .values()
+                    .map(|it| (it.last_used.load(Ordering::Relaxed), Arc::clone(it))),
             );
         }
         candidates.sort_unstable_by_key(|(last_used, _)| *last_used);
         // The newest is the one that is being put in.
         candidates.pop();
-        for (_, entry) in candidates.into_iter().filter(|(_, it)| it.retire()).take(excess) {
-            let mut shard =
-                self.shard(&entry.request).write().unwrap_or_else(PoisonError::into_inner);
+        for (_, entry) in candidates
+            .into_iter()
+            .filter(|(_, it)| it.retire())
+            .take(excess)
+        {
+            let mut shard = self
+                .shard(&entry.request)
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             shard.remove(&entry.request);
             self.len.fetch_sub(1, Ordering::Relaxed);
         }
@@ -135,7 +149,11 @@ mod tests {
 
     fn holds(tenants: &Tenants, name: &str) -> bool {
         // Not by `look_up`, which counts as a use.
-        tenants.shard(&request(name)).read().unwrap().contains_key(&request(name))
+        tenants
+            .shard(&request(name))
+            .read()
+            .unwrap()
+            .contains_key(&request(name))
     }
 
     #[test]

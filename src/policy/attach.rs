@@ -64,11 +64,15 @@ impl AttachPolicy {
             (Target::PathOnly, None) => return self.allowed.is_empty(),
             (target, _) => target,
         };
-        let Target::Origin { https, host, .. } = target else { return false };
+        let Target::Origin { https, host, .. } = target else {
+            return false;
+        };
         if self.allowed.is_empty() {
             https || self.allow_http || is_loopback(host)
         } else {
-            self.allowed.iter().any(|allowed| allowed.as_target().is_same_origin(target))
+            self.allowed
+                .iter()
+                .any(|allowed| allowed.as_target().is_same_origin(target))
         }
     }
 }
@@ -79,7 +83,11 @@ impl<'a> Target<'a> {
             (None, None) => Self::PathOnly,
             (Some(scheme), Some(authority)) => {
                 let host = authority.host();
-                let port = authority.as_str().rsplit('@').next().and_then(|it| it.get(host.len()..));
+                let port = authority
+                    .as_str()
+                    .rsplit('@')
+                    .next()
+                    .and_then(|it| it.get(host.len()..));
                 let number = authority.port_u16();
                 if number.is_none() && !matches!(port, Some("" | ":")) {
                     return Self::Other;
@@ -95,7 +103,11 @@ impl<'a> Target<'a> {
         if host.is_empty() || !(https || scheme.eq_ignore_ascii_case("http")) {
             return Self::Other;
         }
-        Self::Origin { https, host, port: port.unwrap_or(if https { 443 } else { 80 }) }
+        Self::Origin {
+            https,
+            host,
+            port: port.unwrap_or(if https { 443 } else { 80 }),
+        }
     }
 
     /// The same for the same origin, and hardly ever for another: to recognise where an answer came
@@ -104,7 +116,9 @@ impl<'a> Target<'a> {
         // FNV-1a: short, and nothing worse than a spaced-out renewal hangs on it.
         const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
         const PRIME: u64 = 0x0000_0100_0000_01b3;
-        let Self::Origin { https, host, port } = self else { return 0 };
+        let Self::Origin { https, host, port } = self else {
+            return 0;
+        };
         let seed = (OFFSET ^ (u64::from(port) << 1 | u64::from(https))).wrapping_mul(PRIME);
         host.bytes().fold(seed, |hash, byte| {
             (hash ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(PRIME)
@@ -115,7 +129,11 @@ impl<'a> Target<'a> {
         match (self, other) {
             (
                 Self::Origin { https, host, port },
-                Target::Origin { https: other_https, host: other_host, port: other_port },
+                Target::Origin {
+                    https: other_https,
+                    host: other_host,
+                    port: other_port,
+                },
             ) => {
                 https == other_https && port == other_port && host.eq_ignore_ascii_case(other_host)
             }
@@ -127,7 +145,8 @@ impl<'a> Target<'a> {
 impl Origin {
     fn parse(setting: &'static str, text: &str) -> Result<Self, InvalidSetting> {
         let wrong = |what: &str| {
-            let expected = format!("scheme, host and port alone, as `https://api.example.com`: {what}");
+            let expected =
+                format!("scheme, host and port alone, as `https://api.example.com`: {what}");
             InvalidSetting::new(setting, expected)
         };
         if !text.is_ascii() {
@@ -145,11 +164,15 @@ impl Origin {
         if rest.contains('*') {
             return Err(wrong("a wildcard is not understood, name each host"));
         }
-        let uri: Uri = text.parse().map_err(|_| wrong("host or port can't be read"))?;
+        let uri: Uri = text
+            .parse()
+            .map_err(|_| wrong("host or port can't be read"))?;
         match Target::of_uri(&uri) {
-            Target::Origin { https, host, port } if port != 0 && !rest.ends_with(':') => {
-                Ok(Self { https, host: host.to_ascii_lowercase().into(), port })
-            }
+            Target::Origin { https, host, port } if port != 0 && !rest.ends_with(':') => Ok(Self {
+                https,
+                host: host.to_ascii_lowercase().into(),
+                port,
+            }),
             Target::Origin { .. } => Err(wrong("the port can't be read")),
             _ if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {
                 Err(wrong("host or port can't be read"))
@@ -159,7 +182,11 @@ impl Origin {
     }
 
     fn as_target(&self) -> Target<'_> {
-        Target::Origin { https: self.https, host: &self.host, port: self.port }
+        Target::Origin {
+            https: self.https,
+            host: &self.host,
+            port: self.port,
+        }
     }
 }
 
@@ -167,13 +194,18 @@ impl Origin {
 pub(crate) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host == "[::1]"
-        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        || host
+            .parse::<Ipv4Addr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 /// Names the form that a non-ASCII host is to be written in.
 fn punycode_hint(text: &str) -> String {
     #[cfg(feature = "reqwest")]
-    if let Some(host) = reqwest::Url::parse(text).ok().as_ref().and_then(|url| url.host_str())
+    if let Some(host) = reqwest::Url::parse(text)
+        .ok()
+        .as_ref()
+        .and_then(|url| url.host_str())
         && host.is_ascii()
     {
         return format!("write the host in its punycode form, `{host}`");

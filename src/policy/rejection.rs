@@ -57,14 +57,21 @@ impl RejectionPolicy for BearerChallenge {
         if status != StatusCode::UNAUTHORIZED {
             return false;
         }
-        let lines = headers.get_all(WWW_AUTHENTICATE).iter().map(|line| line.as_bytes());
+        let lines = headers
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .map(|line| line.as_bytes());
         let challenges = challenge::parse(lines);
         challenges.is_empty()
-            || challenges.iter().filter(|challenge| challenge.is_bearer()).any(|challenge| {
-                // Twice said, once meant: any of them counts.
-                let mut errors = challenge.values("error").peekable();
-                errors.peek().is_none() || errors.any(|it| it.eq_ignore_ascii_case("invalid_token"))
-            })
+            || challenges
+                .iter()
+                .filter(|challenge| challenge.is_bearer())
+                .any(|challenge| {
+                    // Twice said, once meant: any of them counts.
+                    let mut errors = challenge.values("error").peekable();
+                    errors.peek().is_none()
+                        || errors.any(|it| it.eq_ignore_ascii_case("invalid_token"))
+                })
     }
 }
 
@@ -94,7 +101,10 @@ mod tests {
             &["Bearer error=\"x\", error=\"invalid_token\""],
             &["Basic realm=\"x\", Bearer error=\"invalid_token\""],
             &["Basic realm=\"x\"", "Bearer"],
-            &["Bearer error=\"insufficient_scope\"", "Bearer error=\"invalid_token\""],
+            &[
+                "Bearer error=\"insufficient_scope\"",
+                "Bearer error=\"invalid_token\"",
+            ],
         ] {
             assert!(rejects(401, lines), "{lines:?}");
         }
@@ -116,7 +126,10 @@ mod tests {
     #[test]
     fn other_statuses_do_not() {
         for status in [200, 204, 302, 400, 403, 407, 429, 500, 503] {
-            assert!(!rejects(status, &["Bearer error=\"invalid_token\""]), "{status}");
+            assert!(
+                !rejects(status, &["Bearer error=\"invalid_token\""]),
+                "{status}"
+            );
         }
     }
 }

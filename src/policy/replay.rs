@@ -32,7 +32,10 @@ impl ReplayPolicy {
     }
 
     pub(crate) fn add_body<B: Clone + 'static>(&mut self) {
-        self.bodies.push(BodyCopy { body: TypeId::of::<B>(), copy: copy_as::<B> });
+        self.bodies.push(BodyCopy {
+            body: TypeId::of::<B>(),
+            copy: copy_as::<B>,
+        });
     }
 
     /// A copy of the request, if its body is of a type that can be had twice.
@@ -52,7 +55,10 @@ impl ReplayPolicy {
         // For the built-in types this is settled when the crate is compiled.
         copy_known(body, &mut copied);
         if copied.is_none() {
-            let known = self.bodies.iter().find(|known| known.body == TypeId::of::<B>())?;
+            let known = self
+                .bodies
+                .iter()
+                .find(|known| known.body == TypeId::of::<B>())?;
             (known.copy)(body, &mut copied);
         }
         copied
@@ -61,7 +67,10 @@ impl ReplayPolicy {
 
 impl Default for ReplayPolicy {
     fn default() -> Self {
-        Self { enabled: true, bodies: Vec::new() }
+        Self {
+            enabled: true,
+            bodies: Vec::new(),
+        }
     }
 }
 
@@ -82,13 +91,24 @@ fn copy_known<B: 'static>(body: &B, copied: &mut Option<B>) {
             })*
         };
     }
-    try_each!((), Bytes, String, Vec<u8>, &'static str, &'static [u8], Full<Bytes>, Empty<Bytes>);
+    try_each!(
+        (),
+        Bytes,
+        String,
+        Vec<u8>,
+        &'static str,
+        &'static [u8],
+        Full<Bytes>,
+        Empty<Bytes>
+    );
     #[cfg(feature = "reqwest")]
     if let Some(body) = (body as &dyn Any).downcast_ref::<reqwest::Body>()
         && let Some(copied) = (copied as &mut dyn Any).downcast_mut::<Option<reqwest::Body>>()
     {
         // `None` for a stream.
-        *copied = body.as_bytes().map(|bytes| Bytes::copy_from_slice(bytes).into());
+        *copied = body
+            .as_bytes()
+            .map(|bytes| Bytes::copy_from_slice(bytes).into());
     }
 }
 
@@ -134,7 +154,9 @@ mod tests {
 
     #[test]
     fn a_copy_is_complete() {
-        let mut request = Request::post("https://a.example/x?y").body("body".to_owned()).unwrap();
+        let mut request = Request::post("https://a.example/x?y")
+            .body("body".to_owned())
+            .unwrap();
         request.headers_mut().append("a", "1".parse().unwrap());
         request.headers_mut().append("a", "2".parse().unwrap());
         *request.version_mut() = http::Version::HTTP_2;
@@ -152,6 +174,8 @@ mod tests {
     #[test]
     fn a_reqwest_body_is_copied_unless_it_is_a_stream() {
         assert!(copies(reqwest::Body::from("x")));
-        assert!(!copies(reqwest::Body::wrap(Full::new(Bytes::from_static(b"x")))));
+        assert!(!copies(reqwest::Body::wrap(Full::new(Bytes::from_static(
+            b"x"
+        )))));
     }
 }

@@ -52,22 +52,36 @@ where
     S: Service<Q>,
 {
     pub(super) fn passing(future: S::Future) -> Self {
-        Self { state: State::Passing { future } }
+        Self {
+            state: State::Passing { future },
+        }
     }
 
     pub(super) fn sending(future: S::Future, exchange: Exchange, kept: Option<(S, Q)>) -> Self {
-        Self { state: State::Sending { future, exchange: Some(exchange), kept } }
+        Self {
+            state: State::Sending {
+                future,
+                exchange: Some(exchange),
+                kept,
+            },
+        }
     }
 
     pub(super) fn slow<F>(future: F) -> Self
     where
         F: Future<Output = Result<S::Response, BoxError>> + Send + 'static,
     {
-        Self { state: State::Slow { future: Box::pin(future) } }
+        Self {
+            state: State::Slow {
+                future: Box::pin(future),
+            },
+        }
     }
 
     pub(super) fn failed(error: BoxError) -> Self {
-        Self { state: State::Failed { error: Some(error) } }
+        Self {
+            state: State::Failed { error: Some(error) },
+        }
     }
 }
 
@@ -93,15 +107,24 @@ where
                         None => Poll::Pending,
                     };
                 }
-                StateProjection::Sending { future, exchange, kept } => {
+                StateProjection::Sending {
+                    future,
+                    exchange,
+                    kept,
+                } => {
                     let answer = ready!(future.poll(cx)).map_err(Into::into)?;
-                    let Some(mut exchange) = exchange.take() else { return Poll::Ready(Ok(answer)) };
+                    let Some(mut exchange) = exchange.take() else {
+                        return Poll::Ready(Ok(answer));
+                    };
                     let next = exchange.answered(&answer, kept.is_some());
                     let (Next::Renew, Some((service, copy))) = (next, kept.take()) else {
                         return Poll::Ready(Ok(answer));
                     };
                     let slow = Box::pin(renew_and_replay(exchange, service, copy, answer));
-                    self.as_mut().project().state.set(State::Slow { future: slow });
+                    self.as_mut()
+                        .project()
+                        .state
+                        .set(State::Slow { future: slow });
                 }
             }
         }

@@ -67,7 +67,11 @@ impl ClientCredentials {
 #[async_trait]
 impl TokenSource for ClientCredentials {
     async fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
-        let Shared { template, scope, transport } = &*self.shared;
+        let Shared {
+            template,
+            scope,
+            transport,
+        } = &*self.shared;
         let scope = request.scopes().or(scope.scopes()).unwrap_or_default();
         check_scope(scope)?;
         let raw = transport.send(template.request(scope)).await?;
@@ -217,7 +221,13 @@ impl ClientCredentialsBuilder {
             params: self.params,
         };
         let scope = TokenRequest::scope(&self.scope);
-        Ok(ClientCredentials { shared: Arc::new(Shared { template, scope, transport }) })
+        Ok(ClientCredentials {
+            shared: Arc::new(Shared {
+                template,
+                scope,
+                transport,
+            }),
+        })
     }
 }
 
@@ -261,7 +271,10 @@ fn check_credential(setting: &'static str, value: &str) -> Result<(), InvalidSet
     if value.is_empty() {
         Err(InvalidSetting::new(setting, "not empty"))
     } else if value.chars().any(char::is_control) {
-        Err(InvalidSetting::new(setting, "no control characters (a line end read with it?)"))
+        Err(InvalidSetting::new(
+            setting,
+            "no control characters (a line end read with it?)",
+        ))
     } else {
         Ok(())
     }

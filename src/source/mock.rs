@@ -98,13 +98,17 @@ impl MockTokenSource {
 
     /// As many fetches fail with this, after those that are queued already.
     pub fn fail_times(&self, times: usize, error: TokenError) {
-        self.state().failures.extend(std::iter::repeat_n(error, times));
+        self.state()
+            .failures
+            .extend(std::iter::repeat_n(error, times));
     }
 
     /// Fetches, those under way too, wait until the [`Hold`] is dropped.
     pub fn hold(&self) -> Hold {
         self.shared.holds.send_modify(|holds| *holds += 1);
-        Hold { shared: Arc::clone(&self.shared) }
+        Hold {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// How many fetches have begun.
@@ -118,7 +122,10 @@ impl MockTokenSource {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,7 +137,12 @@ impl TokenSource for MockTokenSource {
             tokio::time::sleep(self.latency).await;
         }
         // Fails only if the sender is gone, which `self` keeps.
-        let _ = self.shared.holds.subscribe().wait_for(|holds| *holds == 0).await;
+        let _ = self
+            .shared
+            .holds
+            .subscribe()
+            .wait_for(|holds| *holds == 0)
+            .await;
         let number = {
             let mut state = self.state();
             if let Some(error) = state.failures.pop_front() {

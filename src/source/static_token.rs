@@ -28,7 +28,9 @@ impl StaticTokenSource {
     ///
     /// [`InvalidToken`] if no header can carry the value, see [`AccessToken::new`].
     pub fn new(token: impl Into<String>) -> Result<Self, InvalidToken> {
-        Ok(Self { token: AccessToken::new(token)?.without_expiry() })
+        Ok(Self {
+            token: AccessToken::new(token)?.without_expiry(),
+        })
     }
 }
 

@@ -65,10 +65,19 @@ impl TokenRequestTemplate {
         if !scope.is_empty() {
             fields.push(("scope", scope));
         }
-        fields.extend(self.params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        fields.extend(
+            self.params
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str())),
+        );
         // Room for all of it encoded, so that growing leaves no copy of the secret behind.
-        let room = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
-        let form = Serializer::new(String::with_capacity(room)).extend_pairs(fields).finish();
+        let room = fields
+            .iter()
+            .map(|(name, value)| 3 * (name.len() + value.len()) + 2)
+            .sum();
+        let form = Serializer::new(String::with_capacity(room))
+            .extend_pairs(fields)
+            .finish();
         Bytes::from_owner(Zeroizing::new(form.into_bytes()))
     }
 
@@ -108,7 +117,10 @@ pub(crate) fn token_url(url: &str, allow_http: bool) -> Result<Uri, InvalidSetti
     let uri: Uri = url.parse().map_err(|_| {
         wrong("an absolute https URL in ASCII, as `https://identity.example.com/connect/token`")
     })?;
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
         return Err(wrong(
             "a URL without user and password: use `client_id`, `client_secret` and \
              `client_authentication`",
@@ -117,10 +129,12 @@ pub(crate) fn token_url(url: &str, allow_http: bool) -> Result<Uri, InvalidSetti
     match Target::of_uri(&uri) {
         Target::Origin { https: true, .. } => Ok(uri),
         Target::Origin { host, .. } if allow_http || is_loopback(host) => Ok(uri),
-        Target::Origin { .. } => {
-            Err(wrong("an https URL: plain http would show the secret (or say `allow_http`)"))
-        }
-        _ => Err(wrong("an absolute https URL, as `https://identity.example.com/connect/token`")),
+        Target::Origin { .. } => Err(wrong(
+            "an https URL: plain http would show the secret (or say `allow_http`)",
+        )),
+        _ => Err(wrong(
+            "an absolute https URL, as `https://identity.example.com/connect/token`",
+        )),
     }
 }
 
@@ -149,7 +163,10 @@ mod tests {
             client_id: "my client".to_owned(),
             client_secret: Zeroizing::new(AWKWARD.to_owned()),
             authentication,
-            params: vec![("resource".into(), "urn:a".into()), ("resource".into(), "urn:b".into())],
+            params: vec![
+                ("resource".into(), "urn:a".into()),
+                ("resource".into(), "urn:b".into()),
+            ],
         }
     }
 
@@ -164,7 +181,10 @@ mod tests {
     fn post_sends_the_secret_in_the_form_alone() {
         let request = template(ClientAuthentication::SecretPost).request("tenant/42 b");
         assert_eq!(request.method(), Method::POST);
-        assert_eq!(request.headers()[CONTENT_TYPE], "application/x-www-form-urlencoded");
+        assert_eq!(
+            request.headers()[CONTENT_TYPE],
+            "application/x-www-form-urlencoded"
+        );
         assert_eq!(request.headers()[ACCEPT], "application/json");
         assert!(!request.headers().contains_key(AUTHORIZATION));
         let fields: Vec<_> = form_urlencoded::parse(request.body()).collect();
@@ -176,15 +196,24 @@ mod tests {
             ("resource", "urn:a"),
             ("resource", "urn:b"),
         ];
-        assert_eq!(fields, expected.map(|(name, value)| (name.into(), value.into())));
+        assert_eq!(
+            fields,
+            expected.map(|(name, value)| (name.into(), value.into()))
+        );
     }
 
     #[test]
     fn basic_sends_it_in_the_header_alone() {
         let request = template(ClientAuthentication::SecretBasic).request("");
-        assert_eq!(basic(&request), "my%20client:p%40ss%3Aw%25rd%26%3D%2B%20%2F");
+        assert_eq!(
+            basic(&request),
+            "my%20client:p%40ss%3Aw%25rd%26%3D%2B%20%2F"
+        );
         let body = String::from_utf8(request.body().to_vec()).unwrap();
-        assert_eq!(body, "grant_type=client_credentials&resource=urn%3Aa&resource=urn%3Ab");
+        assert_eq!(
+            body,
+            "grant_type=client_credentials&resource=urn%3Aa&resource=urn%3Ab"
+        );
 
         let request = template(ClientAuthentication::SecretBasicRaw).request("");
         assert_eq!(basic(&request), format!("my client:{AWKWARD}"));
@@ -213,7 +242,10 @@ mod tests {
             ("https://id.example.com/token#x", "fragment"),
         ] {
             let error = token_url(url, false).unwrap_err().to_string();
-            assert!(error.contains(told) && error.contains("token_url"), "{url}: {error}");
+            assert!(
+                error.contains(told) && error.contains("token_url"),
+                "{url}: {error}"
+            );
         }
         assert!(token_url("http://id.example.com/token", true).is_ok());
     }

@@ -108,13 +108,19 @@ fn lifetime(expires_in: &Value) -> Option<Duration> {
     if seconds.is_nan() || seconds <= 0.0 {
         return None;
     }
-    Some(Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_LIFE).min(LONGEST_LIFE))
+    Some(
+        Duration::try_from_secs_f64(seconds)
+            .unwrap_or(LONGEST_LIFE)
+            .min(LONGEST_LIFE),
+    )
 }
 
 /// What the server says is wrong, by its code and its status.
 fn refusal(status: StatusCode, members: Option<&Members>) -> TokenError {
     let code = members.and_then(|it| text(&it.error));
-    let described = members.and_then(|it| text(&it.error_description)).map(str::to_owned);
+    let described = members
+        .and_then(|it| text(&it.error_description))
+        .map(str::to_owned);
     let (kind, transient) = kind(status, code.unwrap_or_default());
     let error = TokenError::new(kind, transient).with_status(status);
     match code {

@@ -55,7 +55,11 @@ pub(crate) struct ReqwestTransport(reqwest::Client);
 #[cfg(feature = "reqwest")]
 impl ReqwestTransport {
     pub(crate) fn new(builder: reqwest::ClientBuilder) -> Result<Self, reqwest::Error> {
-        builder.redirect(reqwest::redirect::Policy::none()).referer(false).build().map(Self)
+        builder
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .build()
+            .map(Self)
     }
 }
 
@@ -74,14 +78,21 @@ impl Transport for ReqwestTransport {
                 None => break,
             }
         }
-        Ok(Raw { status, headers, body: fits.then(|| body.0.freeze()) })
+        Ok(Raw {
+            status,
+            headers,
+            body: fits.then(|| body.0.freeze()),
+        })
     }
 }
 
 #[cfg(feature = "reqwest")]
 fn of_reqwest(error: reqwest::Error) -> TokenError {
-    let kind =
-        if error.is_timeout() { TokenErrorKind::Timeout } else { TokenErrorKind::Connection };
+    let kind = if error.is_timeout() {
+        TokenErrorKind::Timeout
+    } else {
+        TokenErrorKind::Connection
+    };
     // The URL may hold what is nobody's business.
     TokenError::new(kind, true).with_cause(error.without_url())
 }
@@ -106,9 +117,18 @@ where
     R::Error: Into<BoxError>,
 {
     async fn send(&self, request: Request<Bytes>) -> Result<Raw, TokenError> {
-        let mut service = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        poll_fn(|cx| service.poll_ready(cx)).await.map_err(connection)?;
-        let response = service.call(request.map(Full::new)).await.map_err(connection)?;
+        let mut service = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        poll_fn(|cx| service.poll_ready(cx))
+            .await
+            .map_err(connection)?;
+        let response = service
+            .call(request.map(Full::new))
+            .await
+            .map_err(connection)?;
         let (parts, body) = response.into_parts();
         let mut body = pin!(body);
         let mut collected = Collected::default();
@@ -122,7 +142,11 @@ where
             }
         }
         let body = fits.then(|| collected.0.freeze());
-        Ok(Raw { status: parts.status, headers: parts.headers, body })
+        Ok(Raw {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        })
     }
 }
 

@@ -75,10 +75,16 @@ fn plain_http_needs_words() {
     assert!(!allows(&open, "http://api.example.com/"));
     open.allow_http();
     assert!(allows(&open, "http://api.example.com/"));
-    assert!(allows(&policy(&["http://api.example.com"]), "http://api.example.com:80/"));
+    assert!(allows(
+        &policy(&["http://api.example.com"]),
+        "http://api.example.com:80/"
+    ));
     let mut named = policy(&["https://api.example.com"]);
     named.allow_http();
-    assert!(!allows(&named, "http://api.example.com/"), "another origin than the one named");
+    assert!(
+        !allows(&named, "http://api.example.com/"),
+        "another origin than the one named"
+    );
 }
 
 #[test]
@@ -91,12 +97,20 @@ fn a_path_alone_is_judged_as_the_assumed_origin() {
     let mut open = policy(&[]);
     open.assume_origin("http://api.example.com").unwrap();
     assert!(!allows(&open, "/path"), "plain http");
-    assert!(!allows(&open, "api.example.com:443"), "an authority without scheme");
+    assert!(
+        !allows(&open, "api.example.com:443"),
+        "an authority without scheme"
+    );
 }
 
 #[test]
 fn an_origin_is_scheme_host_and_port() {
-    for origin in ["https://a.example", "HTTPS://A.example:8443", "http://[::1]:1", "http://a"] {
+    for origin in [
+        "https://a.example",
+        "HTTPS://A.example:8443",
+        "http://[::1]:1",
+        "http://a",
+    ] {
         assert!(Origin::parse("allow_origin", origin).is_ok(), "{origin}");
     }
     for (origin, told) in [
@@ -118,15 +132,22 @@ fn an_origin_is_scheme_host_and_port() {
         ("wss://a.example", "neither https nor http"),
         ("https://bücher.example", "punycode"),
     ] {
-        let error = Origin::parse("allow_origin", origin).unwrap_err().to_string();
-        assert!(error.contains(told) && error.contains("allow_origin"), "{origin}: {error}");
+        let error = Origin::parse("allow_origin", origin)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(told) && error.contains("allow_origin"),
+            "{origin}: {error}"
+        );
     }
 }
 
 #[cfg(feature = "reqwest")]
 #[test]
 fn the_punycode_form_is_named() {
-    let error = Origin::parse("allow_origin", "https://bücher.example").unwrap_err().to_string();
+    let error = Origin::parse("allow_origin", "https://bücher.example")
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("`xn--bcher-kva.example`"), "{error}");
 }
 
@@ -134,7 +155,12 @@ fn the_punycode_form_is_named() {
 fn a_fingerprint_tells_origins_apart() {
     let of = |uri: &str| Target::of_uri(&uri.parse().unwrap()).fingerprint();
     assert_eq!(of("https://a.example/x"), of("HTTPS://A.example:443/y?z"));
-    for other in ["http://a.example", "https://a.example:444", "https://b.example", "/x"] {
+    for other in [
+        "http://a.example",
+        "https://a.example:444",
+        "https://b.example",
+        "/x",
+    ] {
         assert_ne!(of("https://a.example"), of(other), "{other}");
     }
 }

@@ -1,0 +1,377 @@
+//! The life of a token (BEHAVIOUR A), on tokio's paused clock.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bearer_auth::{
+    AccessToken, Clock, MockTokenSource, StaticTokenSource, TokenCache, TokenRequest, source_fn,
+};
+use tokio::time::{Instant, advance, sleep, timeout};
+
+fn secs(secs: f64) -> Duration {
+    Duration::from_secs_f64(secs)
+}
+
+/// Lets a background flight land.
+async fn settle() {
+    sleep(Duration::from_millis(1)).await;
+}
+
+/// A caller whose token must come without waiting.
+async fn at_once(cache: &TokenCache) -> AccessToken {
+    let before = Instant::now();
+    let token = cache.token().await.unwrap();
+    assert_eq!(before.elapsed(), Duration::ZERO, "a caller has waited");
+    token
+}
+
+#[tokio::test(start_paused = true)]
+async fn fresh_then_due_then_expired() {
+    for (life, fresh_until, due_at, expired_at) in [
+        (900.0, 799.9, 845.1, 890.0),
+        (5.0, 3.49, 3.76, 4.0),
+        (86_400.0, 86_089.9, 86_240.1, 86_390.0),
+    ] {
+        let tokens = MockTokenSource::new().with_lifetime(secs(life));
+        let cache = TokenCache::builder(tokens.clone())
+            .fetch_timeout(secs(1_000.0))
+            .build();
+        cache.token().await.unwrap();
+        advance(secs(fresh_until)).await;
+        at_once(&cache).await;
+        settle().await;
+        assert_eq!(tokens.fetches(), 1, "{life} s: still fresh");
+
+        let hold = tokens.hold();
+        advance(secs(due_at - fresh_until)).await;
+        for _ in 0..100 {
+            assert_eq!(at_once(&cache).await.expose_secret(), "mock-token-1");
+        }
+        settle().await;
+        assert_eq!(
+            tokens.fetches(),
+            2,
+            "{life} s: one renewal in the background"
+        );
+
+        advance(secs(expired_at - due_at)).await;
+        let waiting = timeout(secs(1.0), cache.token()).await;
+        assert!(
+            waiting.is_err(),
+            "{life} s: an expired token is never handed out"
+        );
+        drop(hold);
+        assert_eq!(cache.token().await.unwrap().expose_secret(), "mock-token-2");
+        assert_eq!(tokens.fetches(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_lives_without_a_wait() {
+    let tokens = MockTokenSource::new()
+        .with_lifetime(secs(900.0))
+        .with_latency(Duration::from_millis(500));
+    let cache = TokenCache::new(tokens.clone());
+    cache.token().await.unwrap();
+    let end = Instant::now() + secs(9_000.0);
+    while Instant::now() < end {
+        let token = at_once(&cache).await;
+        assert!(token.expires_at().is_some());
+        advance(secs(1.0)).await;
+    }
+    assert!(
+        (11..=12).contains(&tokens.fetches()),
+        "{} fetches",
+        tokens.fetches()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_counts_from_before_the_request() {
+    let tokens = MockTokenSource::new()
+        .with_lifetime(secs(100.0))
+        .with_latency(secs(20.0));
+    let cache = TokenCache::new(tokens.clone());
+    let before = SystemTime::now();
+    let token = cache.token().await.unwrap();
+    // The wall clock stands still beside the paused one.
+    let expires_in = token.expires_at().unwrap().duration_since(before).unwrap();
+    assert!(
+        (99.0..101.0).contains(&expires_in.as_secs_f64()),
+        "{expires_in:?}"
+    );
+    advance(secs(74.9)).await;
+    at_once(&cache).await;
+    let hold = tokens.hold();
+    advance(secs(0.1)).await;
+    assert!(
+        timeout(secs(1.0), cache.token()).await.is_err(),
+        "expired 95 s after the request"
+    );
+    drop(hold);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_caller_no_fetch() {
+    let tokens = MockTokenSource::new().with_lifetime(secs(900.0));
+    let cache = TokenCache::new(tokens.clone());
+    cache.token().await.unwrap();
+    sleep(secs(100_000.0)).await;
+    assert_eq!(tokens.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_without_a_life_gets_the_default() {
+    for (cache, expired_at) in [
+        (TokenCache::builder(unlimited_by_nobody()).build(), 290.0),
+        (
+            TokenCache::builder(unlimited_by_nobody())
+                .default_lifetime(secs(60.0))
+                .build(),
+            57.0,
+        ),
+    ] {
+        let first = cache.token().await.unwrap();
+        assert!(first.expires_at().is_some(), "never for ever");
+        advance(secs(expired_at - 1.0)).await;
+        assert_eq!(at_once(&cache).await.expose_secret(), first.expose_secret());
+        settle().await;
+        advance(secs(1.0)).await;
+        assert_ne!(
+            cache.token().await.unwrap().expose_secret(),
+            first.expose_secret()
+        );
+    }
+}
+
+/// Names no life, and counts its tokens.
+fn unlimited_by_nobody() -> impl bearer_auth::TokenSource {
+    let count = AtomicUsize::new(0);
+    source_fn(move |_| {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        async move { Ok(AccessToken::new(format!("token-{number}"))?) }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_static_token_never_expires() {
+    let cache = TokenCache::new(StaticTokenSource::new("for-ever").unwrap());
+    let token = cache.token().await.unwrap();
+    assert_eq!(token.expires_at(), None);
+    advance(secs(1e8)).await;
+    assert_eq!(at_once(&cache).await.expose_secret(), "for-ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lives_of_a_second_or_two_cost_one_fetch_a_second_at_most() {
+    for (life, most) in [(0.3, 11), (1.0, 11), (2.0, 10)] {
+        let tokens = MockTokenSource::new().with_lifetime(secs(life));
+        let cache = TokenCache::new(tokens.clone());
+        let end = Instant::now() + secs(10.0);
+        while Instant::now() < end {
+            cache.token().await.unwrap();
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert!(
+            tokens.fetches() <= most,
+            "{life} s: {} fetches in 10 s",
+            tokens.fetches()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_two_seconds_is_served_whole() {
+    let tokens = MockTokenSource::new().with_lifetime(secs(2.0));
+    let cache = TokenCache::new(tokens.clone());
+    cache.token().await.unwrap();
+    let hold = tokens.hold();
+    advance(secs(1.99)).await;
+    assert_eq!(at_once(&cache).await.expose_secret(), "mock-token-1");
+    advance(secs(0.01)).await;
+    assert!(timeout(secs(1.0), cache.token()).await.is_err());
+    drop(hold);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_gets_the_token_however_late() {
+    let tokens = MockTokenSource::new()
+        .with_lifetime(secs(2.0))
+        .with_latency(secs(5.0));
+    let cache = TokenCache::new(tokens.clone());
+    assert_eq!(cache.token().await.unwrap().expose_secret(), "mock-token-1");
+    assert_eq!(cache.token().await.unwrap().expose_secret(), "mock-token-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_token_with_less_life_is_asked_for_once_a_second_at_most() {
+    // A caching proxy: the same token for 60 s, each time with the life that remains.
+    let (start, fetches) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
+    let log = Arc::clone(&fetches);
+    let source = source_fn(move |_| {
+        let age = start.elapsed();
+        log.lock().unwrap().push(age);
+        let number = age.as_secs() / 60;
+        let remaining = secs(60.0).saturating_sub(age - secs(60.0 * number as f64));
+        async move { Ok(AccessToken::new(format!("{number}"))?.with_lifetime(remaining)) }
+    });
+    let cache = TokenCache::new(source);
+    while start.elapsed() < secs(180.0) {
+        let token: u64 = cache
+            .token()
+            .await
+            .unwrap()
+            .expose_secret()
+            .parse()
+            .unwrap();
+        assert!(
+            start.elapsed() <= secs(60.0 * (token + 1) as f64),
+            "sent when it was dead"
+        );
+        sleep(Duration::from_millis(50)).await;
+    }
+    let fetches = fetches.lock().unwrap();
+    for pair in fetches.windows(2) {
+        assert!(pair[1] - pair[0] >= secs(1.0), "{pair:?}");
+    }
+    assert!(
+        fetches.len() <= 3 * 8,
+        "{} fetches in three lives",
+        fetches.len()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn jitter_differs_per_token() {
+    let tokens = MockTokenSource::new().with_lifetime(secs(900.0));
+    let cache = TokenCache::new(tokens.clone());
+    let requests: Vec<_> = (0..500)
+        .map(|it| TokenRequest::scope(format!("tenant/{it}")))
+        .collect();
+    for request in &requests {
+        cache.token_for(request).await.unwrap();
+    }
+    advance(secs(799.0)).await;
+    let mut renewed = Vec::new();
+    for _ in 0..50 {
+        let before = tokens.fetches();
+        for request in &requests {
+            cache.token_for(request).await.unwrap();
+        }
+        settle().await;
+        renewed.push(tokens.fetches() - before);
+        advance(secs(1.0)).await;
+    }
+    assert_eq!(
+        renewed.iter().sum::<usize>(),
+        500,
+        "all between 800 s and 845 s: {renewed:?}"
+    );
+    assert_eq!(renewed[0], 0);
+    assert!(
+        renewed.iter().all(|count| *count <= 40),
+        "spread over 45 s: {renewed:?}"
+    );
+}
+
+/// A clock that is set by hand.
+#[derive(Clone)]
+struct HandClock(Arc<Mutex<(Duration, Duration)>>);
+
+impl HandClock {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new((secs(0.0), secs(1_800_000_000.0)))))
+    }
+
+    fn tick(&self, monotonic: f64, wall: f64) {
+        let mut clock = self.0.lock().unwrap();
+        clock.0 += secs(monotonic);
+        clock.1 = secs(clock.1.as_secs_f64() + wall);
+    }
+}
+
+impl Clock for HandClock {
+    fn monotonic(&self) -> Duration {
+        self.0.lock().unwrap().0
+    }
+
+    fn wall(&self) -> SystemTime {
+        UNIX_EPOCH + self.0.lock().unwrap().1
+    }
+}
+
+fn on_hand_clock() -> (TokenCache, MockTokenSource, HandClock) {
+    let (tokens, clock) = (
+        MockTokenSource::new().with_lifetime(secs(900.0)),
+        HandClock::new(),
+    );
+    (
+        TokenCache::builder(tokens.clone())
+            .clock(clock.clone())
+            .build(),
+        tokens,
+        clock,
+    )
+}
+
+#[tokio::test]
+async fn a_suspended_machine_sends_no_dead_token() {
+    let (cache, tokens, clock) = on_hand_clock();
+    cache.token().await.unwrap();
+    // The monotonic clock stood still for an hour; one second after, the wall clock is read.
+    clock.tick(1.0, 3_600.0);
+    assert_eq!(cache.token().await.unwrap().expose_secret(), "mock-token-2");
+    assert_eq!(tokens.fetches(), 2);
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_jumps_neither_prolongs_a_token_nor_starts_a_storm() {
+    let (cache, tokens, clock) = on_hand_clock();
+    cache.token().await.unwrap();
+    clock.tick(1.0, -3_600.0);
+    for _ in 0..100 {
+        cache.token().await.unwrap();
+        clock.tick(7.9, 7.9);
+    }
+    assert_eq!(tokens.fetches(), 1, "set back: nothing happens for 791 s");
+    clock.tick(99.0, 99.0);
+    cache.token().await.unwrap();
+    assert_eq!(
+        tokens.fetches(),
+        2,
+        "the monotonic clock says that it is dead"
+    );
+
+    clock.tick(1.0, 3_600.0);
+    for _ in 0..100 {
+        cache.token().await.unwrap();
+        clock.tick(1.0, 1.0);
+    }
+    assert_eq!(tokens.fetches(), 3, "set forward: one renewal, and no more");
+}
+
+#[tokio::test]
+async fn an_invalidated_token_is_replaced_unless_it_is_so_already() {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::new(tokens.clone());
+    let other = TokenCache::new(tokens.clone());
+    let first = cache.token().await.unwrap();
+    let foreign = other.token().await.unwrap();
+    cache.invalidate(&foreign);
+    cache.invalidate(&AccessToken::new("mock-token-1").unwrap());
+    assert_eq!(
+        cache.token().await.unwrap().expose_secret(),
+        first.expose_secret()
+    );
+    for round in 3..6 {
+        let token = cache.token().await.unwrap();
+        cache.invalidate(&token);
+        cache.invalidate(&first);
+        assert_eq!(
+            cache.token().await.unwrap().expose_secret(),
+            format!("mock-token-{round}")
+        );
+    }
+    assert_eq!(tokens.fetches(), 5);
+}
