@@ -1,7 +1,12 @@
 //! The crate's rules, held through its public face; one module per theme.
 
+mod api;
 mod exchange;
 mod failure;
 mod flight;
 mod life;
+mod origins;
+mod poll;
+mod secrets;
 mod support;
+mod token_request;

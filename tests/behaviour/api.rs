@@ -1,0 +1,198 @@
+//! The settled shapes: code that uses them compiles, and goes on compiling.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bearer_auth::{
+    AccessToken, BearerAuth, BearerAuthLayer, BoxError, ClientAuthentication, ClientCredentials,
+    InvalidToken, MockAuthServer, MockTokenSource, RequestAuth, StaticTokenSource, TokenCache,
+    TokenError, TokenErrorKind, TokenRequest, TokenSource, source_fn,
+};
+use http::{Method, Request, Response};
+use tower::{Service, ServiceExt};
+
+type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+#[tokio::test]
+async fn an_existing_reqwest_client() -> Outcome {
+    let server = MockAuthServer::start().await?;
+    let source = ClientCredentials::builder(server.token_url())
+        .client_id(server.client_id())
+        .client_secret(server.client_secret())
+        .scope("tenant/4f1c2d3e")
+        .client_authentication(ClientAuthentication::SecretPost)
+        .param("audience", "api")
+        .build()?;
+    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+        .with(BearerAuthLayer::new(source).allow_origin(server.origin())?)
+        .build();
+    let response = client.get(server.api_url()).send().await?;
+    assert_eq!(response.status(), 200);
+    client
+        .get(server.api_url())
+        .with_extension(RequestAuth::scope("tenant/42"))
+        .send()
+        .await?;
+    client
+        .put(server.api_url())
+        .with_extension(RequestAuth::skip())
+        .send()
+        .await?;
+    let presigned = RequestAuth::default().without_replay();
+    client
+        .put(server.api_url())
+        .with_extension(presigned)
+        .send()
+        .await?;
+    assert_eq!(server.token_requests(), 2);
+    assert_eq!(server.api_requests(), 4);
+    server.revoke_all();
+    Ok(())
+}
+
+#[tokio::test]
+async fn any_tower_stack_over_http() -> Outcome {
+    #[derive(Debug)]
+    struct NeitherCloneNorDefault;
+
+    fn is_clone_and_send<T: Clone + Send + 'static>(_: &T) {}
+
+    let inner = tower::service_fn(|request: Request<NeitherCloneNorDefault>| async move {
+        assert_eq!(request.headers()["authorization"], "Bearer opaque");
+        Ok::<_, std::io::Error>(Response::new(request.into_body()))
+    });
+    let auth = BearerAuthLayer::new(StaticTokenSource::new("opaque")?)
+        .allow_origin("https://api.example.com")?;
+    let mut service = tower::ServiceBuilder::new().layer(auth).service(inner);
+    is_clone_and_send(&service);
+    let request = Request::get("https://api.example.com/").body(NeitherCloneNorDefault)?;
+    let response = service.ready().await?.call(request).await?;
+    assert_eq!(format!("{:?}", response.body()), "NeitherCloneNorDefault");
+
+    fn has_no_other_parameter<S>(service: BearerAuth<S>) -> S {
+        service.into_inner()
+    }
+    has_no_other_parameter(service);
+    Ok(())
+}
+
+#[tokio::test]
+async fn around_a_bare_reqwest_client() -> Outcome {
+    let server = MockAuthServer::start().await?;
+    let source = source_fn(|_| async { Err(TokenError::permanent("not today")) });
+    let auth = BearerAuthLayer::new(source).allow_http().without_replay();
+    let mut service = tower::ServiceBuilder::new()
+        .layer(auth)
+        .service(reqwest::Client::new());
+    let url: reqwest::Url = server.api_url().parse()?;
+    let error = service
+        .ready()
+        .await?
+        .call(reqwest::Request::new(Method::GET, url))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.downcast_ref::<TokenError>().unwrap().kind(),
+        TokenErrorKind::Source
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn your_own_source() -> Outcome {
+    struct Own;
+
+    #[async_trait::async_trait]
+    impl TokenSource for Own {
+        async fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
+            assert_eq!(request.scopes(), None);
+            Ok(AccessToken::new("own")?.without_expiry())
+        }
+    }
+
+    let source = source_fn(|request: TokenRequest| async move {
+        assert!(request.scopes().is_none());
+        Ok(AccessToken::new("opaque")?.with_lifetime(Duration::from_secs(900)))
+    });
+    let object: Arc<dyn TokenSource> = Arc::new(Own);
+    for cache in [
+        TokenCache::new(source),
+        TokenCache::new(Own),
+        TokenCache::new(object),
+        TokenCache::new(Box::new(Own) as Box<dyn TokenSource>),
+    ] {
+        cache.token().await?;
+    }
+    let converted: TokenError = AccessToken::new("").unwrap_err().into();
+    assert_eq!(converted.kind(), TokenErrorKind::InvalidToken);
+    assert!(TokenError::transient("down").is_transient());
+    assert!(!TokenError::permanent(std::io::Error::other("no")).is_transient());
+    Ok(())
+}
+
+#[tokio::test]
+async fn tokens_and_the_cache_on_its_own() -> Outcome {
+    let invalid: Result<AccessToken, InvalidToken> = AccessToken::new("two words");
+    assert!(invalid.is_err());
+    let cache = TokenCache::builder(MockTokenSource::new())
+        .fetch_timeout(Duration::from_secs(10))
+        .default_lifetime(Duration::from_secs(60))
+        .max_entries(100)
+        .build();
+    let token: AccessToken = cache.token().await?;
+    assert!(token.expires_at().is_some());
+    assert_eq!(token.clone().expose_secret(), "mock-token-1");
+    let token = cache.token_for(&TokenRequest::scope("tenant/42")).await?;
+    cache.invalidate(&token);
+    let auth = BearerAuthLayer::from_cache(cache.clone()).require_request_auth();
+    let _ = auth.assume_origin("https://api.example.com")?;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_test_downstream() -> Outcome {
+    let tokens = MockTokenSource::new()
+        .with_lifetime(Duration::from_secs(900))
+        .with_latency(Duration::from_millis(50));
+    let cache = TokenCache::new(tokens.clone());
+    let hold = tokens.hold();
+    let waiting = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.token().await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished());
+    drop(hold);
+    assert_eq!(waiting.await??.expose_secret(), "mock-token-1");
+    assert_eq!(tokens.fetches(), 1);
+    assert_eq!(tokens.requests(), vec![TokenRequest::default()]);
+
+    tokio::time::advance(Duration::from_secs(900)).await;
+    tokens.fail_next(TokenError::permanent("no"));
+    assert!(cache.token().await.is_err());
+    tokens.fail_times(3, TokenError::transient("down"));
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert!(cache.token().await.is_err());
+    assert_eq!(tokens.fetches(), 5);
+    Ok(())
+}
+
+#[test]
+fn errors() {
+    fn is_shared<T: Clone + Error + Send + Sync + 'static>() {}
+    is_shared::<TokenError>();
+    let error = TokenError::transient("down");
+    assert_eq!(error.kind(), TokenErrorKind::Source);
+    assert_eq!(
+        (
+            error.retry_after(),
+            error.status(),
+            error.oauth_error(),
+            error.error_description()
+        ),
+        (None, None, None, None)
+    );
+    let boxed: BoxError = error.into();
+    assert!(boxed.downcast_ref::<TokenError>().is_some());
+}

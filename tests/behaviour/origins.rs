@@ -1,0 +1,161 @@
+//! Where a token may go (BEHAVIOUR E), through the three stacks. The rules themselves are held in
+//! `src/policy/attach/tests.rs`; here, that every stack keeps to them.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use bearer_auth::{BearerAuthLayer, MockTokenSource};
+use http::header::AUTHORIZATION;
+use http::{Request, Response};
+use tower::{Layer, Service, ServiceExt};
+
+use crate::support::api::{Api, ok};
+use crate::support::stack::{Call, Kind, Stack};
+
+#[tokio::test]
+async fn another_origin_gets_the_request_untouched_and_no_token_is_fetched() {
+    for kind in Kind::ALL {
+        let tokens = MockTokenSource::new();
+        let (api, upload) = (Api::start(|_| ok()).await, Api::start(|_| ok()).await);
+        let layer = BearerAuthLayer::new(tokens.clone())
+            .allow_origin(api.origin())
+            .unwrap();
+        let stack = Stack::new(kind, &layer);
+        let call = Call::post(upload.url("/presigned?signature=x"), "batch").header("x-own", "1");
+        stack.send(call).await.unwrap();
+        assert_eq!(tokens.fetches(), 0, "{kind:?}");
+        stack.get(api.url("/")).await.unwrap();
+        stack
+            .send(Call::post(upload.url("/presigned"), "batch"))
+            .await
+            .unwrap();
+        assert_eq!(upload.tokens(), [None, None], "{kind:?}");
+        assert_eq!(upload.seen()[0].body, "batch");
+        assert_eq!(upload.seen()[0].headers["x-own"], "1");
+        assert_eq!(api.tokens(), [Some("mock-token-1".to_owned())], "{kind:?}");
+        assert_eq!(tokens.fetches(), 1, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_header_is_not_trusted() {
+    for kind in [Kind::Middleware, Kind::TowerHttp] {
+        let tokens = MockTokenSource::new();
+        let other = Api::start(|_| ok()).await;
+        let layer = BearerAuthLayer::new(tokens.clone())
+            .allow_origin("https://api.example.com")
+            .unwrap();
+        let call = Call::get(other.url("/")).header("host", "api.example.com");
+        Stack::new(kind, &layer).send(call).await.unwrap();
+        assert_eq!(other.tokens(), [None], "{kind:?}");
+        assert_eq!(tokens.fetches(), 0);
+    }
+}
+
+#[tokio::test]
+async fn loopback_needs_no_words_without_origins() {
+    for kind in Kind::ALL {
+        let api = Api::accepting(|_| true).await;
+        let stack = Stack::new(kind, &BearerAuthLayer::new(MockTokenSource::new()));
+        assert_eq!(
+            stack.get(api.url("/")).await.unwrap().status,
+            200,
+            "{kind:?}"
+        );
+    }
+}
+
+/// Says which requests carried a token, and sends nothing.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Vec<(String, bool)>>>);
+
+impl Service<Request<()>> for Recorder {
+    type Response = Response<()>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<()>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        let has_token = request.headers().contains_key(AUTHORIZATION);
+        self.0
+            .lock()
+            .unwrap()
+            .push((request.uri().to_string(), has_token));
+        ready(Ok(Response::new(())))
+    }
+}
+
+async fn carried(layer: &BearerAuthLayer, uri: &str) -> bool {
+    let recorder = Recorder::default();
+    let request = Request::get(uri).body(()).unwrap();
+    layer
+        .layer(recorder.clone())
+        .oneshot(request)
+        .await
+        .unwrap();
+    recorder.0.lock().unwrap()[0].1
+}
+
+#[tokio::test]
+async fn off_loopback() {
+    let open = || BearerAuthLayer::new(MockTokenSource::new());
+    for (layer, uri, expected) in [
+        (open(), "https://any.example/", true),
+        (open(), "http://any.example/", false),
+        (open().allow_http(), "http://any.example/", true),
+        (open(), "/path-alone", true),
+        (
+            open().assume_origin("http://any.example").unwrap(),
+            "/path-alone",
+            false,
+        ),
+        (
+            open().allow_origin("https://a.example").unwrap(),
+            "https://A.EXAMPLE:443/",
+            true,
+        ),
+        (
+            open().allow_origin("https://a.example").unwrap(),
+            "https://b.example/",
+            false,
+        ),
+        (
+            open().allow_origin("https://a.example").unwrap(),
+            "https://a.example:444/",
+            false,
+        ),
+        (
+            open().allow_origin("https://a.example").unwrap(),
+            "http://a.example/",
+            false,
+        ),
+        (
+            open().allow_origin("https://a.example").unwrap(),
+            "http://127.0.0.1/",
+            false,
+        ),
+        (
+            open().allow_origin("https://a.example").unwrap(),
+            "/path-alone",
+            false,
+        ),
+        (
+            open().allow_origin("http://a.example").unwrap(),
+            "http://a.example/",
+            true,
+        ),
+        (open(), "any.example:443", false),
+    ] {
+        assert_eq!(carried(&layer, uri).await, expected, "{uri} {layer:?}");
+    }
+    let two = open()
+        .allow_origin("https://a.example")
+        .unwrap()
+        .allow_origin("https://b.example");
+    assert!(carried(&two.unwrap(), "https://b.example/").await);
+}

@@ -1,0 +1,155 @@
+//! No secret in any output (BEHAVIOUR 24): every public type and every error path is printed, and
+//! searched for what must not be there.
+
+use std::fmt::Debug;
+
+use bearer_auth::{
+    AccessToken, BearerAuthLayer, ClientAuthentication, ClientCredentials, MockAuthServer,
+    MockTokenSource, StaticTokenSource, TokenCache, TokenError, source_fn,
+};
+use http::{Request, Response, StatusCode};
+use tower::{Layer, ServiceExt};
+
+use crate::support::stack::{Kind, Stack, everything};
+
+const SECRETS: [&str; 4] = [
+    "s3cret-of-client",
+    "s3cret-of-token",
+    "s3cret-of-server",
+    "s3cret",
+];
+
+fn assert_clean(text: &str) {
+    for secret in SECRETS {
+        assert!(!text.contains(secret), "{secret} in: {text}");
+    }
+    let encoded = "czNjcmV0";
+    assert!(!text.contains(encoded), "base64 of a secret in: {text}");
+}
+
+fn assert_silent(shown: &impl Debug) {
+    assert_clean(&format!("{shown:?}"));
+    assert_clean(&format!("{shown:#?}"));
+}
+
+#[tokio::test]
+async fn debug_of_every_public_type() {
+    let token = AccessToken::new("s3cret-of-token").unwrap();
+    let builder = ClientCredentials::builder("https://id.example.com/s3cret-of-client")
+        .client_id("id")
+        .client_secret("s3cret-of-client")
+        .param("assertion", "s3cret-of-client");
+    assert_silent(&builder);
+    let source = builder.build().unwrap();
+    assert_silent(&source);
+    let fixed = StaticTokenSource::new("s3cret-of-token").unwrap();
+    assert_silent(&fixed);
+    let cache = TokenCache::new(fixed.clone());
+    let issued = cache.token().await.unwrap();
+    assert_silent(&token);
+    assert_silent(&token.authorization());
+    assert_silent(&issued);
+    assert_silent(&cache);
+    assert_silent(&TokenCache::builder(source));
+    let layer = BearerAuthLayer::from_cache(cache);
+    assert_silent(&layer);
+    assert_silent(&source_fn(|_| async {
+        Ok(AccessToken::new("s3cret-of-token")?)
+    }));
+    let tokens = MockTokenSource::new();
+    assert_silent(&(tokens.hold(), tokens));
+    let service = layer.layer(tower::util::MapRequest::new(
+        tower::service_fn(|_: Request<()>| async { Ok::<_, TokenError>(Response::new(())) }),
+        // What a tracing layer inside of this one would log.
+        |request: Request<()>| {
+            assert!(request.headers().contains_key("authorization"));
+            assert_silent(&request);
+            request
+        },
+    ));
+    let call = service.oneshot(Request::get("https://a.example").body(()).unwrap());
+    assert_silent(&call);
+    call.await.unwrap();
+    let server = MockAuthServer::builder()
+        .client("id", "s3cret-of-client")
+        .start()
+        .await
+        .unwrap();
+    assert_silent(&server);
+    assert_silent(&server.token_log());
+}
+
+#[tokio::test]
+async fn errors_of_every_kind() {
+    let server = MockAuthServer::builder().client("id", "s3cret-of-client");
+    let body = |body: &str| Response::new(body.to_owned());
+    let with_status = |status: u16, text: &str| {
+        let mut response = body(text);
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        response
+    };
+    for answer in [
+        body("s3cret-of-server"),
+        body(r#"{"access_token":"s3cret-of-token with blanks"}"#),
+        body(r#"{"access_token":"s3cret-of-token","token_type":"s3cret-of-server"}"#),
+        body(r#"{"access_token":["s3cret-of-token"]}"#),
+        body(r#"{"error":"s3cret of server"}"#),
+        body(r#"{"error":"x","error_description":"s3cret-of-server"}"#),
+        with_status(
+            400,
+            r#"{"error":"invalid_scope","error_description":"s3cret-of-server"}"#,
+        ),
+        with_status(401, r#"{"error":"s3cret of server\u0000"}"#),
+        with_status(503, "s3cret-of-server"),
+        with_status(302, "s3cret-of-server"),
+        body(&"s3cret-of-server".repeat(20_000)),
+    ] {
+        let shown = format!("{} {:.80}", answer.status(), answer.body());
+        for style in [
+            ClientAuthentication::SecretPost,
+            ClientAuthentication::SecretBasic,
+        ] {
+            let server = server.clone().start().await.unwrap();
+            server.answer_token_requests(3, answer.clone());
+            let url = format!("{}?key=s3cret-of-client", server.token_url());
+            let source = ClientCredentials::builder(&url)
+                .client_id("id")
+                .client_secret("s3cret-of-client")
+                .client_authentication(style)
+                .build()
+                .unwrap();
+            let layer = BearerAuthLayer::new(source);
+            let error = layer.cache().token().await.expect_err(&shown);
+            assert_clean(&everything(&error));
+            // Again through the stacks, in the pause.
+            for kind in Kind::ALL {
+                let error = Stack::new(kind, &layer)
+                    .get(server.api_url())
+                    .await
+                    .unwrap_err();
+                assert_clean(&everything(&*error));
+            }
+        }
+    }
+    let error = AccessToken::new("s3cret-of-token\n").unwrap_err();
+    assert_clean(&everything(&error));
+    let error = ClientCredentials::builder("http://a.example/s3cret-of-client").build();
+    assert_clean(&everything(&error.unwrap_err()));
+    let error = BearerAuthLayer::new(StaticTokenSource::new("x").unwrap())
+        .allow_origin("https://s3cret-of-client@a.example")
+        .unwrap_err();
+    assert_clean(&everything(&error));
+}
+
+#[tokio::test]
+async fn a_dead_endpoints_url_is_stripped() {
+    let server = MockAuthServer::start().await.unwrap();
+    let url = format!("{}/s3cret-of-client", server.token_url());
+    server.shutdown().await;
+    let source = ClientCredentials::builder(url)
+        .client_id("id")
+        .client_secret("s3cret-of-client")
+        .build();
+    let error = TokenCache::new(source.unwrap()).token().await.unwrap_err();
+    assert_clean(&everything(&error));
+}
