@@ -1,5 +1,9 @@
 //! Bearer tokens for HTTP clients.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)
+)]
 
 mod cache;
 mod challenge;

@@ -107,7 +107,7 @@ pub struct ClientCredentialsBuilder {
 enum ChosenTransport {
     Default,
     #[cfg(feature = "reqwest")]
-    Reqwest(reqwest::ClientBuilder),
+    Reqwest(Box<reqwest::ClientBuilder>),
     Service(Box<dyn Transport>),
 }
 
@@ -162,7 +162,7 @@ impl ClientCredentialsBuilder {
     /// Default: `reqwest::Client::builder()`.
     #[cfg(feature = "reqwest")]
     pub fn reqwest_builder(mut self, builder: reqwest::ClientBuilder) -> Self {
-        self.transport = ChosenTransport::Reqwest(builder);
+        self.transport = ChosenTransport::Reqwest(Box::new(builder));
         self
     }
 
@@ -247,10 +247,10 @@ impl ChosenTransport {
         match self {
             Self::Service(transport) => Ok(transport),
             #[cfg(feature = "reqwest")]
-            Self::Default => Self::Reqwest(reqwest::Client::builder()).build(),
+            Self::Default => Self::Reqwest(Box::default()).build(),
             #[cfg(feature = "reqwest")]
             Self::Reqwest(builder) => {
-                match crate::token_endpoint::transport::ReqwestTransport::new(builder) {
+                match crate::token_endpoint::transport::ReqwestTransport::new(*builder) {
                     Ok(transport) => Ok(Box::new(transport)),
                     Err(error) => Err(InvalidSetting::new(
                         "reqwest_builder",

@@ -9,7 +9,7 @@ use bearer_auth::{
     BearerAuthLayer, MockTokenSource, RequestAuth, TokenCache, TokenError, TokenErrorKind,
 };
 use futures_util::future::join_all;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
@@ -66,7 +66,10 @@ async fn a_refused_token_is_renewed_and_the_request_sent_again_byte_for_byte() {
             assert_eq!(tokens.fetches(), 2, "{kind:?}");
             for seen in &seen {
                 assert_eq!(seen.body, body, "{kind:?}, {len} bytes");
-                assert_eq!(seen.headers["x-own"], "1");
+                assert_eq!(
+                    (&seen.method, &seen.headers["x-own"]),
+                    (&Method::POST, &"1".parse().unwrap())
+                );
                 assert_eq!(seen.uri, "/upload");
             }
             assert_eq!(seen[1].token(), Some("mock-token-2"), "{kind:?}");

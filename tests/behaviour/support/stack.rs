@@ -40,11 +40,15 @@ type Streamed = UnsyncBoxBody<Bytes, Infallible>;
 #[derive(Clone)]
 pub(crate) enum Stack {
     Middleware(reqwest_middleware::ClientWithMiddleware),
-    TowerHttp(
-        BearerAuth<Client<HttpConnector, Full<Bytes>>>,
-        BearerAuth<Client<HttpConnector, Streamed>>,
-    ),
+    TowerHttp(Box<TowerHttp>),
     TowerReqwest(BearerAuth<reqwest::Client>),
+}
+
+/// One client for bodies in memory, one for streams.
+#[derive(Clone)]
+pub(crate) struct TowerHttp {
+    in_memory: BearerAuth<Client<HttpConnector, Full<Bytes>>>,
+    streamed: BearerAuth<Client<HttpConnector, Streamed>>,
 }
 
 /// A request for any of the stacks.
@@ -62,7 +66,6 @@ pub(crate) struct Call {
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
@@ -115,10 +118,10 @@ impl Stack {
                     .with(layer.clone())
                     .build(),
             ),
-            Kind::TowerHttp => Self::TowerHttp(
-                layer.layer(Client::builder(TokioExecutor::new()).build_http()),
-                layer.layer(Client::builder(TokioExecutor::new()).build_http()),
-            ),
+            Kind::TowerHttp => Self::TowerHttp(Box::new(TowerHttp {
+                in_memory: layer.layer(Client::builder(TokioExecutor::new()).build_http()),
+                streamed: layer.layer(Client::builder(TokioExecutor::new()).build_http()),
+            })),
             Kind::TowerReqwest => Self::TowerReqwest(layer.layer(client)),
         }
     }
@@ -147,18 +150,18 @@ impl Stack {
                 let mut service = service.clone();
                 from_reqwest(service.ready().await?.call(request).await?).await
             }
-            Self::TowerHttp(service, _) if !call.streamed => {
+            Self::TowerHttp(http) if !call.streamed => {
                 let body = Full::new(call.body.clone());
-                Self::send_http(service.clone(), call, body).await
+                Self::send_http(http.in_memory.clone(), call, body).await
             }
-            Self::TowerHttp(_, service) => {
+            Self::TowerHttp(http) => {
                 let body = StreamBody::new(stream::iter(
                     chunks(&call.body)
                         .into_iter()
                         .map(|chunk| Ok(Frame::data(chunk))),
                 ))
                 .boxed_unsync();
-                Self::send_http(service.clone(), call, body).await
+                Self::send_http(http.streamed.clone(), call, body).await
             }
         }
     }
@@ -183,7 +186,6 @@ impl Stack {
         let body = body.collect().await?.to_bytes();
         Ok(Answer {
             status: parts.status,
-            headers: parts.headers,
             body,
         })
     }
@@ -222,10 +224,9 @@ fn chunks(body: &Bytes) -> Vec<Bytes> {
 }
 
 async fn from_reqwest(response: reqwest::Response) -> Result<Answer, BoxError> {
-    let (status, headers) = (response.status(), response.headers().clone());
+    let status = response.status();
     Ok(Answer {
         status,
-        headers,
         body: response.bytes().await?,
     })
 }
