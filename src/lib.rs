@@ -22,6 +22,8 @@ mod reqwest;
 mod reqwest_middleware;
 mod service;
 mod source;
+#[cfg(feature = "task-local")]
+pub mod task_local;
 mod token;
 #[cfg(feature = "client-credentials")]
 mod token_endpoint;

@@ -100,6 +100,31 @@ async fn around_a_bare_reqwest_client() -> Outcome {
 }
 
 #[tokio::test]
+async fn between_other_layers_and_in_a_spawned_task() -> Outcome {
+    let server = MockAuthServer::start().await?;
+    let auth = BearerAuthLayer::new(MockTokenSource::new());
+    let service = tower::ServiceBuilder::new()
+        .buffer(16)
+        .timeout(Duration::from_secs(5))
+        .layer(auth)
+        .timeout(Duration::from_secs(5))
+        .concurrency_limit(4)
+        .service(reqwest::Client::new());
+    let url: reqwest::Url = server.api_url().parse()?;
+    let calls = (0..10).map(|_| {
+        let (service, request) = (
+            service.clone(),
+            reqwest::Request::new(Method::GET, url.clone()),
+        );
+        tokio::spawn(async move { service.oneshot(request).await })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        assert_eq!(call.await??.status(), 401, "a token of another issuer");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn your_own_source() -> Outcome {
     struct Own;
 

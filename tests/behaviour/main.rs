@@ -9,4 +9,5 @@ mod origins;
 mod poll;
 mod secrets;
 mod support;
+mod task_local;
 mod token_request;
