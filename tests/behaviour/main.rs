@@ -7,6 +7,7 @@ mod flight;
 mod life;
 mod origins;
 mod poll;
+mod redirects;
 mod secrets;
 mod support;
 mod task_local;
