@@ -7,8 +7,9 @@ use std::sync::Arc;
 /// Says which token is meant, and is the cache's key.
 ///
 /// The default is the source's own configuration. [`scope`](TokenRequest::scope) overrides the scope
-/// that the source was built with. Two requests are equal if they mean the same token: the order of
-/// scopes and doubled blanks make no difference. Clones are cheap.
+/// that the source was built with; the `with_…` methods add parameters of the token request. Two
+/// requests are equal if they mean the same token: the order of scopes and parameters and doubled
+/// blanks make no difference. Clones are cheap.
 ///
 /// ```
 /// use bearer_auth::TokenRequest;
@@ -16,14 +17,29 @@ use std::sync::Arc;
 /// assert_eq!(TokenRequest::scope("read  write"), TokenRequest::scope("write read"));
 /// assert_eq!(TokenRequest::scope("b  a").scopes(), Some("b a"));
 /// assert_eq!(TokenRequest::default().scopes(), None);
+///
+/// let orders = TokenRequest::default().with_resource("https://orders.example.com/");
+/// assert_ne!(orders, TokenRequest::default());
 /// ```
 #[derive(Clone, Default)]
 pub struct TokenRequest(Option<Arc<Named>>);
 
+/// Name and value.
+type Param = (Box<str>, Box<str>);
+
+/// What differs from the source's own configuration.
+#[derive(Clone, Default)]
 struct Named {
+    scope: Option<Scope>,
+    /// Sorted, each pair once.
+    params: Vec<Param>,
+}
+
+#[derive(Clone)]
+struct Scope {
     /// As it is sent: the caller's order, single blanks.
-    scope: Box<str>,
-    /// As it is compared: sorted, each scope once.
+    sent: Box<str>,
+    /// As it is compared: sorted, each name once.
     key: Box<str>,
 }
 
@@ -32,31 +48,82 @@ impl TokenRequest {
     /// source's own. An empty scope means that none is sent.
     pub fn scope(scope: impl AsRef<str>) -> Self {
         let mut names: Vec<&str> = scope.as_ref().split_ascii_whitespace().collect();
-        let scope = names.join(" ").into_boxed_str();
+        let sent = names.join(" ").into_boxed_str();
         names.sort_unstable();
         names.dedup();
         let key = names.join(" ").into_boxed_str();
-        Self(Some(Arc::new(Named { scope, key })))
+        let scope = Some(Scope { sent, key });
+        Self(Some(Arc::new(Named {
+            scope,
+            params: Vec::new(),
+        })))
+    }
+
+    /// Adds a `resource` that the token is to be good for (RFC 8707 §2): an absolute URI without
+    /// fragment. Again for more, where the server takes more than one.
+    #[must_use]
+    pub fn with_resource(self, resource: impl Into<String>) -> Self {
+        self.with_param("resource", resource)
+    }
+
+    /// Adds an `audience`, as some servers name what RFC 8707 calls a resource.
+    #[must_use]
+    pub fn with_audience(self, audience: impl Into<String>) -> Self {
+        self.with_param("audience", audience)
+    }
+
+    /// Adds a parameter of the token request. It takes the place of those that the source was built
+    /// with under the same name; the standard ones can't be set this way.
+    #[must_use]
+    pub fn with_param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let named = Arc::make_mut(self.0.get_or_insert_default());
+        let param = (name.into().into_boxed_str(), value.into().into_boxed_str());
+        if let Err(place) = named.params.binary_search(&param) {
+            named.params.insert(place, param);
+        }
+        self
     }
 
     /// The scope that overrides the source's own, in the caller's order, if there is one.
     pub fn scopes(&self) -> Option<&str> {
-        self.0.as_deref().map(|named| &*named.scope)
+        self.0.as_deref()?.scope.as_ref().map(|scope| &*scope.sent)
+    }
+
+    /// The parameters beside the scope, by name and value, sorted.
+    pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
+        let params = self
+            .0
+            .as_deref()
+            .map(|named| &*named.params)
+            .unwrap_or_default();
+        params.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// Whether this is the source's own configuration.
     pub fn is_default(&self) -> bool {
         self.0.is_none()
     }
+}
 
-    fn key(&self) -> Option<&str> {
-        self.0.as_deref().map(|named| &*named.key)
+impl Named {
+    fn key(&self) -> (Option<&str>, &[Param]) {
+        (self.scope.as_ref().map(|scope| &*scope.key), &self.params)
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
     }
 }
 
 impl PartialEq for TokenRequest {
     fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
+        match (&self.0, &other.0) {
+            (Some(named), Some(other)) => Arc::ptr_eq(named, other) || named == other,
+            (None, None) => true,
+            _ => false,
+        }
     }
 }
 
@@ -64,7 +131,7 @@ impl Eq for TokenRequest {}
 
 impl Hash for TokenRequest {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
+        self.0.as_deref().map(Named::key).hash(state);
     }
 }
 
@@ -89,6 +156,33 @@ mod tests {
             .into();
         assert_eq!(set.len(), 1);
         assert_ne!(TokenRequest::scope("a b"), TokenRequest::scope("ab"));
+    }
+
+    #[test]
+    fn parameters_are_part_of_the_key_in_any_order() {
+        let one = TokenRequest::scope("a")
+            .with_resource("r")
+            .with_audience("b")
+            .with_resource("r");
+        let other = TokenRequest::scope("a")
+            .with_audience("b")
+            .with_resource("r");
+        assert_eq!(one, other);
+        let params: Vec<_> = one.params().collect();
+        assert_eq!(params, [("audience", "b"), ("resource", "r")]);
+        for different in [
+            TokenRequest::scope("a"),
+            TokenRequest::scope("a").with_resource("r"),
+            TokenRequest::scope("b")
+                .with_resource("r")
+                .with_audience("b"),
+            TokenRequest::default()
+                .with_resource("r")
+                .with_audience("b"),
+        ] {
+            assert_ne!(one, different);
+        }
+        assert!(!TokenRequest::default().with_param("x", "y").is_default());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::error::{BoxError, InvalidSetting, TokenError};
 use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token_endpoint::request::{
-    ClientAuthentication, STANDARD_FIELDS, TokenRequestTemplate, check_scope, token_url,
+    ClientAuthentication, TokenRequestTemplate, check_param, check_scope, token_url,
 };
 use crate::token_endpoint::response;
 use crate::token_endpoint::transport::{TowerTransport, Transport};
@@ -74,7 +74,9 @@ impl TokenSource for ClientCredentials {
         } = &*self.shared;
         let scope = request.scopes().or(scope.scopes()).unwrap_or_default();
         check_scope(scope)?;
-        let raw = transport.send(template.request(scope)).await?;
+        let params: Vec<_> = request.params().collect();
+        params.iter().try_for_each(|(name, _)| check_param(name))?;
+        let raw = transport.send(template.request(scope, &params)).await?;
         response::parse(raw.status, &raw.headers, raw.body.as_deref())
     }
 }
@@ -203,15 +205,9 @@ impl ClientCredentialsBuilder {
             ));
         }
         check_scope(&self.scope)?;
-        for (name, _) in &self.params {
-            if name.is_empty() || STANDARD_FIELDS.contains(&name.as_str()) {
-                return Err(InvalidSetting::new(
-                    "param",
-                    "a name that is not empty and none of `grant_type`, `client_id`, \
-                     `client_secret`, `scope`",
-                ));
-            }
-        }
+        self.params
+            .iter()
+            .try_for_each(|(name, _)| check_param(name))?;
         let transport = self.transport.build()?;
         let template = TokenRequestTemplate {
             token_url,

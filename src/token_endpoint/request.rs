@@ -27,7 +27,7 @@ pub enum ClientAuthentication {
 }
 
 /// The fields that no extra parameter may overwrite.
-pub(crate) const STANDARD_FIELDS: [&str; 4] = ["grant_type", "client_id", "client_secret", "scope"];
+const STANDARD_FIELDS: [&str; 4] = ["grant_type", "client_id", "client_secret", "scope"];
 
 /// Everything about the token request but the scope of one call.
 pub(crate) struct TokenRequestTemplate {
@@ -39,9 +39,10 @@ pub(crate) struct TokenRequestTemplate {
 }
 
 impl TokenRequestTemplate {
-    /// The request for this scope; none is sent if it is empty.
-    pub(crate) fn request(&self, scope: &str) -> Request<Bytes> {
-        let mut request = Request::new(self.body(scope));
+    /// The request for this scope, none being sent if it is empty, and with these parameters, which
+    /// take the place of the template's under the same name.
+    pub(crate) fn request(&self, scope: &str, params: &[(&str, &str)]) -> Request<Bytes> {
+        let mut request = Request::new(self.body(scope, params));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.token_url.clone();
         let headers = request.headers_mut();
@@ -56,7 +57,7 @@ impl TokenRequestTemplate {
         request
     }
 
-    fn body(&self, scope: &str) -> Bytes {
+    fn body(&self, scope: &str, params: &[(&str, &str)]) -> Bytes {
         let mut fields = vec![("grant_type", "client_credentials")];
         if self.authentication == ClientAuthentication::SecretPost {
             fields.push(("client_id", &self.client_id));
@@ -65,11 +66,12 @@ impl TokenRequestTemplate {
         if !scope.is_empty() {
             fields.push(("scope", scope));
         }
-        fields.extend(
-            self.params
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str())),
-        );
+        let own = self
+            .params
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        fields.extend(own.filter(|(name, _)| params.iter().all(|(other, _)| other != name)));
+        fields.extend(params);
         // Room for all of it encoded, so that growing leaves no copy of the secret behind.
         let room = fields
             .iter()
@@ -138,6 +140,17 @@ pub(crate) fn token_url(url: &str, allow_http: bool) -> Result<Uri, InvalidSetti
     }
 }
 
+/// Checks the name of an extra parameter.
+pub(crate) fn check_param(name: &str) -> Result<(), InvalidSetting> {
+    if name.is_empty() || STANDARD_FIELDS.contains(&name) {
+        return Err(InvalidSetting::new(
+            "param",
+            "a name that is not empty and none of `grant_type`, `client_id`, `client_secret`, `scope`",
+        ));
+    }
+    Ok(())
+}
+
 /// Checks a scope (RFC 6749 §3.3): names of 0x21, 0x23 to 0x5B and 0x5D to 0x7E between blanks.
 pub(crate) fn check_scope(scope: &str) -> Result<(), InvalidSetting> {
     let fits = |byte: u8| matches!(byte, b' ' | 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
@@ -179,7 +192,7 @@ mod tests {
 
     #[test]
     fn post_sends_the_secret_in_the_form_alone() {
-        let request = template(ClientAuthentication::SecretPost).request("tenant/42 b");
+        let request = template(ClientAuthentication::SecretPost).request("tenant/42 b", &[]);
         assert_eq!(request.method(), Method::POST);
         assert_eq!(
             request.headers()[CONTENT_TYPE],
@@ -203,8 +216,19 @@ mod tests {
     }
 
     #[test]
+    fn a_requests_parameters_take_the_place_of_the_sources() {
+        let template = template(ClientAuthentication::SecretBasic);
+        let request = template.request("", &[("audience", "x"), ("resource", "urn:c")]);
+        let body = String::from_utf8(request.body().to_vec()).unwrap();
+        assert_eq!(
+            body,
+            "grant_type=client_credentials&audience=x&resource=urn%3Ac"
+        );
+    }
+
+    #[test]
     fn basic_sends_it_in_the_header_alone() {
-        let request = template(ClientAuthentication::SecretBasic).request("");
+        let request = template(ClientAuthentication::SecretBasic).request("", &[]);
         assert_eq!(
             basic(&request),
             "my%20client:p%40ss%3Aw%25rd%26%3D%2B%20%2F"
@@ -215,7 +239,7 @@ mod tests {
             "grant_type=client_credentials&resource=urn%3Aa&resource=urn%3Ab"
         );
 
-        let request = template(ClientAuthentication::SecretBasicRaw).request("");
+        let request = template(ClientAuthentication::SecretBasicRaw).request("", &[]);
         assert_eq!(basic(&request), format!("my client:{AWKWARD}"));
     }
 

@@ -134,6 +134,42 @@ async fn a_scope_overrides_the_sources_and_an_empty_one_is_not_sent() {
 }
 
 #[tokio::test]
+async fn parameters_choose_a_token_of_their_own() {
+    let server = MockAuthServer::start().await.unwrap();
+    let cache = cache(client_of(&server).param("resource", "urn:own"));
+    for request in [
+        TokenRequest::default(),
+        TokenRequest::default().with_resource("urn:other"),
+        TokenRequest::default().with_audience("api"),
+        TokenRequest::default().with_audience("api"),
+    ] {
+        cache.token_for(&request).await.unwrap();
+    }
+    let seen: Vec<_> = server
+        .token_log()
+        .iter()
+        .map(|it| {
+            (
+                it.param("resource").map(str::to_owned),
+                it.param("audience").is_some(),
+            )
+        })
+        .collect();
+    let own = || Some("urn:own".to_owned());
+    assert_eq!(
+        seen,
+        [
+            (own(), false),
+            (Some("urn:other".to_owned()), false),
+            (own(), true)
+        ]
+    );
+    let request = TokenRequest::default().with_param("client_secret", "x");
+    let error = cache.token_for(&request).await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::InvalidSetting);
+}
+
+#[tokio::test]
 async fn a_tower_service_carries_it_as_well() {
     let server = MockAuthServer::start().await.unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
