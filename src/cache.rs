@@ -21,6 +21,7 @@ mod builder;
 mod entry;
 mod flight;
 mod lifespan;
+mod slots;
 pub(crate) mod state;
 mod tenants;
 
@@ -145,7 +146,7 @@ impl TokenCache {
         // Without a runtime the next caller starts it instead, or is told.
         if let Ok(runtime) = runtime() {
             let entry = self.entry(request);
-            match entry.board(self.now(), &self.shared.fetcher) {
+            match entry.board(self.now()) {
                 Boarding::ServeAndLaunch(_, launch) | Boarding::Launch(launch, _) => {
                     launch.start(&entry, &self.shared.fetcher, &runtime);
                 }
@@ -206,7 +207,7 @@ impl TokenCache {
         loop {
             let entry = self.entry(request);
             let runtime = runtime();
-            let ticket = match entry.board(self.now(), fetcher) {
+            let ticket = match entry.board(self.now()) {
                 Boarding::Serve(current) => return Ok(current),
                 Boarding::Fail(error) => return Err(error),
                 Boarding::Retired => continue,
@@ -239,7 +240,7 @@ impl TokenCache {
                 }
             };
             let flight = ticket.flight;
-            match ticket.wait().await? {
+            match ticket.wait(fetcher).await? {
                 Outcome::Landed(result) => return result,
                 Outcome::Rejected => launches = 2,
                 Outcome::Lost => {}

@@ -4,10 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use crate::cache::entry::Entry;
 use crate::cache::flight::Fetcher;
+use crate::cache::slots::Slots;
 use crate::cache::state::Tempo;
 use crate::cache::tenants::Tenants;
 use crate::cache::{Shared, TokenCache};
@@ -132,7 +131,7 @@ impl TokenCacheBuilder {
                 longest_pause: self.longest_pause,
             },
             fetch_timeout: self.fetch_timeout,
-            slots: Arc::new(Semaphore::new(self.max_fetches.min(Semaphore::MAX_PERMITS))),
+            slots: Slots::new(self.max_fetches),
         };
         TokenCache {
             shared: Arc::new(Shared {

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::cache::flight::{Fetcher, Launch, Phase, Ticket};
-use crate::cache::state::{Current, Decision, Fetched, FlightId, Landing, State};
+use crate::cache::slots::Slot;
+use crate::cache::state::{Current, Decision, Fetched, FlightId, Landing, Permit, State};
 use crate::clock::Moment;
 use crate::error::TokenError;
 use crate::token_request::TokenRequest;
@@ -38,7 +39,7 @@ struct Flight {
     phase: watch::Receiver<Phase>,
     task: Option<AbortHandle>,
     /// Kept here rather than in the task: a task that nobody drives would hold it for ever.
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
 }
 
 /// What a caller is to do, with what it takes to do it.
@@ -69,7 +70,7 @@ impl Entry {
     }
 
     /// Decides, and reserves the flight if there is to be one.
-    pub(crate) fn board(&self, now: Moment, fetcher: &Fetcher) -> Boarding {
+    pub(crate) fn board(&self, now: Moment) -> Boarding {
         let mut core = self.lock();
         if core.retired {
             return Boarding::Retired;
@@ -92,17 +93,10 @@ impl Entry {
                 }
             },
             Decision::ServeAndFetch(current, permit) => {
-                let (launch, flight) = fetcher.prepare(permit);
-                core.flight = Some(flight.into());
-                Boarding::ServeAndLaunch(current, launch)
+                Boarding::ServeAndLaunch(current, core.reserve(permit).0)
             }
             Decision::Fetch(permit) => {
-                let (launch, flight) = fetcher.prepare(permit);
-                let ticket = Ticket {
-                    flight: permit.flight,
-                    phase: flight.1.clone(),
-                };
-                core.flight = Some(flight.into());
+                let (launch, ticket) = core.reserve(permit);
                 Boarding::Launch(launch, ticket)
             }
         }
@@ -116,7 +110,7 @@ impl Entry {
     }
 
     /// Hands the flight its slot; whether the flight is still the one under way.
-    pub(crate) fn admit(&self, id: FlightId, slot: OwnedSemaphorePermit) -> bool {
+    pub(crate) fn admit(&self, id: FlightId, slot: Slot) -> bool {
         let mut core = self.lock();
         let flight = core.flight.as_mut().filter(|flight| flight.id == id);
         flight.map(|flight| flight.slot = Some(slot)).is_some()
@@ -196,31 +190,20 @@ impl Entry {
 }
 
 impl Core {
-    fn end(&mut self, id: FlightId) -> Option<Flight> {
-        self.flight.take_if(|flight| flight.id == id)
-    }
-}
-
-impl
-    From<(
-        FlightId,
-        watch::Receiver<Phase>,
-        Option<OwnedSemaphorePermit>,
-    )> for Flight
-{
-    fn from(
-        (id, phase, slot): (
-            FlightId,
-            watch::Receiver<Phase>,
-            Option<OwnedSemaphorePermit>,
-        ),
-    ) -> Self {
-        Self {
-            id,
+    fn reserve(&mut self, permit: Permit) -> (Launch, Ticket) {
+        let (launch, ticket) = Launch::new(permit);
+        let phase = ticket.phase.clone();
+        self.flight = Some(Flight {
+            id: permit.flight,
             phase,
             task: None,
-            slot,
-        }
+            slot: None,
+        });
+        (launch, ticket)
+    }
+
+    fn end(&mut self, id: FlightId) -> Option<Flight> {
+        self.flight.take_if(|flight| flight.id == id)
     }
 }
 

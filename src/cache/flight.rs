@@ -14,10 +14,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, Timeout, sleep, timeout, timeout_at};
 
 use crate::cache::entry::Entry;
+use crate::cache::slots::{Slot, Slots, Taken};
 use crate::cache::state::{Current, Fetched, FlightId, Permit, Tempo};
 use crate::clock::{Moment, Timeline};
 use crate::error::{TokenError, TokenErrorKind};
@@ -42,13 +43,13 @@ pub(crate) struct Fetcher {
     pub(crate) timeline: Timeline,
     pub(crate) tempo: Tempo,
     pub(crate) fetch_timeout: Duration,
-    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) slots: Arc<Slots>,
 }
 
 /// How far a flight is.
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
-    /// Waits for a slot, which its limit doesn't count.
+    /// Waits for a slot, which its limit doesn't count. Those under way have limits themselves.
     Queued,
     Flying {
         deadline: Instant,
@@ -62,7 +63,14 @@ pub(crate) enum Phase {
 pub(crate) struct Launch {
     permit: Permit,
     phase: watch::Sender<Phase>,
-    queued: bool,
+}
+
+/// A launched flight that waits for its slot.
+pub(crate) struct Departure {
+    launch: Launch,
+    entry: Weak<Entry>,
+    fetcher: Weak<Fetcher>,
+    runtime: Handle,
 }
 
 /// A waiter's hold on a flight.
@@ -82,35 +90,7 @@ pub(crate) enum Outcome {
     TimedOut,
 }
 
-type Reserved = (
-    FlightId,
-    watch::Receiver<Phase>,
-    Option<OwnedSemaphorePermit>,
-);
-
 impl Fetcher {
-    /// Prepares a flight, with a slot if one is free.
-    pub(crate) fn prepare(&self, permit: Permit) -> (Launch, Reserved) {
-        let slot = Arc::clone(&self.slots).try_acquire_owned().ok();
-        let phase = match slot {
-            Some(_) => self.flying(permit.delay),
-            None => Phase::Queued,
-        };
-        let (sender, receiver) = watch::channel(phase);
-        let launch = Launch {
-            permit,
-            phase: sender,
-            queued: slot.is_none(),
-        };
-        (launch, (permit.flight, receiver, slot))
-    }
-
-    fn flying(&self, delay: Duration) -> Phase {
-        Phase::Flying {
-            deadline: Instant::now() + delay + self.fetch_timeout,
-        }
-    }
-
     /// Fetches a token, with up to two more tries for what fails quickly and may pass.
     async fn fetch(&self, request: &TokenRequest) -> Result<(AccessToken, Moment), TokenError> {
         let mut waits = TRY_WAITS.iter();
@@ -134,22 +114,65 @@ impl Fetcher {
 }
 
 impl Launch {
+    pub(crate) fn new(permit: Permit) -> (Self, Ticket) {
+        let (sender, phase) = watch::channel(Phase::Queued);
+        (
+            Self {
+                permit,
+                phase: sender,
+            },
+            Ticket {
+                flight: permit.flight,
+                phase,
+            },
+        )
+    }
+
     pub(crate) fn flight(&self) -> FlightId {
         self.permit.flight
     }
 
-    /// Starts the flight on this runtime.
+    /// Starts the flight on this runtime, as soon as there is a slot for it.
     pub(crate) fn start(self, entry: &Arc<Entry>, fetcher: &Arc<Fetcher>, runtime: &Handle) {
-        let permit = self.permit;
-        let flight = Pilot {
+        fetcher.slots.enqueue(Departure {
+            launch: self,
             entry: Arc::downgrade(entry),
-            fetcher: Arc::clone(fetcher),
-            request: entry.request.clone(),
-            flight: permit.flight,
-            phase: self.phase,
+            fetcher: Arc::downgrade(fetcher),
+            runtime: runtime.clone(),
+        });
+    }
+}
+
+impl Departure {
+    /// Who is to have the slot, and until when: well after the flight's own limit.
+    pub(crate) fn taken(&self) -> Taken {
+        let limit = self.fetcher.upgrade().map(|fetcher| fetcher.fetch_timeout);
+        let Permit { flight, delay } = self.launch.permit;
+        let deadline = Instant::now() + delay + limit.unwrap_or_default() + WAITERS_GRACE;
+        Taken::new(self.entry.clone(), flight, deadline)
+    }
+
+    /// Spawns the flight, unless its cache is gone or it has been given up.
+    pub(crate) fn depart(self, slot: Slot) {
+        let (Some(entry), Some(fetcher)) = (self.entry.upgrade(), self.fetcher.upgrade()) else {
+            return;
         };
-        // Not under the entry's lock: a runtime that is shutting down drops the task right here.
-        let task = runtime.spawn(flight.fly(permit.delay, self.queued));
+        let Launch { permit, phase } = self.launch;
+        if !entry.admit(permit.flight, slot) {
+            return;
+        }
+        let deadline = Instant::now() + permit.delay + fetcher.fetch_timeout;
+        phase.send_replace(Phase::Flying { deadline });
+        let request = entry.request.clone();
+        let pilot = Pilot {
+            entry: self.entry,
+            fetcher,
+            request,
+            flight: permit.flight,
+            phase,
+        };
+        // A runtime that is shutting down drops the task right here, which gives the slot back.
+        let task = self.runtime.spawn(pilot.fly(permit.delay));
         entry.attach(permit.flight, task.abort_handle());
     }
 }
@@ -160,13 +183,23 @@ impl Ticket {
     /// # Cancel safety
     ///
     /// Cancel safe: the flight goes on.
-    pub(crate) async fn wait(mut self) -> Result<Outcome, TokenError> {
+    pub(crate) async fn wait(mut self, fetcher: &Fetcher) -> Result<Outcome, TokenError> {
         loop {
             let phase = self.phase.borrow_and_update().clone();
             let changed = match phase {
                 Phase::Landed(result) => return Ok(Outcome::Landed(result)),
                 Phase::Rejected => return Ok(Outcome::Rejected),
-                Phase::Queued => Ok(self.phase.changed().await),
+                Phase::Queued => {
+                    let turn = Instant::now() + fetcher.fetch_timeout + WAITERS_GRACE;
+                    match within(turn, self.phase.changed())?.await {
+                        Ok(changed) => Ok(changed),
+                        // By now whoever had a slot has ended, or never will.
+                        Err(_) => {
+                            fetcher.slots.reap(Instant::now());
+                            continue;
+                        }
+                    }
+                }
                 Phase::Flying { deadline } => {
                     within(deadline + WAITERS_GRACE, self.phase.changed())?.await
                 }
@@ -190,10 +223,7 @@ struct Pilot {
 }
 
 impl Pilot {
-    async fn fly(self, delay: Duration, queued: bool) {
-        if queued && !self.queue(delay).await {
-            return;
-        }
+    async fn fly(self, delay: Duration) {
         if !delay.is_zero() {
             sleep(delay).await;
         }
@@ -210,21 +240,6 @@ impl Pilot {
             Err(_) => Err(TokenError::new(TokenErrorKind::Timeout, true)),
         };
         self.land(fetched);
-    }
-
-    /// Waits for a slot; whether the flight is still wanted.
-    async fn queue(&self, delay: Duration) -> bool {
-        let Ok(slot) = Arc::clone(&self.fetcher.slots).acquire_owned().await else {
-            return false;
-        };
-        let admitted = self
-            .entry
-            .upgrade()
-            .is_some_and(|entry| entry.admit(self.flight, slot));
-        if admitted {
-            self.phase.send_replace(self.fetcher.flying(delay));
-        }
-        admitted
     }
 
     /// Stores the outcome, then wakes those who wait.

@@ -26,6 +26,8 @@ pub(crate) struct Tenants {
     turn: AtomicU64,
     /// One eviction at a time.
     eviction: Mutex<()>,
+    /// At which length to look again for entries to evict.
+    next_scan: AtomicUsize,
 }
 
 impl Tenants {
@@ -37,6 +39,7 @@ impl Tenants {
             len: AtomicUsize::new(0),
             turn: AtomicU64::new(1),
             eviction: Mutex::new(()),
+            next_scan: AtomicUsize::new(0),
         }
     }
 
@@ -82,16 +85,19 @@ impl Tenants {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Drops the least recently used entries that are over the bound, but none with a flight.
+    /// Drops the least recently used entries once there are more than the bound allows, but none with
+    /// a flight.
     ///
-    /// A scan of them all: it happens beside a fetch over the network, which takes far longer.
+    /// Each time a sixteenth of them, so that the scan is paid for once in as many newcomers; and if
+    /// too few could go, not again before there are a sixteenth more.
     fn evict(&self) {
         let _one_at_a_time = self.eviction.lock().unwrap_or_else(PoisonError::into_inner);
-        let excess = self.len().saturating_sub(self.max_entries);
-        if excess == 0 {
+        let len = self.len();
+        if len <= self.max_entries || len < self.next_scan.load(Ordering::Relaxed) {
             return;
         }
-        let mut candidates: Vec<(u64, Arc<Entry>)> = Vec::with_capacity(self.len());
+        let wanted = len - (self.max_entries - self.max_entries / 16);
+        let mut candidates: Vec<(u64, Arc<Entry>)> = Vec::with_capacity(len);
         for shard in &self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
             candidates.extend(
@@ -106,7 +112,7 @@ impl Tenants {
         for (_, entry) in candidates
             .into_iter()
             .filter(|(_, it)| it.retire())
-            .take(excess)
+            .take(wanted)
         {
             let mut shard = self
                 .shard(&entry.request)
@@ -115,6 +121,13 @@ impl Tenants {
             shard.remove(&entry.request);
             self.len.fetch_sub(1, Ordering::Relaxed);
         }
+        let left = self.len();
+        let next_scan = if left > self.max_entries {
+            left + left / 16
+        } else {
+            0
+        };
+        self.next_scan.store(next_scan, Ordering::Relaxed);
     }
 
     fn touch(&self, entry: &Entry) {

@@ -321,6 +321,55 @@ async fn a_limit_on_fetches_in_flight_queues_the_others() {
     assert_eq!((tokens.fetches(), start.elapsed().as_secs()), (20, 5));
 }
 
+#[test]
+fn flights_that_nobody_drives_do_not_hold_up_the_queue() {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::builder(tokens.clone())
+        .max_concurrent_fetches(2)
+        .fetch_timeout(Duration::from_millis(100))
+        .build();
+    let undriven = current_thread();
+    {
+        let _entered = undriven.enter();
+        for number in 0..4 {
+            let request = TokenRequest::scope(format!("undriven/{number}"));
+            let mut call = Box::pin(cache.token_for(&request));
+            assert!(poll_once(call.as_mut()).is_pending());
+        }
+    }
+    current_thread().block_on(async {
+        let token = timeout(Duration::from_secs(10), cache.token())
+            .await
+            .expect("its turn");
+        token.unwrap();
+    });
+    assert_eq!(tokens.fetches(), 1);
+}
+
+#[test]
+fn a_long_queue_on_a_runtime_that_is_gone_is_gone_through_without_recursion() {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::builder(tokens.clone())
+        .max_concurrent_fetches(1)
+        .build();
+    let hold = tokens.hold();
+    let gone = current_thread();
+    let requests: Vec<_> = (0..20_000)
+        .map(|number| TokenRequest::scope(format!("tenant/{number}")))
+        .collect();
+    {
+        let _entered = gone.enter();
+        for request in &requests {
+            let mut call = Box::pin(cache.token_for(request));
+            assert!(poll_once(call.as_mut()).is_pending());
+        }
+    }
+    drop(gone);
+    drop(hold);
+    let token = current_thread().block_on(cache.token_for(&requests[4_999]));
+    assert_eq!(token.unwrap().expose_secret(), "mock-token-1");
+}
+
 #[tokio::test]
 async fn a_setting_that_cannot_work_is_told_before_anything_is_sent() {
     let tokens = MockTokenSource::new();
