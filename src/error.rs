@@ -71,12 +71,15 @@ pub enum TokenErrorKind {
 
 impl TokenError {
     /// A source's own failure that may pass: it is tried again, in the flight and after a pause.
+    ///
+    /// `error` is the [`source`](std::error::Error::source) of this one, whose own text doesn't repeat
+    /// it: print the chain to see both.
     pub fn transient(error: impl Into<BoxError>) -> Self {
         Self::new(TokenErrorKind::Source, true).with_cause(error)
     }
 
     /// A source's own failure that will not pass by itself: not tried again in the flight, only
-    /// after a pause.
+    /// after a pause. `error` is where [`transient`](Self::transient) says.
     pub fn permanent(error: impl Into<BoxError>) -> Self {
         Self::new(TokenErrorKind::Source, false).with_cause(error)
     }

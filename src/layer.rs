@@ -22,6 +22,10 @@ use crate::source::TokenSource;
 /// already, if [`RequestAuth::skip`](crate::RequestAuth::skip) is in its extensions, or if its origin
 /// is not one that the token may go to.
 ///
+/// Limits of concurrency and rate, retries and the overall timeout belong outside of this layer: inside,
+/// a request that waits for a token holds its turn, and the second sending needs another one, within
+/// 1 s.
+///
 /// An answer that refuses the token (see [`reject_when`](Self::reject_when)) makes the cache fetch
 /// another, and the request is sent again once, if its body can be had twice. The caller gets the
 /// second answer; or the first, whole, if there was no other token to be had.

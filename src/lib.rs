@@ -1,4 +1,33 @@
-//! Bearer tokens for HTTP clients.
+//! OAuth 2.0 bearer tokens for HTTP clients. A token is fetched once for all who need it, renewed in
+//! the background before it expires, and fetched anew when an API refuses it.
+//!
+//! - [`BearerAuthLayer`] puts the token into requests: a tower layer over `http`, or around a
+//!   `reqwest::Client`, and a reqwest middleware. Call its
+//!   [`allow_origin`](BearerAuthLayer::allow_origin).
+//! - [`TokenCache`] keeps tokens, one per [`TokenRequest`]. It is of use on its own too.
+//! - [`TokenSource`] is where tokens come from: [`ClientCredentials`], [`StaticTokenSource`],
+//!   [`source_fn`].
+//! - [`RequestAuth`] says by request, or by [task](task_local), which token it gets, if any.
+//! - [`TokenError`] says what went wrong and what to do about it.
+//! - [`MockTokenSource`] and [`MockAuthServer`] are for tests.
+//!
+//! ```
+//! use bearer_auth::{BearerAuthLayer, ClientCredentials};
+//!
+//! let source = ClientCredentials::builder("https://identity.example.com/connect/token")
+//!     .client_id("my-client")
+//!     .client_secret("s3cret")
+//!     .scope("tenant/4f1c2d3e")
+//!     .build()?;
+//! let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+//!     .with(BearerAuthLayer::new(source).allow_origin("https://api.example.com")?)
+//!     .build();
+//! # let _ = client;
+//! # Ok::<(), bearer_auth::InvalidSetting>(())
+//! ```
+//!
+//! The README has the other stacks, all features and defaults, what happens when things go wrong, and
+//! where to put other layers. Fetching a token needs a tokio runtime with timers.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),

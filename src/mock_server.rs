@@ -76,6 +76,9 @@ pub use self::record::{ApiRecord, ClientAuthenticationSeen, TokenRecord};
 /// waits for that thread, which never blocks; [`shutdown`](Self::shutdown) waits without blocking
 /// the caller's thread.
 ///
+/// A reqwest client that finds `HTTP_PROXY` in the environment sends loopback requests there too:
+/// build it with `no_proxy()`, for the calls and for the token transport.
+///
 /// # Limits
 ///
 /// Each open connection costs a file descriptor here and one in the client: for 1,000 of them in
