@@ -387,7 +387,8 @@ async fn a_5_s_token_is_renewed_before_it_is_refused_under_steady_load() {
     /// What a token of 5 s has left when it is sent last.
     const MARGIN: Duration = Duration::from_secs(1);
 
-    async fn load(kind: Kind, server: Server) {
+    /// Whether it could be judged.
+    async fn load(kind: Kind, server: Server) -> bool {
         let server = Arc::new(server);
         let source = credentials(&server, "short-client", "short-secret");
         let stack = Stack::new(kind, layer(&server, source));
@@ -411,10 +412,9 @@ async fn a_5_s_token_is_renewed_before_it_is_refused_under_steady_load() {
         let slowest = plain_calls.join_all().await.into_iter().max().unwrap();
         if slowest >= MARGIN {
             notice(&format!(
-                "NOT JUDGED, steady load on {kind:?}: this machine is so busy that a call without \
-                 token took {slowest:.1?}"
+                "steady load on {kind:?}: once more, a call without token took {slowest:.1?}"
             ));
-            return;
+            return false;
         }
         for answer in answers {
             assert_eq!(accepted(answer)["client"], "short-client", "{kind:?}");
@@ -427,12 +427,19 @@ async fn a_5_s_token_is_renewed_before_it_is_refused_under_steady_load() {
             (4..=5).contains(&counters.token_requests),
             "{kind:?}: {counters:?}"
         );
+        true
     }
 
-    let servers = join_all(Kind::ALL.map(async |kind| Some((kind, Server::start().await?)))).await;
-    let loads = servers
-        .into_iter()
-        .flatten()
-        .map(|(kind, server)| load(kind, server));
-    join_all(loads).await;
+    let mut kinds = Kind::ALL.to_vec();
+    for _ in 0..3 {
+        let loads = kinds.into_iter().map(async |kind| {
+            let server = Server::start().await?;
+            (!load(kind, server).await).then_some(kind)
+        });
+        kinds = join_all(loads).await.into_iter().flatten().collect();
+        if kinds.is_empty() {
+            return;
+        }
+    }
+    panic!("this machine is too busy for a judgement on {kinds:?}");
 }

@@ -1,0 +1,277 @@
+//! One flight at a time, and the pause after one that failed.
+
+use super::*;
+
+#[test]
+fn many_callers_are_one_fetch() {
+    let mut tested = Tested::default();
+    assert_eq!(tested.decide(0.0), "fetch");
+    for _ in 0..10_000 {
+        assert_eq!(tested.decide(0.0), "wait");
+    }
+    assert_eq!(tested.land("a", 900.0, 0.5), "a");
+    assert_eq!(tested.decide(0.5), "serve a");
+}
+
+#[test]
+fn many_callers_of_a_due_token_are_one_renewal() {
+    let mut tested = Tested::renewing("a");
+    for _ in 0..10_000 {
+        assert_eq!(tested.decide(801.0), "serve a");
+    }
+    assert_eq!(tested.land("b", 900.0, 801.0), "b");
+    assert_eq!(tested.decide(801.0), "serve b");
+}
+
+#[test]
+fn an_abandoned_flight_is_no_failure() {
+    let mut tested = Tested::default();
+    assert_eq!(tested.decide(0.0), "fetch");
+    tested.state.abandon(tested.flight());
+    assert_eq!(tested.state.flight(), None);
+    assert_eq!(tested.decide(0.0), "fetch", "at once");
+    assert_eq!(tested.fail(outage(), 0.0, 0.0), 1.0, "the first failure");
+}
+
+#[test]
+fn an_abandoned_renewal_is_taken_over() {
+    let mut tested = Tested::renewing("a");
+    tested.state.abandon(tested.flight());
+    assert_eq!(tested.decide(800.0), "serve a, fetch");
+    assert_eq!(tested.decide(800.0), "serve a");
+}
+
+#[test]
+fn a_flight_that_was_given_up_ends_no_other() {
+    let mut tested = Tested::default();
+    assert_eq!(tested.decide(0.0), "fetch");
+    let given_up = tested.flight();
+    tested.state.abandon(given_up);
+    assert_eq!(tested.decide(1.0), "fetch");
+    tested.state.abandon(given_up);
+    assert_eq!(tested.decide(1.0), "wait", "its permit is not this one");
+    let error = tested.state.fail(given_up, outage(), at(1.0), TEMPO, 0.0);
+    assert_eq!(error.retry_after(), None, "it causes no pause");
+    assert_eq!(tested.decide(1.0), "wait");
+    assert_eq!(tested.land("a", 900.0, 1.0), "a");
+}
+
+#[test]
+fn the_token_of_a_flight_that_was_given_up_is_not_lost() {
+    let mut tested = Tested::default();
+    assert_eq!(tested.decide(0.0), "fetch");
+    let given_up = tested.flight();
+    tested.state.abandon(given_up);
+    assert_eq!(tested.decide(30.0), "fetch");
+    assert_eq!(
+        tested.land_from(given_up, token("late", 900.0), (0.0, 31.0)),
+        "late"
+    );
+    assert_eq!(tested.decide(31.0), "serve late");
+    assert!(
+        tested.state.flight().is_some(),
+        "the other is still under way"
+    );
+    assert_eq!(tested.land("newer", 900.0, 32.0), "newer");
+    assert_eq!(tested.decide(32.0), "serve newer");
+}
+
+#[test]
+fn a_flight_that_was_given_up_replaces_no_newer_token() {
+    let mut tested = Tested::default();
+    assert_eq!(tested.decide(0.0), "fetch");
+    let given_up = tested.flight();
+    tested.state.abandon(given_up);
+    assert_eq!(tested.decide(30.0), "fetch");
+    assert_eq!(tested.land("newer", 60.0, 30.0), "newer");
+    let late = tested.land_from(given_up, token("late", 900.0), (0.0, 31.0));
+    assert_eq!(late, "newer", "those who waited for it get the newer one");
+    assert_eq!(tested.decide(31.0), "serve newer");
+    let late = tested.land_from(given_up, token("late", 900.0), (0.0, 87.0));
+    assert_eq!(late, "late", "better than an expired one");
+    assert_eq!(tested.decide(87.0), "serve late");
+}
+
+#[test]
+fn a_late_success_ends_a_pause() {
+    let mut tested = Tested::default();
+    assert_eq!(tested.decide(0.0), "fetch");
+    let given_up = tested.flight();
+    tested.state.abandon(given_up);
+    assert_eq!(tested.decide(30.0), "fetch");
+    assert_eq!(tested.fail(outage(), 30.0, 0.0), 1.0);
+    assert_eq!(tested.decide(30.5), "fail, 0.5 s");
+    assert_eq!(
+        tested.land_from(given_up, token("late", 900.0), (0.0, 30.5)),
+        "late"
+    );
+    assert_eq!(tested.decide(30.5), "serve late");
+}
+
+#[test]
+fn a_due_token_is_served_whatever_happens_to_its_renewal() {
+    let mut tested = Tested::renewing("a");
+    assert_eq!(tested.fail(outage(), 801.0, 0.0), 1.0);
+    assert_eq!(tested.decide(801.0), "serve a", "in the pause");
+    assert_eq!(tested.decide(801.999), "serve a");
+    assert_eq!(tested.decide(802.0), "serve a, fetch", "behind it");
+    assert_eq!(tested.fail(TokenError::permanent("no"), 802.0, 0.0), 2.0);
+    assert_eq!(tested.decide(803.0), "serve a");
+    assert_eq!(tested.decide(804.0), "serve a, fetch");
+    tested.state.abandon(tested.flight());
+    assert_eq!(tested.decide(889.0), "serve a, fetch");
+    assert_eq!(tested.fail(outage(), 889.5, 0.0), 4.0);
+    assert_eq!(tested.decide(889.999), "serve a");
+    assert_eq!(tested.decide(890.0), "fail, 3.5 s", "expired");
+}
+
+#[test]
+fn callers_in_a_pause_fail_at_once_with_the_time_that_remains() {
+    let mut tested = Tested::default();
+    assert_eq!(tested.decide(0.0), "fetch");
+    let refused = TokenError::new(TokenErrorKind::InvalidClient, false);
+    let error = tested
+        .state
+        .fail(tested.flight(), refused, at(2.0), TEMPO, 0.0);
+    assert_eq!(error.kind(), TokenErrorKind::InvalidClient);
+    assert_eq!(error.retry_after(), Some(span(1.0)), "those who waited");
+    let Decision::Fail(error) = tested.state.decide(at(2.25)) else {
+        panic!("those who come later");
+    };
+    assert_eq!(error.kind(), TokenErrorKind::InvalidClient);
+    assert!(!error.is_transient());
+    assert_eq!(error.retry_after(), Some(span(0.75)));
+    assert_eq!(tested.decide(2.999_999_999), "fail, 0.000000001 s");
+    assert_eq!(tested.decide(3.0), "fetch");
+    assert_eq!(tested.land("a", 900.0, 3.0), "a");
+    assert_eq!(tested.decide(3.0), "serve a", "it heals without a restart");
+}
+
+#[test]
+fn pauses_double_up_to_the_longest() {
+    let mut tested = Tested::default();
+    let mut now = 0.0;
+    for pause in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
+        .into_iter()
+        .chain([60.0; 40])
+    {
+        assert_eq!(tested.decide(now), "fetch");
+        assert_eq!(tested.fail(outage(), now, 0.0), pause);
+        assert_eq!(tested.decide(now), format!("fail, {pause} s"));
+        now += pause;
+    }
+}
+
+#[test]
+fn pauses_are_settings() {
+    let tempo = Tempo {
+        first_pause: span(0.25),
+        longest_pause: span(0.625),
+        ..TEMPO
+    };
+    let mut state = State::default();
+    for (now, pause) in [(0.0, 0.25), (1.0, 0.5), (2.0, 0.625), (3.0, 0.625)] {
+        let Decision::Fetch(permit) = state.decide(at(now)) else {
+            panic!("the pause has ended at {now} s");
+        };
+        let error = state.fail(permit.flight, outage(), at(now), tempo, 0.0);
+        assert_eq!(error.retry_after(), Some(span(pause)));
+    }
+}
+
+#[test]
+fn jitter_lengthens_a_pause_by_up_to_a_quarter() {
+    let pauses = |jitter| {
+        let mut tested = Tested::default();
+        let mut now = 0.0;
+        [(); 7].map(|()| {
+            assert_eq!(tested.decide(now), "fetch");
+            let pause = tested.fail(outage(), now, jitter);
+            now += pause;
+            pause
+        })
+    };
+    assert_eq!(pauses(0.0), [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]);
+    assert_eq!(pauses(0.5), [1.125, 2.25, 4.5, 9.0, 18.0, 36.0, 67.5]);
+    assert_eq!(pauses(1.0), [1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 75.0]);
+}
+
+#[test]
+fn a_retry_after_is_a_pause_without_jitter_if_it_is_the_longer() {
+    for (retry_after, pause) in [
+        (0, 1.0),
+        (1, 1.0),
+        (30, 30.0),
+        (3_600, 3_600.0),
+        (3_601, 3_600.0),
+        (u64::MAX, 3_600.0),
+    ] {
+        let mut tested = Tested::default();
+        assert_eq!(tested.decide(0.0), "fetch");
+        let error = outage().with_retry_after(Duration::from_secs(retry_after));
+        assert_eq!(tested.fail(error, 0.0, 1.0), pause, "{retry_after} s");
+        assert_eq!(tested.decide(0.0), format!("fail, {pause} s"));
+        assert_eq!(tested.decide(pause), "fetch");
+    }
+}
+
+#[test]
+fn a_retry_after_counts_as_a_failure_of_the_backoff() {
+    let mut tested = Tested::default();
+    assert_eq!(tested.decide(0.0), "fetch");
+    assert_eq!(
+        tested.fail(outage().with_retry_after(span(5.0)), 0.0, 0.0),
+        5.0
+    );
+    assert_eq!(tested.decide(5.0), "fetch");
+    assert_eq!(tested.fail(outage(), 5.0, 0.0), 2.0);
+    assert_eq!(tested.decide(7.0), "fetch");
+    assert_eq!(
+        tested.fail(outage().with_retry_after(span(3.0)), 7.0, 1.0),
+        4.0
+    );
+}
+
+#[test]
+fn a_success_resets_the_pause() {
+    let mut tested = Tested::default();
+    assert_eq!(tested.decide(0.0), "fetch");
+    assert_eq!(tested.fail(outage(), 0.0, 0.0), 1.0);
+    assert_eq!(tested.decide(1.0), "fetch");
+    assert_eq!(tested.fail(outage(), 1.0, 0.0), 2.0);
+    assert_eq!(tested.decide(3.0), "fetch");
+    assert_eq!(tested.land("a", 10.0, 3.0), "a");
+    assert_eq!(tested.decide(13.0), "fetch");
+    assert_eq!(tested.fail(outage(), 13.0, 0.0), 1.0);
+}
+
+#[test]
+fn a_pause_is_measured_by_the_monotonic_clock() {
+    let mut tested = Tested::default();
+    assert_eq!(tested.decide(0.0), "fetch");
+    assert_eq!(
+        tested.fail(outage().with_retry_after(span(30.0)), 0.0, 0.0),
+        30.0
+    );
+    for wall in [at(3_600.0).wall, BEGIN.wall - span(3_600.0)] {
+        assert_eq!(tested.decide_at(Moment { wall, ..at(10.0) }), "fail, 20 s");
+    }
+}
+
+/// 200 callers a second, whose every flight fails after 50 ms.
+#[test]
+fn a_dead_endpoint_sees_a_handful_of_requests() {
+    let mut tested = Tested::default();
+    let mut fails_at = None;
+    for step in 0..1_000_u32 {
+        let now = f64::from(step) / 200.0;
+        if fails_at.is_some_and(|at| now >= at) {
+            tested.fail(outage(), now, 0.0);
+            fails_at = None;
+        }
+        if tested.decide(now) == "fetch" {
+            fails_at = Some(now + 0.05);
+        }
+    }
+    assert_eq!(tested.permits.len(), 3, "at 0 s, 1.05 s and 3.1 s");
+}

@@ -1,0 +1,189 @@
+//! What an API's refusals, and a user's word, do to a token.
+
+use super::*;
+
+impl Tested {
+    /// The current token is refused.
+    pub(super) fn reject(&mut self, secs: f64) -> Rejection {
+        self.state.reject(self.generation(), at(secs))
+    }
+
+    /// The current token is refused, to some effect.
+    pub(super) fn reject_in_effect(&mut self, secs: f64) -> RejectionId {
+        match self.reject(secs) {
+            Rejection::Effective(rejection) => rejection,
+            other => panic!("{other:?} at {secs} s"),
+        }
+    }
+
+    /// The current token is refused, to some effect, and its successor had at once.
+    pub(super) fn replace(&mut self, secs: f64) -> RejectionId {
+        let rejection = self.reject_in_effect(secs);
+        assert_eq!(self.decide(secs), "fetch");
+        self.land(&format!("t{}", self.fetched), 90_000.0, secs);
+        rejection
+    }
+}
+
+#[test]
+fn a_rejected_token_is_served_no_more() {
+    let mut tested = Tested::holding("a", 900.0);
+    tested.reject_in_effect(10.0);
+    assert!(tested.state.current().is_none());
+    assert_eq!(
+        tested.decide(10.0),
+        "fetch",
+        "at once, whenever the last was had"
+    );
+    assert_eq!(tested.decide(10.0), "wait");
+    assert_eq!(tested.land("b", 900.0, 11.0), "b");
+    assert_eq!(tested.decide(11.0), "serve b");
+}
+
+#[test]
+fn a_token_rejected_at_once_is_replaced_at_once() {
+    let mut tested = Tested::holding("a", 900.0);
+    tested.reject_in_effect(0.0);
+    assert_eq!(tested.decide(0.0), "fetch");
+}
+
+#[test]
+fn a_rejected_token_is_not_served_in_a_pause_either() {
+    let mut tested = Tested::renewing("a");
+    assert_eq!(
+        tested.fail(outage().with_retry_after(span(30.0)), 801.0, 0.0),
+        30.0
+    );
+    assert_eq!(tested.decide(802.0), "serve a");
+    tested.reject_in_effect(802.0);
+    assert_eq!(tested.decide(802.0), "fail, 29 s");
+    assert_eq!(tested.decide(831.0), "fetch");
+}
+
+#[test]
+fn a_rejection_names_its_token() {
+    let mut tested = Tested::holding("a", 900.0);
+    let old = tested.generation();
+    tested.replace(10.0);
+    for late in [10.0, 10.5, 11.0, 500.0] {
+        assert_eq!(tested.state.reject(old, at(late)), Rejection::Superseded);
+        assert_eq!(
+            tested.state.reject(999, at(late)),
+            Rejection::Superseded,
+            "another cache's"
+        );
+        assert_eq!(tested.decide(late), "serve t1");
+    }
+}
+
+#[test]
+fn many_rejections_of_one_token_are_one_fetch() {
+    let mut tested = Tested::holding("a", 900.0);
+    let old = tested.generation();
+    tested.reject_in_effect(10.0);
+    for _ in 0..25 {
+        assert_eq!(
+            tested.state.reject(old, at(10.0)),
+            Rejection::Superseded,
+            "none yet"
+        );
+    }
+    assert_eq!(tested.decide(10.0), "fetch");
+    assert_eq!(tested.land("b", 900.0, 10.2), "b");
+    for _ in 0..25 {
+        assert_eq!(
+            tested.state.reject(old, at(10.3)),
+            Rejection::Superseded,
+            "another by now"
+        );
+        assert_eq!(tested.decide(10.3), "serve b");
+    }
+    assert_eq!(tested.permits.len(), 2);
+}
+
+#[test]
+fn an_expired_token_needs_no_rejection() {
+    let mut tested = Tested::holding("a", 900.0);
+    assert_eq!(tested.reject(890.0), Rejection::Superseded);
+    tested.land("b", 900.0, 890.0);
+    tested.reject_in_effect(890.0);
+}
+
+#[test]
+fn a_flight_begun_before_the_rejection_does_not_bring_the_token_back() {
+    let mut tested = Tested::renewing("a");
+    let generation = tested.generation();
+    tested.reject_in_effect(801.0);
+    assert_eq!(tested.decide(801.0), "wait");
+    assert_eq!(tested.land("a", 100.0, 801.5), "rejected");
+    assert!(tested.state.current().is_none());
+    assert_eq!(
+        tested.decide(801.5),
+        "fetch",
+        "those who waited decide again"
+    );
+    // A flight begun since: the source stands by its token.
+    assert_eq!(tested.land("a", 98.0, 802.0), "a");
+    assert_eq!(
+        tested.generation(),
+        generation,
+        "so that nobody sends it twice"
+    );
+    assert_eq!(tested.decide(802.0), "serve a");
+}
+
+#[test]
+fn a_flight_begun_before_the_rejection_may_bring_another_token() {
+    let mut tested = Tested::renewing("a");
+    tested.reject_in_effect(801.0);
+    assert_eq!(tested.land("b", 900.0, 801.5), "b");
+    assert_eq!(tested.decide(801.5), "serve b");
+}
+
+#[test]
+fn a_flight_that_was_given_up_does_not_bring_a_rejected_token_back() {
+    let mut tested = Tested::renewing("a");
+    let given_up = tested.flight();
+    tested.state.abandon(given_up);
+    tested.replace(801.0);
+    assert_eq!(
+        tested.land_from(given_up, token("a", 100.0), (800.0, 802.0)),
+        "rejected"
+    );
+    assert_eq!(tested.decide(802.0), "serve t1");
+}
+
+#[test]
+fn a_token_that_the_source_stands_by_can_be_rejected_again() {
+    let mut tested = Tested::holding("a", 900.0);
+    let generation = tested.generation();
+    tested.reject_in_effect(10.0);
+    assert_eq!(tested.decide(10.0), "fetch");
+    assert_eq!(tested.land("a", 890.0, 10.0), "a");
+    assert_eq!(
+        tested.state.reject(generation, at(10.999)),
+        Rejection::Spaced
+    );
+    assert!(matches!(
+        tested.state.reject(generation, at(11.0)),
+        Rejection::Effective(_)
+    ));
+}
+
+#[test]
+fn an_invalidated_token_is_served_no_more() {
+    let mut tested = Tested::renewing("a");
+    let generation = tested.generation();
+    assert!(tested.state.invalidate(generation));
+    assert_eq!(tested.decide(801.0), "wait");
+    assert_eq!(
+        tested.land("a", 100.0, 801.0),
+        "rejected",
+        "asked for before"
+    );
+    assert_eq!(tested.decide(801.0), "fetch");
+    assert_eq!(tested.land("b", 900.0, 801.0), "b");
+    assert!(!tested.state.invalidate(generation), "late");
+    assert!(!tested.state.invalidate(999), "another cache's");
+    assert_eq!(tested.decide(801.0), "serve b");
+}

@@ -1,0 +1,125 @@
+//! What holds for any answer.
+
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+
+/// Visible, so that it can be a token, and not plain enough for a code.
+const MARKER: &str = "do<not>log";
+
+/// Members of a token response with the marker anywhere, well-formed or not.
+fn marked() -> impl Strategy<Value = Value> {
+    let text = prop::sample::select(vec![
+        MARKER.to_owned(),
+        format!("{MARKER} "),
+        format!("\n{MARKER}"),
+        format!("invalid_client{MARKER}"),
+    ]);
+    let value = prop_oneof![
+        4 => text.prop_map(Value::String),
+        1 => Just(json!([MARKER])),
+        1 => Just(json!({ MARKER: MARKER })),
+        1 => Just(Value::Null),
+    ];
+    let names = [
+        "access_token",
+        "token_type",
+        "expires_in",
+        "scope",
+        "error",
+        "error_description",
+    ];
+    let name = prop::sample::select([names.as_slice(), &[MARKER]].concat());
+    btree_map(name, value, 0..7).prop_map(|members| {
+        members
+            .into_iter()
+            .map(|(name, it)| (name.to_owned(), it))
+            .collect()
+    })
+}
+
+/// Bytes that are nearly a token response.
+fn nearly() -> impl Strategy<Value = Vec<u8>> {
+    let value = prop_oneof![
+        "[ -~]{0,8}".prop_map(|text| json!(text)),
+        any::<String>().prop_map(|text| json!(text)),
+        any::<f64>().prop_map(|number| json!(number)),
+        any::<i64>().prop_map(|number| json!(number)),
+        Just(json!("bearer")),
+        Just(json!(null)),
+        Just(json!([{}])),
+    ];
+    (value.clone(), value.clone(), value.clone(), value).prop_map(|(token, kind, life, scope)| {
+        let kind = if kind.is_number() {
+            json!("Bearer")
+        } else {
+            kind
+        };
+        json!({"access_token": token, "token_type": kind, "expires_in": life, "scope": scope})
+            .to_string()
+            .into_bytes()
+    })
+}
+
+fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        1 => vec(any::<u8>(), 0..200),
+        1 => vec(prop::sample::select(br#"{}[]":,0-e.\ "#.as_slice()), 0..60),
+        2 => nearly(),
+        1 => (nearly(), any::<Index>(), any::<u8>()).prop_map(|(mut body, at, byte)| {
+            let at = at.index(body.len());
+            body[at] = byte;
+            body
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn any_answer_is_a_sound_token_or_an_error(
+        status in prop_oneof![3 => Just(200_u16), 1 => 100..1_000_u16],
+        body in any_bytes(),
+        retry_after in vec(any::<u8>(), 0..20),
+    ) {
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = retry_after.try_into() {
+            headers.insert(RETRY_AFTER, value);
+        }
+        let status = StatusCode::from_u16(status).unwrap();
+        if let Ok(token) = parse(status, &headers, Some(&body)) {
+            prop_assert!(status.is_success());
+            let value = token.expose_secret();
+            prop_assert!(!value.is_empty() && value.bytes().all(|it| (0x21..=0x7E).contains(&it)));
+            match token.lifetime() {
+                Lifetime::Unspecified => {}
+                Lifetime::Limited(life) => {
+                    prop_assert!(!life.is_zero() && life <= Duration::from_secs(315_360_000));
+                }
+                Lifetime::Unlimited => prop_assert!(false, "the server can't say so"),
+            }
+        }
+    }
+
+    #[test]
+    fn no_error_shows_what_the_body_says(
+        status in prop_oneof![1 => Just(200_u16), 1 => 100..1_000_u16],
+        members in marked(),
+        cut in prop::option::weighted(0.2, any::<Index>()),
+    ) {
+        let mut body = members.to_string();
+        if let Some(cut) = cut {
+            body.truncate(cut.index(body.len()));
+        }
+        match read(status, &body) {
+            Ok(token) => prop_assert!(token.expose_secret().contains(MARKER)),
+            Err(error) => prop_assert!(!said(&error).contains(MARKER), "{}", said(&error)),
+        }
+    }
+}
