@@ -118,6 +118,8 @@ pub(crate) struct RejectionId(u64);
 struct Rejected {
     token: AccessToken,
     generation: u64,
+    /// The flight that brought it.
+    flight: FlightId,
     sequence: u64,
 }
 
@@ -196,6 +198,12 @@ impl State {
             jitter,
         } = fetched;
         if let Some(rejected) = &self.rejected
+            && flight < rejected.flight
+        {
+            // What is older than a rejected token may have been rejected before it.
+            return Landing::Rejected;
+        }
+        if let Some(rejected) = &self.rejected
             && token.is_same_value(&rejected.token)
         {
             if flight.0 < rejected.sequence {
@@ -228,6 +236,17 @@ impl State {
                 started.plus(tempo.default_lifetime).wall_time(),
             ),
         };
+        self.pause = None;
+        self.failures = 0;
+        self.landed = Some(now.monotonic);
+        if let Some(current) = &self.current
+            && now.has_reached(lifespan.expired)
+            && !now.has_reached(current.lifespan.expired)
+            && !token.is_same_value(&current.token)
+        {
+            // Dead on arrival is no reason to give up a usable one.
+            return Landing::Current(Arc::clone(current));
+        }
         let current = Arc::new(Current {
             token: token.issue(
                 expires_at,
@@ -242,9 +261,6 @@ impl State {
             flight,
         });
         self.current = Some(Arc::clone(&current));
-        self.pause = None;
-        self.failures = 0;
-        self.landed = Some(now.monotonic);
         Landing::Current(current)
     }
 
@@ -260,7 +276,9 @@ impl State {
         if !self.end(flight) {
             return error;
         }
-        if let Verdict::Replay(rejection) = self.rejections.verdict {
+        if self.current.is_none()
+            && let Verdict::Replay(rejection) = self.rejections.verdict
+        {
             self.forgo(rejection);
         }
         let backoff = backoff(self.failures, tempo);
@@ -319,12 +337,14 @@ impl State {
 
     /// How the request that caused a rejection fared with the new token.
     pub(crate) fn judge(&mut self, rejection: RejectionId, refused: bool) {
-        if self.rejections.verdict == Verdict::Replay(rejection) {
-            if refused {
-                self.rejections.widen();
-            } else {
-                self.rejections.spacing = REJECTION_SPACING;
-            }
+        let is_last = self.rejections.verdict == Verdict::Replay(rejection);
+        if refused {
+            // Counts even if another request has caused a rejection since.
+            self.rejections.widen();
+        } else if is_last {
+            self.rejections.spacing = REJECTION_SPACING;
+        }
+        if is_last {
             self.rejections.verdict = Verdict::Known;
         }
     }
@@ -389,6 +409,7 @@ impl State {
             self.rejected = Some(Rejected {
                 token: current.token.clone(),
                 generation: current.generation,
+                flight: current.flight,
                 sequence: self.sequence,
             });
         }

@@ -6,6 +6,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::clock;
 use crate::error::{TokenError, TokenErrorKind};
@@ -23,13 +24,17 @@ const PERMANENT_CODES: [&str; 5] = [
     "unsupported_grant_type",
 ];
 
+const NO_OBJECT: &str = "the body is not a JSON object in UTF-8";
+
 /// The members that matter, as lenient as real servers are.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Members {
+struct Members<'a> {
     access_token: Value,
     token_type: Value,
-    expires_in: Value,
+    /// As it was written: a number may be beyond all bounds.
+    #[serde(borrow)]
+    expires_in: Option<&'a RawValue>,
     scope: Value,
     error: Value,
     error_description: Value,
@@ -43,22 +48,20 @@ pub(crate) fn parse(
     headers: &HeaderMap,
     body: Option<&[u8]>,
 ) -> Result<AccessToken, TokenError> {
-    let members = body.map(members);
-    let error = if status.is_success() {
-        let members = match members {
-            Some(Ok(members)) => members,
-            Some(Err(error)) => return Err(unreadable(status).with_cause(error)),
-            None => {
-                let error = format!("the body is longer than {LONGEST_BODY} bytes");
-                return Err(unreadable(status).with_cause(error));
+    let error = match body.map(members) {
+        Some(Ok(members)) if status.is_success() && text(&members.error).is_none() => {
+            match token(members) {
+                Ok(token) => return Ok(token),
+                Err(what) => unreadable(status).with_cause(what),
             }
-        };
-        match text(&members.error) {
-            Some(_) => refusal(status, Some(&members)),
-            None => return token(members).map_err(|what| unreadable(status).with_cause(what)),
         }
-    } else {
-        refusal(status, members.and_then(Result::ok).as_ref())
+        Some(Ok(members)) => refusal(status, Some(&members)),
+        _ if !status.is_success() => refusal(status, None),
+        Some(Err(what)) => unreadable(status).with_cause(what),
+        None => {
+            let what = format!("the body is longer than {LONGEST_BODY} bytes");
+            unreadable(status).with_cause(what)
+        }
     };
     Err(match retry_after(headers) {
         Some(wait) => error.with_retry_after(wait),
@@ -66,16 +69,20 @@ pub(crate) fn parse(
     })
 }
 
-fn members(body: &[u8]) -> Result<Members, &'static str> {
+fn members(body: &[u8]) -> Result<Members<'_>, &'static str> {
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err("the body is empty");
     }
+    // serde would take an array for the members in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(NO_OBJECT);
+    }
     // serde's own words may repeat parts of the body, so they are not kept.
-    serde_json::from_slice(body).map_err(|_| "the body is not a JSON object in UTF-8")
+    serde_json::from_slice(body).map_err(|_| NO_OBJECT)
 }
 
-fn token(members: Members) -> Result<AccessToken, &'static str> {
+fn token(members: Members<'_>) -> Result<AccessToken, &'static str> {
     let Value::String(value) = members.access_token else {
         return Err("the body has no `access_token` that is a string");
     };
@@ -89,7 +96,7 @@ fn token(members: Members) -> Result<AccessToken, &'static str> {
     }
     let mut token = AccessToken::new(value)
         .map_err(|_| "the `access_token` is not one or more of the bytes 0x21 to 0x7E")?;
-    if let Some(life) = lifetime(&members.expires_in) {
+    if let Some(life) = members.expires_in.and_then(lifetime) {
         token = token.with_lifetime(life);
     }
     if let Value::String(scope) = members.scope {
@@ -99,13 +106,22 @@ fn token(members: Members) -> Result<AccessToken, &'static str> {
 }
 
 /// Positive numbers, as numbers or in strings; anything else is as good as none.
-fn lifetime(expires_in: &Value) -> Option<Duration> {
-    let seconds = match expires_in {
-        Value::Number(number) => number.as_f64()?,
-        Value::String(text) => text.trim().parse().ok()?,
-        _ => return None,
+fn lifetime(expires_in: &RawValue) -> Option<Duration> {
+    let raw = expires_in.get();
+    let text: String = if raw.starts_with('"') {
+        serde_json::from_str(raw).ok()?
+    } else {
+        raw.to_owned()
     };
-    if seconds.is_nan() || seconds <= 0.0 {
+    let text: &str = text.trim();
+    // `inf` and `NaN` are numbers to Rust, not to JSON.
+    if !text.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first))
+        || !text.contains(|it: char| it.is_ascii_digit())
+    {
+        return None;
+    }
+    let seconds: f64 = text.parse().ok()?;
+    if seconds <= 0.0 {
         return None;
     }
     Some(
@@ -116,7 +132,7 @@ fn lifetime(expires_in: &Value) -> Option<Duration> {
 }
 
 /// What the server says is wrong, by its code and its status.
-fn refusal(status: StatusCode, members: Option<&Members>) -> TokenError {
+fn refusal(status: StatusCode, members: Option<&Members<'_>>) -> TokenError {
     let code = members.and_then(|it| text(&it.error));
     let described = members
         .and_then(|it| text(&it.error_description))

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::error::TokenErrorKind;
 
+mod corners;
 mod flights;
 mod invariants;
 mod rejections;

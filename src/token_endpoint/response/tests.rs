@@ -9,6 +9,7 @@ use super::*;
 use crate::error::TokenErrorKind as Kind;
 use crate::token::Lifetime;
 
+mod corners;
 mod errors;
 mod properties;
 mod vectors;

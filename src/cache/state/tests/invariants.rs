@@ -60,6 +60,7 @@ struct Observed {
     current: Option<(Arc<Current>, Moment)>,
     /// The value that was rejected last, and the last flight that began before.
     rejected: Option<(String, Option<FlightId>)>,
+    brought_rejected: Option<FlightId>,
     last_flight: Option<FlightId>,
     /// The last success, unless a token was rejected since.
     landed: Option<Duration>,
@@ -79,6 +80,7 @@ impl Observed {
             rejections: vec![RejectionId(0)],
             current: None,
             rejected: None,
+            brought_rejected: None,
             last_flight: None,
             landed: None,
             paused_until: Duration::ZERO,
@@ -251,7 +253,8 @@ impl Observed {
         };
         let current = match self.state.complete(flying.id, fetched, self.now, TEMPO) {
             Landing::Rejected => {
-                assert!(comes_back, "it was not rejected");
+                let is_older = self.brought_rejected > Some(flying.id);
+                assert!(comes_back || is_older, "it was not rejected");
                 return;
             }
             Landing::Current(current) => current,
@@ -261,7 +264,18 @@ impl Observed {
             assert!(Arc::ptr_eq(&current, &newer), "a newer token was replaced");
             return;
         }
-        assert!(current.token.is_same_value(&token), "it was lost");
+        self.landed = Some(self.now.monotonic);
+        self.paused_until = Duration::ZERO;
+        self.failures = 0;
+        if !current.token.is_same_value(&token) {
+            let life = end.monotonic - flying.started.monotonic;
+            let dead = Lifespan::new(life, flying.started, self.now, jitter).expired;
+            assert!(
+                self.is_usable() && self.now.has_reached(dead),
+                "it was lost"
+            );
+            return;
+        }
         assert!(current.lifespan.due.monotonic <= current.lifespan.expired.monotonic);
         if let Some((before, _)) = &self.current {
             let same_value = before.token.is_same_value(&token);
@@ -269,9 +283,6 @@ impl Observed {
         }
         self.generations.push(generation);
         self.current = Some((current, end));
-        self.landed = Some(self.now.monotonic);
-        self.paused_until = Duration::ZERO;
-        self.failures = 0;
     }
 
     fn fail(&mut self, which: &Index, retry_after: Option<u64>, jitter: f64) {
@@ -326,6 +337,7 @@ impl Observed {
 
     fn withdrawn(&mut self) {
         if let Some((current, _)) = self.current.take() {
+            self.brought_rejected = Some(current.flight);
             self.rejected = Some((current.token.expose_secret().to_owned(), self.last_flight));
         }
         self.landed = None;

@@ -1,0 +1,61 @@
+//! Corners: late landings, verdicts that cross, tokens that are dead when they come.
+
+use super::*;
+
+/// Rule 12: a usable token goes on being served, whatever happens to its renewal.
+#[test]
+fn a_renewal_that_is_dead_on_arrival_costs_no_usable_token() {
+    let mut tested = Tested::renewing("a");
+    tested.land_from(tested.flight(), token("b", 2.0), (800.0, 803.0));
+    assert!(
+        tested.decide(803.0).starts_with("serve a"),
+        "a is good until 890 s"
+    );
+}
+
+/// Rule 21: it is accepted, so the spacing returns to 1 s, whatever else fails meanwhile.
+#[test]
+fn a_failed_renewal_takes_no_verdict_from_a_request_that_was_sent_again() {
+    let mut tested = Tested::holding("a", 90_000.0);
+    let first = tested.replace(10.0);
+    tested.state.judge(first, true);
+    let second = tested.reject_in_effect(12.0);
+    assert_eq!(tested.decide(12.0), "fetch");
+    tested.land("short", 20.0, 12.0);
+    // Its request is under way again with the new token, while that becomes due.
+    assert_eq!(tested.decide(29.0), "serve short, fetch");
+    assert_eq!(tested.fail(outage(), 29.0, 0.0), 1.0);
+    tested.state.judge(second, false);
+    let third = tested.reject_in_effect(29.5);
+    tested.state.forgo(third);
+    assert_eq!(tested.decide(30.0), "fetch");
+    tested.land("c", 90_000.0, 30.0);
+    assert!(
+        matches!(tested.reject(30.5), Rejection::Effective(_)),
+        "1 s after the last"
+    );
+}
+
+/// Rule 21: an API that refuses everything, slowly, while other requests are refused too.
+#[test]
+fn a_refusal_of_the_new_token_counts_even_if_another_request_was_faster() {
+    let mut tested = Tested::holding("a", 90_000.0);
+    let first = tested.replace(10.0);
+    let second = tested.replace(11.0);
+    tested.state.judge(first, true);
+    assert_eq!(tested.reject(12.0), Rejection::Spaced);
+    tested.state.judge(second, true);
+    assert_eq!(tested.reject(14.5), Rejection::Spaced);
+}
+
+/// Rule 18: a flight begun before the rejection doesn't bring the token back.
+#[test]
+fn a_flight_that_was_given_up_long_ago_brings_no_rejected_token_back() {
+    let mut tested = Tested::renewing("a");
+    let given_up = tested.flight();
+    tested.state.abandon(given_up);
+    tested.replace(801.0);
+    tested.reject_in_effect(802.0);
+    tested.land_from(given_up, token("a", 100.0), (800.0, 803.0));
+    assert_ne!(tested.decide(803.0), "serve a");
+}
