@@ -10,5 +10,6 @@ mod poll;
 mod redirects;
 mod secrets;
 mod support;
+mod table;
 mod task_local;
 mod token_request;
