@@ -12,4 +12,5 @@ mod secrets;
 mod support;
 mod table;
 mod task_local;
+mod tenants;
 mod token_request;
