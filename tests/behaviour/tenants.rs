@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bearer_auth::task_local::with_request_auth;
 use bearer_auth::{
-    BearerAuthLayer, ClientCredentials, MockAuthServer, MockTokenSource, RequestAuth, TokenCache,
-    TokenRequest,
+    AccessToken, BearerAuthLayer, ClientCredentials, MockAuthServer, MockTokenSource, RequestAuth,
+    TokenCache, TokenError, TokenRequest, source_fn,
 };
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::stack::{Call, Kind, Stack};
 
@@ -151,5 +151,81 @@ async fn a_thousand_interleaved_tenants_never_get_anothers_token() {
             fetches.values().all(|count| *count == 1),
             "{kind:?}: one token request each"
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_tokens_of_one_moment_are_not_renewed_in_one() {
+    const TENANTS: usize = 10_000;
+    let tokens = MockTokenSource::new().with_lifetime(Duration::from_secs(900));
+    let cache = TokenCache::new(tokens.clone());
+    let tenants = tenants(TENANTS);
+    for tenant in &tenants {
+        cache.token_for(tenant).await.unwrap();
+    }
+    sleep(Duration::from_secs(797)).await;
+    let mut histogram = Vec::new();
+    for _ in 0..24 {
+        let before = tokens.fetches();
+        for tenant in &tenants {
+            cache.token_for(tenant).await.unwrap();
+        }
+        sleep(Duration::from_secs(2)).await;
+        histogram.push(tokens.fetches() - before);
+    }
+    eprintln!("renewals in each 2 s from 797 s on: {histogram:?}");
+    assert_eq!(histogram.iter().sum::<usize>(), TENANTS);
+    assert_eq!(histogram[0], 0);
+    // Evenly over 45 s they would be 444 in each.
+    assert!(histogram.iter().all(|count| *count < 560), "{histogram:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_that_hang_or_are_refused_cost_the_others_nothing() {
+    const LATENCY: Duration = Duration::from_millis(50);
+    let cache = TokenCache::new(source_fn(|request: TokenRequest| async move {
+        let name = request.scopes().unwrap_or_default();
+        if name.starts_with("hanging") {
+            std::future::pending::<()>().await;
+        }
+        sleep(LATENCY).await;
+        if name.starts_with("refused") {
+            return Err(TokenError::permanent("invalid_scope"));
+        }
+        Ok(AccessToken::new("good")?)
+    }));
+    let call = |name: String| {
+        let cache = cache.clone();
+        async move {
+            let start = Instant::now();
+            let result = cache.token_for(&TokenRequest::scope(name)).await;
+            (result.is_ok(), start.elapsed())
+        }
+    };
+    // Half of the 64 fetches that may be under way hang, and go on to do so.
+    let hanging: Vec<_> = (0..32)
+        .map(|number| tokio::spawn(call(format!("hanging/{number}"))))
+        .collect();
+    sleep(LATENCY).await;
+    for round in 0..10 {
+        let calls = (0..16).flat_map(|number| {
+            let number = round * 16 + number;
+            [
+                call(format!("refused/{number}")),
+                call(format!("good/{number}")),
+            ]
+        });
+        let results = join_all(calls).await;
+        for pair in results.chunks(2) {
+            assert_eq!(pair, [(false, LATENCY), (true, LATENCY)]);
+        }
+    }
+    assert_eq!(call("good/0".to_owned()).await, (true, Duration::ZERO));
+    eprintln!(
+        "160 good tenants beside 32 hanging and 160 refused ones: {LATENCY:?} each, then none"
+    );
+    for hanging in hanging {
+        let (is_ok, after) = hanging.await.unwrap();
+        assert!(!is_ok && after == Duration::from_secs(30), "{after:?}");
     }
 }
