@@ -243,7 +243,8 @@ impl TokenCache {
             match ticket.wait(fetcher).await? {
                 Outcome::Landed(result) => return result,
                 Outcome::Rejected => launches = 2,
-                Outcome::Lost => {}
+                // Its task has given it up already; if not, this is no place to go round in circles.
+                Outcome::Lost => entry.abandon(flight),
                 Outcome::TimedOut => {
                     entry.abandon(flight);
                     return Err(TokenError::new(TokenErrorKind::Timeout, true));
