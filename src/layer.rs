@@ -92,7 +92,7 @@ impl BearerAuthLayer {
         self.try_edit(|settings| settings.attach.assume_origin(origin.as_ref()))
     }
 
-    /// Allows plain `http` to every host. Whoever is on the way reads the token; RFC 6750 §5.3 forbids
+    /// Allows plain `http` to every host, while no origin is named. Whoever is on the way reads the token; RFC 6750 §5.3 forbids
     /// it. For one host, name its http origin instead.
     ///
     /// Default: plain http to loopback only.
@@ -140,7 +140,8 @@ impl BearerAuthLayer {
     /// neither a request nor its task chose a token: no silent default tenant.
     ///
     /// The task is read when the service is called: behind a `Buffer`, or in a task that was spawned
-    /// inside of the scope, it is not seen.
+    /// inside of the scope, it is not seen. A layer outside of this one may drop a request's
+    /// extensions, as `FollowRedirect` does for its second and further hops.
     ///
     /// Default: such a request gets the token of the source's own configuration.
     #[must_use]

@@ -12,6 +12,8 @@
 //! - [`MockTokenSource`] and [`MockAuthServer`] are for tests.
 //!
 //! ```
+//! # #[cfg(all(feature = "client-credentials", feature = "reqwest-middleware"))]
+//! # fn main() -> Result<(), bearer_auth::InvalidSetting> {
 //! use bearer_auth::{BearerAuthLayer, ClientCredentials};
 //!
 //! let source = ClientCredentials::builder("https://identity.example.com/connect/token")
@@ -23,7 +25,10 @@
 //!     .with(BearerAuthLayer::new(source).allow_origin("https://api.example.com")?)
 //!     .build();
 //! # let _ = client;
-//! # Ok::<(), bearer_auth::InvalidSetting>(())
+//! # Ok(())
+//! # }
+//! # #[cfg(not(all(feature = "client-credentials", feature = "reqwest-middleware")))]
+//! # fn main() {}
 //! ```
 //!
 //! The README has the other stacks, all features and defaults, what happens when things go wrong, and
@@ -79,3 +84,14 @@ pub use token::AccessToken;
 #[cfg(feature = "client-credentials")]
 pub use token_endpoint::request::ClientAuthentication;
 pub use token_request::TokenRequest;
+
+// The README's code is compiled, and run, with the doctests.
+#[cfg(all(
+    doctest,
+    feature = "client-credentials",
+    feature = "mock",
+    feature = "mock-server",
+    feature = "reqwest-middleware"
+))]
+#[doc = include_str!("../README.md")]
+struct Readme;

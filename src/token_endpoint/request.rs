@@ -84,21 +84,23 @@ impl TokenRequestTemplate {
     }
 
     fn authorization(&self) -> Option<HeaderValue> {
-        let credentials = match self.authentication {
+        let (id, secret) = (&*self.client_id, &**self.client_secret);
+        // Room for both encoded, so that growing leaves no copy of the secret behind.
+        let mut credentials =
+            Zeroizing::new(String::with_capacity(3 * (id.len() + secret.len()) + 1));
+        match self.authentication {
             ClientAuthentication::SecretPost => return None,
             ClientAuthentication::SecretBasic => {
-                let encode = |text: &str| {
-                    // Only blanks become `+`: a plus sign itself is encoded.
-                    let encoded: String = byte_serialize(text.as_bytes()).collect();
-                    Zeroizing::new(Zeroizing::new(encoded).replace('+', "%20"))
-                };
-                let (id, secret) = (encode(&self.client_id), encode(&self.client_secret));
-                Zeroizing::new(format!("{}:{}", *id, *secret))
+                push_encoded(&mut credentials, id);
+                credentials.push(':');
+                push_encoded(&mut credentials, secret);
             }
             ClientAuthentication::SecretBasicRaw => {
-                Zeroizing::new(format!("{}:{}", self.client_id, *self.client_secret))
+                credentials.push_str(id);
+                credentials.push(':');
+                credentials.push_str(secret);
             }
-        };
+        }
         let mut line = Zeroizing::new(String::with_capacity(6 + 4 * (credentials.len() / 3 + 1)));
         line.push_str("Basic ");
         STANDARD.encode_string(credentials.as_bytes(), &mut line);
@@ -107,6 +109,14 @@ impl TokenRequestTemplate {
         let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(owned)).ok()?;
         value.set_sensitive(true);
         Some(value)
+    }
+}
+
+/// Form-encodes `text`, a blank as `%20`.
+fn push_encoded(to: &mut String, text: &str) {
+    for piece in byte_serialize(text.as_bytes()) {
+        // A plus sign itself is encoded, so this is a blank.
+        to.push_str(if piece == "+" { "%20" } else { piece });
     }
 }
 

@@ -1,4 +1,4 @@
-//! What happens to a request whose token is refused (BEHAVIOUR D), by one table of scenarios that
+//! What happens to a request whose token is refused (rules D of `docs/behaviour.md`), by one table of scenarios that
 //! runs through reqwest-middleware, tower over `http`, and tower around a `reqwest::Client`.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! When the source fails (BEHAVIOUR C), on tokio's paused clock.
+//! When the source fails (rules C of `docs/behaviour.md`), on tokio's paused clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! One flight (BEHAVIOUR B): shared, detached, handed over, limited.
+//! One flight (rules B of `docs/behaviour.md`): shared, detached, handed over, limited.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

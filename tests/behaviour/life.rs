@@ -1,4 +1,4 @@
-//! The life of a token (BEHAVIOUR A), on tokio's paused clock.
+//! The life of a token (rules A of `docs/behaviour.md`), on tokio's paused clock.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Where a token may go (BEHAVIOUR E), through the three stacks. The rules themselves are held in
+//! Where a token may go (rules E of `docs/behaviour.md`), through the three stacks. The rules themselves are held in
 //! `src/policy/attach/tests.rs`; here, that every stack keeps to them.
 
 use std::convert::Infallible;

@@ -1,4 +1,4 @@
-//! Redirects, in every stack (BEHAVIOUR 17, 23): the token doesn't follow to another origin, and what
+//! Redirects, in every stack (rules 17, 23 of `docs/behaviour.md`): the token doesn't follow to another origin, and what
 //! is answered there rejects nothing.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! No secret in any output (BEHAVIOUR 24): every public type and every error path is printed, and
+//! No secret in any output (rules 24 of `docs/behaviour.md`): every public type and every error path is printed, and
 //! searched for what must not be there.
 
 use std::fmt::Debug;

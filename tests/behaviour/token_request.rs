@@ -1,4 +1,4 @@
-//! The token request (BEHAVIOUR F), and what comes of its answers, against `MockAuthServer`.
+//! The token request (rules F of `docs/behaviour.md`), and what comes of its answers, against `MockAuthServer`.
 
 use std::convert::Infallible;
 use std::error::Error;
