@@ -21,6 +21,7 @@ mod verify;
 
 use std::env;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,28 @@ fn now() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
+/// The longest that a runtime has kept a timer waiting: how busy the machine is.
+#[derive(Clone, Default)]
+struct Lag(Arc<AtomicU64>);
+
+impl Lag {
+    const EVERY: Duration = Duration::from_millis(10);
+
+    /// Measures for as long as the runtime runs.
+    async fn measure(self) {
+        loop {
+            let due = now() + Self::EVERY;
+            tokio::time::sleep(Self::EVERY).await;
+            let late = now().saturating_sub(due);
+            self.0.fetch_max(late.as_millis() as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn longest(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// Names the seed if the test fails, wherever it does.
 struct Seed(u64);
 
@@ -65,15 +88,20 @@ async fn nothing_breaks_that_is_not_broken() {
 
     let plan = Arc::new(Plan::new(seed.0, Duration::from_secs(seconds.max(12))));
     now();
-    let server = Server::start(&plan).await;
+    let lag = Lag::default();
+    tokio::spawn(lag.clone().measure());
+    let server = Server::start(&plan, &lag).await;
     let callers = Callers::new(&plan, server.address);
     let (calls, tries) = callers.run().await;
     let log = server.stop();
+    let late = log.called.iter().map(Called::late).max();
+    let worst = late.unwrap_or_default().max(lag.longest());
     let run = Run {
         plan,
         log,
         calls,
         tries,
+        worst,
     };
 
     let violations = run.verify();
@@ -95,17 +123,16 @@ fn summarize(run: &Run) {
         .filter(|call| wrong(call.end))
         .map(|call| call.ended)
         .max();
-    let lag = |called: &Called| called.received.saturating_sub(called.sent);
     println!(
         "chaos: {} calls ({fine} fine, {} without a token, {} broken, {} given up), {} arrived \
-         (at most {:?} late), {refused} answered 401; {} token requests, {issued} tokens, {} wrong \
+         (the machine {:?} late at most), {refused} answered 401; {} token requests, {issued} tokens, {} wrong \
          secrets; last failure {:?} after the last fault",
         run.calls.len(),
         ended(|end| end == End::NoToken),
         ended(|end| end == End::Broken),
         ended(|end| end == End::GivenUp),
         log.called.len(),
-        log.called.iter().map(lag).max(),
+        run.worst,
         log.asked.len(),
         log.asked
             .iter()

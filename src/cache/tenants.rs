@@ -2,6 +2,9 @@
 //!
 //! Shards of `RwLock<HashMap>`: a lookup takes a shared lock on one of them, which is exclusive only
 //! while an entry is put in or taken out, never for a renewal.
+//!
+//! Measured beside others by `benches/tenants.rs`: a lookup among 10,000 costs about a third of what
+//! `moka::sync::Cache` takes, and as much as in papaya; moka also knows no entry that must stay.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;

@@ -161,7 +161,7 @@ impl Callers {
     /// From 10 ms to 3 s, short ones as likely as long ones; a few have none.
     fn limit(&self, rng: &mut Rng) -> Option<Duration> {
         if now() >= self.plan.calm + HEALING {
-            return Some(Duration::from_secs(3));
+            return Some(Duration::from_secs(5));
         }
         let drawn = Duration::from_secs_f64(0.01 * 300f64.powf(rng.f64()));
         (!chance(rng, 0.03)).then_some(drawn)

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::plan::{Fate, Plan, Stream, TENANTS};
-use crate::{CALL, SENT, now};
+use crate::{CALL, Lag, SENT, now};
 
 type Reply = Response<Full<Bytes>>;
 
@@ -109,20 +109,21 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) async fn start(plan: &Arc<Plan>) -> Self {
+    pub(crate) async fn start(plan: &Arc<Plan>, lag: &Lag) -> Self {
         let shared = Arc::new(Shared {
             plan: Arc::clone(plan),
             log: Mutex::default(),
         });
         let (ready, address) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        let own = Arc::clone(&shared);
+        let (own, lag) = (Arc::clone(&shared), lag.clone());
         let thread = thread::spawn(move || {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = runtime.enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 ready.send(listener.local_addr().unwrap()).unwrap();
+                tokio::spawn(lag.measure());
                 tokio::spawn(accept(listener, own));
                 let _ = stopped.await;
             });
