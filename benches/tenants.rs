@@ -56,11 +56,14 @@ fn main() {
     }
 }
 
+/// Looks each of these up once.
+type LookUp = Box<dyn Fn(&[TokenRequest]) + Sync>;
+
 struct Case {
     name: &'static str,
     /// One order for each thread.
     keys: [Vec<TokenRequest>; 2],
-    look_up: Box<dyn Fn(&[TokenRequest]) + Sync>,
+    look_up: LookUp,
 }
 
 impl Case {
