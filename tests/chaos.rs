@@ -2,13 +2,6 @@
 //! their own, and what must hold all the same, checked from the server's records.
 //!
 //! `CHAOS_SEED` repeats a run's plan, `CHAOS_SECONDS` sets its length (12 at least).
-#![cfg(all(feature = "client-credentials", feature = "reqwest-middleware"))]
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests, which clippy knows only by their attribute"
-)]
 
 #[path = "chaos/callers.rs"]
 mod callers;

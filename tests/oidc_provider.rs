@@ -3,13 +3,6 @@
 //!
 //! Needs `node` 20 or later and `npm`. Without them, or without a way to npm's registry for the first
 //! run, the tests skip and say so; where `CI` is set they fail.
-#![cfg(all(feature = "client-credentials", feature = "reqwest-middleware"))]
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests, which clippy knows only by their attribute"
-)]
 
 #[path = "oidc_provider/installation.rs"]
 mod installation;
