@@ -142,6 +142,11 @@ impl TokenError {
     }
 
     #[cfg(feature = "client-credentials")]
+    pub(crate) fn with_kind(self, kind: TokenErrorKind) -> Self {
+        self.edit(|details| details.kind = kind)
+    }
+
+    #[cfg(feature = "client-credentials")]
     pub(crate) fn with_status(self, status: StatusCode) -> Self {
         self.edit(|details| details.status = Some(status))
     }

@@ -1,6 +1,9 @@
 //! What carries a token request: reqwest, or any tower service over `http`.
 
+use std::error::Error;
 use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::iter::successors;
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 
@@ -73,9 +76,10 @@ impl Transport for ReqwestTransport {
         let mut body = Collected::default();
         let mut fits = true;
         while fits {
-            match response.chunk().await.map_err(of_reqwest)? {
-                Some(chunk) => fits = body.push(chunk),
-                None => break,
+            match response.chunk().await {
+                Ok(Some(chunk)) => fits = body.push(chunk),
+                Ok(None) => break,
+                Err(error) => return Err(of_body(of_reqwest(error))),
             }
         }
         Ok(Raw {
@@ -137,7 +141,7 @@ where
             match next_frame(body.as_mut()).await {
                 Some(Ok(Some(data))) => fits = collected.push(data),
                 Some(Ok(None)) => {}
-                Some(Err(error)) => return Err(connection(error)),
+                Some(Err(error)) => return Err(of_body(connection(error))),
                 None => break,
             }
         }
@@ -164,4 +168,22 @@ fn connection(error: impl Into<BoxError>) -> TokenError {
         Err(error) => error,
     };
     TokenError::new(TokenErrorKind::Connection, true).with_cause(error)
+}
+
+/// Tells a body that can't be decoded from a connection that broke.
+fn of_body(error: TokenError) -> TokenError {
+    let mut causes = successors(error.source(), |&cause| cause.source());
+    let is_undecodable = causes.any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| {
+            matches!(
+                error.kind(),
+                ErrorKind::InvalidData | ErrorKind::InvalidInput
+            )
+        })
+    });
+    if is_undecodable {
+        error.with_kind(TokenErrorKind::InvalidResponse)
+    } else {
+        error
+    }
 }
