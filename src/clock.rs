@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
+
+use crate::sync::AtomicU64;
 
 /// How long a reading of the wall clock is carried forward by the monotonic one.
 const WALL_READING: Duration = Duration::from_secs(1);

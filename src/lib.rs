@@ -56,6 +56,7 @@ mod reqwest;
 mod reqwest_middleware;
 mod service;
 mod source;
+mod sync;
 #[cfg(feature = "task-local")]
 pub mod task_local;
 mod token;

@@ -1,18 +1,18 @@
 //! One token's place in the cache: its state behind a lock, its current token in front of it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
-use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::cache::flight::{Fetcher, Launch, Phase, Ticket};
+use crate::cache::flight::{Launch, Phase, Ticket};
 use crate::cache::slots::Slot;
-use crate::cache::state::{Current, Decision, Fetched, FlightId, Landing, Permit, State};
+use crate::cache::state::{Current, Decision, Fetched, FlightId, Landing, Permit, State, Tempo};
 use crate::clock::Moment;
 use crate::error::TokenError;
+use crate::sync::{ArcSwapOption, AtomicU64, Mutex, MutexGuard};
 use crate::token_request::TokenRequest;
 
 pub(crate) struct Entry {
@@ -122,17 +122,17 @@ impl Entry {
         id: FlightId,
         fetched: Result<Fetched, TokenError>,
         now: Moment,
-        fetcher: &Fetcher,
+        tempo: Tempo,
     ) -> Phase {
         self.change(|core| {
             let phase = match fetched {
-                Ok(fetched) => match core.state.complete(id, fetched, now, fetcher.tempo) {
+                Ok(fetched) => match core.state.complete(id, fetched, now, tempo) {
                     Landing::Current(current) => Phase::Landed(Ok(current)),
                     Landing::Rejected => Phase::Rejected,
                 },
                 Err(error) => {
                     let jitter = fastrand::f64();
-                    Phase::Landed(Err(core.state.fail(id, error, now, fetcher.tempo, jitter)))
+                    Phase::Landed(Err(core.state.fail(id, error, now, tempo, jitter)))
                 }
             };
             // The task is about to end by itself.

@@ -246,7 +246,7 @@ impl Pilot {
     fn land(&self, fetched: Result<Fetched, TokenError>) {
         if let Some(entry) = self.entry.upgrade() {
             let now = self.fetcher.timeline.read();
-            let phase = entry.land(self.flight, fetched, now, &self.fetcher);
+            let phase = entry.land(self.flight, fetched, now, self.fetcher.tempo);
             self.phase.send_replace(phase);
         }
     }
@@ -299,3 +299,6 @@ impl fmt::Debug for Fetcher {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, bearer_auth_model))]
+mod model;

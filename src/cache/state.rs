@@ -10,12 +10,13 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::cache::lifespan::{FETCH_SPACING, Lifespan};
 use crate::clock::Moment;
 use crate::error::TokenError;
+use crate::sync::AtomicBool;
 use crate::token::{AccessToken, Issued, Lifetime};
 use crate::token_request::TokenRequest;
 
