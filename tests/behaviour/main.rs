@@ -1,6 +1,7 @@
 //! The crate's rules, held through its public face; one module per theme.
 
 mod api;
+mod early;
 mod exchange;
 mod failure;
 mod flight;
