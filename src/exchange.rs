@@ -14,7 +14,7 @@ use crate::cache::state::{Rejection, RejectionId};
 use crate::cache::{Granted, TokenCache};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::message::{Answer, Outgoing};
-use crate::policy::attach::AttachPolicy;
+use crate::policy::attach::{AttachPolicy, Destination};
 use crate::policy::rejection::{BearerChallenge, RejectionPolicy};
 use crate::policy::replay::ReplayPolicy;
 use crate::request_auth::{Choice, RequestAuth};
@@ -46,7 +46,7 @@ pub(crate) struct Exchange {
     request: TokenRequest,
     replay: bool,
     /// Where the token went.
-    origin: u64,
+    destination: Destination,
     generation: u64,
     on_probation: bool,
     /// The rejection that this request caused and still owes a verdict on.
@@ -88,10 +88,12 @@ impl Exchange {
         request: &impl Outgoing,
         own: Option<&RequestAuth>,
     ) -> Opening {
-        let target = request.target();
-        if request.headers().contains_key(AUTHORIZATION) || !settings.attach.allows(target) {
+        if request.headers().contains_key(AUTHORIZATION) {
             return Opening::Pass;
         }
+        let Some(destination) = settings.attach.admit(request.target()) else {
+            return Opening::Pass;
+        };
         let (choice, without_replay) = match (own, ambient()) {
             (None, None) => (None, false),
             (Some(own), task) => own.or(task).into_parts(),
@@ -109,7 +111,7 @@ impl Exchange {
             settings: Arc::clone(settings),
             request: token_request,
             replay: settings.replay.is_enabled() && !without_replay,
-            origin: target.fingerprint(),
+            destination,
             generation: 0,
             on_probation: false,
             owed: None,
@@ -191,9 +193,10 @@ impl Exchange {
             return false;
         }
         // A client's own redirect may have led elsewhere, where nobody can judge this token.
+        let attach = &self.settings.attach;
         if answer
             .origin()
-            .is_some_and(|origin| origin.fingerprint() != self.origin)
+            .is_some_and(|it| !attach.is_at(self.destination, it))
         {
             return false;
         }

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use http::Uri;
+use http::uri::{Authority, Scheme};
 
 use crate::error::InvalidSetting;
 
@@ -16,6 +17,16 @@ pub(crate) struct AttachPolicy {
     allow_http: bool,
 }
 
+/// Where a request that was admitted goes: kept to tell later whether an answer came from there,
+/// without keeping the URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// The allowed origin in this place.
+    Allowed(usize),
+    /// An origin with this fingerprint.
+    Other(u64),
+}
+
 /// Scheme, host and port, borrowed from where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target<'a> {
@@ -25,6 +36,11 @@ pub(crate) enum Target<'a> {
         /// Without userinfo; an IPv6 address in its brackets.
         host: &'a str,
         port: u16,
+    },
+    /// The same, as a URI has it: taken apart only where its letters don't say enough.
+    Whole {
+        https: bool,
+        authority: &'a Authority,
     },
     /// A path alone: wherever the inner service sends it.
     PathOnly,
@@ -39,6 +55,8 @@ struct Origin {
     /// In lower case.
     host: Box<str>,
     port: u16,
+    /// Host and port as most URIs write them: in lower case, without the scheme's own port.
+    authority: Box<str>,
 }
 
 impl AttachPolicy {
@@ -57,50 +75,70 @@ impl AttachPolicy {
         self.allow_http = true;
     }
 
-    /// Whether a request to this target gets a token.
-    pub(crate) fn allows(&self, target: Target<'_>) -> bool {
-        let target = match (target, &self.assumed) {
+    /// Where a request to this target takes its token, if it gets one.
+    pub(crate) fn admit(&self, target: Target<'_>) -> Option<Destination> {
+        // Most URIs name their origin letter by letter as it was allowed.
+        if let Some(place) = self.allowed.iter().position(|it| it.is_literally(target)) {
+            return Some(Destination::Allowed(place));
+        }
+        let target = target.taken_apart();
+        let judged = match (target, &self.assumed) {
             (Target::PathOnly, Some(assumed)) => assumed.as_target(),
-            (Target::PathOnly, None) => return self.allowed.is_empty(),
+            (Target::PathOnly, None) if self.allowed.is_empty() => {
+                return Some(Destination::Other(target.fingerprint()));
+            }
             (target, _) => target,
         };
-        let Target::Origin { https, host, .. } = target else {
-            return false;
+        let Target::Origin { https, host, .. } = judged else {
+            return None;
         };
-        if self.allowed.is_empty() {
-            https || self.allow_http || is_loopback(host)
-        } else {
-            self.allowed
-                .iter()
-                .any(|allowed| allowed.as_target().is_same_origin(target))
+        let place = self.allowed.iter().position(|it| it.is(judged));
+        match place {
+            Some(place) if target == judged => Some(Destination::Allowed(place)),
+            Some(_) => Some(Destination::Other(target.fingerprint())),
+            None if !self.allowed.is_empty() => None,
+            None => (https || self.allow_http || is_loopback(host))
+                .then(|| Destination::Other(target.fingerprint())),
+        }
+    }
+
+    /// Whether an answer from `target` came from where the token went.
+    pub(crate) fn is_at(&self, destination: Destination, target: Target<'_>) -> bool {
+        match destination {
+            Destination::Allowed(place) => self.allowed.get(place).is_some_and(|it| it.is(target)),
+            Destination::Other(fingerprint) => target.fingerprint() == fingerprint,
         }
     }
 }
 
 impl<'a> Target<'a> {
     pub(crate) fn of_uri(uri: &'a Uri) -> Self {
-        match (uri.scheme_str(), uri.authority()) {
+        match (uri.scheme(), uri.authority()) {
             (None, None) => Self::PathOnly,
-            (Some(scheme), Some(authority)) => {
-                let host = authority.host();
-                let port = authority
-                    .as_str()
-                    .rsplit('@')
-                    .next()
-                    .and_then(|it| it.get(host.len()..));
-                let number = authority.port_u16();
-                if number.is_none() && !matches!(port, Some("" | ":")) {
-                    return Self::Other;
-                }
-                Self::new(scheme, host, number)
-            }
+            (Some(scheme), Some(authority)) if *scheme == Scheme::HTTPS => Self::Whole {
+                https: true,
+                authority,
+            },
+            (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP => Self::Whole {
+                https: false,
+                authority,
+            },
             _ => Self::Other,
         }
     }
 
+    /// `scheme` in lower case.
+    #[cfg(feature = "reqwest")]
     pub(crate) fn new(scheme: &str, host: &'a str, port: Option<u16>) -> Self {
-        let https = scheme.eq_ignore_ascii_case("https");
-        if host.is_empty() || !(https || scheme.eq_ignore_ascii_case("http")) {
+        match scheme {
+            "https" => Self::origin(true, host, port),
+            "http" => Self::origin(false, host, port),
+            _ => Self::Other,
+        }
+    }
+
+    fn origin(https: bool, host: &'a str, port: Option<u16>) -> Self {
+        if host.is_empty() {
             return Self::Other;
         }
         Self::Origin {
@@ -110,35 +148,37 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// This, with the authority read: never `Whole`.
+    pub(crate) fn taken_apart(self) -> Self {
+        let Self::Whole { https, authority } = self else {
+            return self;
+        };
+        let host = authority.host();
+        let port = authority
+            .as_str()
+            .rsplit('@')
+            .next()
+            .and_then(|it| it.get(host.len()..));
+        let number = authority.port_u16();
+        if number.is_none() && !matches!(port, Some("" | ":")) {
+            return Self::Other;
+        }
+        Self::origin(https, host, number)
+    }
+
     /// The same for the same origin, and hardly ever for another: to recognise where an answer came
     /// from without keeping the request's URI.
     pub(crate) fn fingerprint(self) -> u64 {
         // FNV-1a: short, and nothing worse than a spaced-out renewal hangs on it.
         const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
         const PRIME: u64 = 0x0000_0100_0000_01b3;
-        let Self::Origin { https, host, port } = self else {
+        let Self::Origin { https, host, port } = self.taken_apart() else {
             return 0;
         };
         let seed = (OFFSET ^ (u64::from(port) << 1 | u64::from(https))).wrapping_mul(PRIME);
         host.bytes().fold(seed, |hash, byte| {
             (hash ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(PRIME)
         })
-    }
-
-    fn is_same_origin(self, other: Target<'_>) -> bool {
-        match (self, other) {
-            (
-                Self::Origin { https, host, port },
-                Target::Origin {
-                    https: other_https,
-                    host: other_host,
-                    port: other_port,
-                },
-            ) => {
-                https == other_https && port == other_port && host.eq_ignore_ascii_case(other_host)
-            }
-            _ => false,
-        }
     }
 }
 
@@ -167,17 +207,47 @@ impl Origin {
         let uri: Uri = text
             .parse()
             .map_err(|_| wrong("host or port can't be read"))?;
-        match Target::of_uri(&uri) {
-            Target::Origin { https, host, port } if port != 0 && !rest.ends_with(':') => Ok(Self {
-                https,
-                host: host.to_ascii_lowercase().into(),
-                port,
-            }),
+        match Target::of_uri(&uri).taken_apart() {
+            Target::Origin { https, host, port } if port != 0 && !rest.ends_with(':') => {
+                let host = host.to_ascii_lowercase();
+                let authority = match (https, port) {
+                    (true, 443) | (false, 80) => host.clone(),
+                    _ => format!("{host}:{port}"),
+                };
+                Ok(Self {
+                    https,
+                    host: host.into(),
+                    port,
+                    authority: authority.into(),
+                })
+            }
             Target::Origin { .. } => Err(wrong("the port can't be read")),
             _ if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {
                 Err(wrong("host or port can't be read"))
             }
             _ => Err(wrong("the scheme is neither https nor http")),
+        }
+    }
+
+    /// Whether `target` is this origin, without reading it; `false` may mean that it has to be read.
+    fn is_literally(&self, target: Target<'_>) -> bool {
+        match target {
+            Target::Whole { https, authority } => {
+                https == self.https && authority.as_str() == &*self.authority
+            }
+            Target::Origin { https, host, port } => {
+                https == self.https && port == self.port && host == &*self.host
+            }
+            Target::PathOnly | Target::Other => false,
+        }
+    }
+
+    fn is(&self, target: Target<'_>) -> bool {
+        match target.taken_apart() {
+            Target::Origin { https, host, port } => {
+                https == self.https && port == self.port && host.eq_ignore_ascii_case(&self.host)
+            }
+            _ => false,
         }
     }
 

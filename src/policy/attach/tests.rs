@@ -9,7 +9,9 @@ fn policy(origins: &[&str]) -> AttachPolicy {
 }
 
 fn allows(policy: &AttachPolicy, uri: &str) -> bool {
-    policy.allows(Target::of_uri(&uri.parse().unwrap()))
+    policy
+        .admit(Target::of_uri(&uri.parse().unwrap()))
+        .is_some()
 }
 
 #[test]
@@ -149,6 +151,36 @@ fn the_punycode_form_is_named() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("`xn--bcher-kva.example`"), "{error}");
+}
+
+#[test]
+fn an_answer_is_from_where_the_token_went_if_its_origin_is_the_same() {
+    let mut assuming = policy(&[]);
+    assuming.assume_origin("https://a.example").unwrap();
+    for policy in [
+        policy(&[]),
+        policy(&["https://b.example", "https://a.example"]),
+        assuming,
+    ] {
+        for (sent, answered, same) in [
+            ("https://a.example/x", "https://a.example/y", true),
+            ("https://a.example/x", "HTTPS://A.example:443/", true),
+            ("https://A.example:443/x", "https://a.example/", true),
+            ("https://a.example/x", "https://a.example:444/", false),
+            ("https://a.example/x", "http://a.example/", false),
+            ("https://a.example/x", "https://b.example/", false),
+            ("https://a.example/x", "/x", false),
+            ("/x", "/y", true),
+            ("/x", "https://a.example/", false),
+        ] {
+            let uris = [sent, answered].map(|it| it.parse().unwrap());
+            let [sent, answered] = [Target::of_uri(&uris[0]), Target::of_uri(&uris[1])];
+            if let Some(destination) = policy.admit(sent) {
+                let is_at = policy.is_at(destination, answered);
+                assert_eq!(is_at, same, "{policy:?}: {sent:?}, {answered:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,136 @@
+//! The tower stacks that are compared: all around the same service, which does nothing.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use bearer_auth::{BearerAuth, BearerAuthLayer, StaticTokenSource, TokenCache};
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Request, Response, Uri};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+use tower_http::set_header::{SetRequestHeader, SetRequestHeaderLayer};
+
+/// About the length of the JWTs that APIs hand out.
+pub(crate) const TOKEN: usize = 1_000;
+pub(crate) const ORIGIN: &str = "https://api.example.com";
+
+/// Answers at once.
+#[derive(Clone, Copy)]
+pub(crate) struct Noop;
+
+impl<B> Service<Request<B>> for Noop {
+    type Response = Response<()>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<()>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        drop(request);
+        ready(Ok(Response::new(())))
+    }
+}
+
+/// A constant header, of a token's length.
+pub(crate) fn fixed() -> SetRequestHeader<Noop, HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", "x".repeat(TOKEN))).expect("ASCII");
+    value.set_sensitive(true);
+    SetRequestHeaderLayer::overriding(AUTHORIZATION, value).layer(Noop)
+}
+
+/// A layer whose token is fresh, and stays so.
+pub(crate) fn layer() -> BearerAuthLayer {
+    BearerAuthLayer::from_cache(cache())
+        .allow_origin(ORIGIN)
+        .expect("an origin")
+}
+
+pub(crate) fn bearer() -> BearerAuth<Noop> {
+    layer().without_replay().layer(Noop)
+}
+
+pub(crate) fn replaying() -> BearerAuth<Noop> {
+    layer().layer(Noop)
+}
+
+/// Keeps a copy of each request until it is answered, as whoever sends it again by hand must.
+#[derive(Clone)]
+pub(crate) struct Copying<S>(pub(crate) S);
+
+impl<S: Service<Request<()>> + Clone> Service<Request<()>> for Copying<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Kept<S::Future, (S, Request<()>)>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        let kept = (self.0.clone(), request.clone());
+        Kept {
+            future: self.0.call(request),
+            _kept: kept,
+        }
+    }
+}
+
+pin_project! {
+    /// A future, and what is dropped with it.
+    pub(crate) struct Kept<F, K> {
+        #[pin]
+        future: F,
+        _kept: K,
+    }
+}
+
+impl<F: Future, K> Future for Kept<F, K> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().future.poll(cx)
+    }
+}
+
+pub(crate) fn cache() -> TokenCache {
+    let cache = TokenCache::new(StaticTokenSource::new("x".repeat(TOKEN)).expect("a token"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(cache.token()).expect("a token");
+    cache
+}
+
+pub(crate) fn uri() -> Uri {
+    Uri::from_static("https://api.example.com/v1/transactions")
+}
+
+/// A request as clients make them, with room for one more header.
+#[inline]
+pub(crate) fn request(uri: &Uri) -> Request<()> {
+    let mut request = Request::new(());
+    *request.uri_mut() = uri.clone();
+    request.headers_mut().reserve(3);
+    request
+}
+
+/// Drives one request through a service that is ready and answers at once.
+#[inline]
+pub(crate) fn send<S>(service: &mut S, request: Request<()>) -> S::Response
+where
+    S: Service<Request<()>>,
+{
+    let mut context = Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut context) else {
+        panic!("not ready");
+    };
+    match pin!(service.call(request)).poll(&mut context) {
+        Poll::Ready(Ok(answer)) => answer,
+        _ => panic!("no answer"),
+    }
+}
