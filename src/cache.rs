@@ -286,9 +286,10 @@ impl fmt::Debug for TokenCache {
 }
 
 impl Granted {
+    #[inline]
     fn new(current: &Current) -> Self {
         Self {
-            authorization: current.token.authorization().clone(),
+            authorization: current.authorization.get().clone(),
             generation: current.generation,
             on_probation: current.on_probation.load(Ordering::Relaxed),
         }

@@ -31,19 +31,46 @@ pub(crate) fn wall_now() -> SystemTime {
 }
 
 /// A point in time by both clocks: each counts from a fixed moment of its own.
+///
+/// Whole nanoseconds, good for 584 years: the fresh path compares two words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
-    pub(crate) monotonic: Duration,
-    pub(crate) wall: Duration,
+    monotonic: u64,
+    wall: u64,
 }
 
 impl Moment {
     pub(crate) const NEVER: Self = Self {
-        monotonic: Duration::MAX,
-        wall: Duration::MAX,
+        monotonic: u64::MAX,
+        wall: u64::MAX,
     };
 
+    #[cfg(test)]
+    pub(crate) const fn new(monotonic: Duration, wall: Duration) -> Self {
+        Self {
+            monotonic: nanos(monotonic),
+            wall: nanos(wall),
+        }
+    }
+
+    pub(crate) fn monotonic(self) -> Duration {
+        Duration::from_nanos(self.monotonic)
+    }
+
+    pub(crate) fn wall(self) -> Duration {
+        Duration::from_nanos(self.wall)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_wall(self, wall: Duration) -> Self {
+        Self {
+            wall: nanos(wall),
+            ..self
+        }
+    }
+
     pub(crate) fn plus(self, span: Duration) -> Self {
+        let span = nanos(span);
         Self {
             monotonic: self.monotonic.saturating_add(span),
             wall: self.wall.saturating_add(span),
@@ -56,7 +83,7 @@ impl Moment {
     }
 
     pub(crate) fn wall_time(self) -> Option<SystemTime> {
-        UNIX_EPOCH.checked_add(self.wall)
+        UNIX_EPOCH.checked_add(self.wall())
     }
 }
 
@@ -88,14 +115,12 @@ impl Timeline {
     /// One monotonic read; a wall read as well if the last is more than a second old.
     pub(crate) fn now(&self) -> Moment {
         let monotonic = self.monotonic();
-        let elapsed = nanos(monotonic);
-        if elapsed >= self.next_reading.load(Ordering::Acquire) {
+        if monotonic >= self.next_reading.load(Ordering::Acquire) {
             return self.read();
         }
-        let distance = self.distance.load(Ordering::Relaxed);
         Moment {
             monotonic,
-            wall: Duration::from_nanos(elapsed.wrapping_add(distance)),
+            wall: monotonic.wrapping_add(self.distance.load(Ordering::Relaxed)),
         }
     }
 
@@ -103,31 +128,30 @@ impl Timeline {
     pub(crate) fn read(&self) -> Moment {
         let monotonic = self.monotonic();
         let wall = self.wall();
-        let elapsed = nanos(monotonic);
         // Wrapping keeps a wall clock before the monotonic origin right as well.
         self.distance
-            .store(nanos(wall).wrapping_sub(elapsed), Ordering::Relaxed);
+            .store(wall.wrapping_sub(monotonic), Ordering::Relaxed);
         // Release after the distance, so that whoever sees the new time of reading sees its result.
         self.next_reading.store(
-            elapsed.saturating_add(nanos(WALL_READING)),
+            monotonic.saturating_add(nanos(WALL_READING)),
             Ordering::Release,
         );
         Moment { monotonic, wall }
     }
 
-    fn monotonic(&self) -> Duration {
-        match &self.clock {
+    fn monotonic(&self) -> u64 {
+        nanos(match &self.clock {
             None => Instant::now().saturating_duration_since(self.origin),
             Some(clock) => clock.monotonic(),
-        }
+        })
     }
 
-    fn wall(&self) -> Duration {
+    fn wall(&self) -> u64 {
         let wall = match &self.clock {
             None => wall_now(),
             Some(clock) => clock.wall(),
         };
-        wall.duration_since(UNIX_EPOCH).unwrap_or_default()
+        nanos(wall.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 }
 
@@ -137,9 +161,11 @@ impl fmt::Debug for Timeline {
     }
 }
 
-/// Good for 584 years; saturates then.
-fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+/// Saturates.
+const fn nanos(span: Duration) -> u64 {
+    span.as_secs()
+        .saturating_mul(1_000_000_000)
+        .saturating_add(span.subsec_nanos() as u64)
 }
 
 #[cfg(test)]
@@ -182,10 +208,7 @@ mod tests {
             fake.set(secs(5) + now, secs(1_000) + now);
             assert_eq!(
                 timeline.now(),
-                Moment {
-                    monotonic: secs(5) + now,
-                    wall: secs(1_000) + now
-                }
+                Moment::new(secs(5) + now, secs(1_000) + now)
             );
         }
         assert_eq!(
@@ -202,20 +225,14 @@ mod tests {
         for wall in [secs(13_600), secs(10), secs(13_600)] {
             let before = fake.monotonic();
             fake.set(before + secs(1), wall);
-            assert_eq!(timeline.now().wall, wall);
+            assert_eq!(timeline.now().wall(), wall);
         }
     }
 
     #[test]
     fn the_earlier_clock_wins() {
-        let deadline = Moment {
-            monotonic: secs(10),
-            wall: secs(1_010),
-        };
-        let at = |monotonic, wall| Moment {
-            monotonic: secs(monotonic),
-            wall: secs(wall),
-        };
+        let deadline = Moment::new(secs(10), secs(1_010));
+        let at = |monotonic, wall| Moment::new(secs(monotonic), secs(wall));
         assert!(!at(9, 1_009).has_reached(deadline));
         assert!(at(10, 900).has_reached(deadline));
         assert!(at(1, 1_010).has_reached(deadline));

@@ -6,6 +6,7 @@
 //!   └─▶ pass                                       └─▶ acquire ─▶ renewed ─▶ send ─▶ replayed
 //! ```
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
@@ -21,7 +22,10 @@ use crate::request_auth::{Choice, RequestAuth};
 use crate::token_request::TokenRequest;
 
 /// What a layer and its services share.
+///
+/// Aligned, so that no copy of it is on the cache lines to which other threads write.
 #[derive(Clone)]
+#[repr(align(128))]
 pub(crate) struct Settings {
     pub(crate) cache: TokenCache,
     pub(crate) attach: AttachPolicy,
@@ -31,18 +35,18 @@ pub(crate) struct Settings {
 }
 
 /// How a request begins.
-pub(crate) enum Opening {
+pub(crate) enum Opening<S: Deref<Target = Settings>> {
     /// It goes out as it is.
     Pass,
     /// It carries a token.
-    Carry(Exchange),
+    Carry(Exchange<S>),
     /// It doesn't go out.
     Refuse(TokenError),
 }
 
-/// One request that carries a token.
-pub(crate) struct Exchange {
-    settings: Arc<Settings>,
+/// One request that carries a token. `S` is a hold on the settings: borrowed, where that can be.
+pub(crate) struct Exchange<S: Deref<Target = Settings>> {
+    settings: S,
     request: TokenRequest,
     replay: bool,
     /// Where the token went.
@@ -81,13 +85,14 @@ impl Settings {
     }
 }
 
-impl Exchange {
+impl<S: Deref<Target = Settings>> Exchange<S> {
     /// Which token this request is to carry, if any.
+    #[inline]
     pub(crate) fn open(
-        settings: &Arc<Settings>,
+        settings: S,
         request: &impl Outgoing,
         own: Option<&RequestAuth>,
-    ) -> Opening {
+    ) -> Opening<S> {
         if request.headers().contains_key(AUTHORIZATION) {
             return Opening::Pass;
         }
@@ -107,10 +112,11 @@ impl Exchange {
             }
             None => TokenRequest::default(),
         };
+        let replay = settings.replay.is_enabled() && !without_replay;
         Opening::Carry(Self {
-            settings: Arc::clone(settings),
+            settings,
             request: token_request,
-            replay: settings.replay.is_enabled() && !without_replay,
+            replay,
             destination,
             generation: 0,
             on_probation: false,
@@ -119,6 +125,7 @@ impl Exchange {
     }
 
     /// The token, if it is fresh.
+    #[inline]
     pub(crate) fn fresh(&self) -> Option<Granted> {
         self.settings.cache.fresh(&self.request)
     }
@@ -129,6 +136,7 @@ impl Exchange {
     }
 
     /// A copy to send again, if that may come to pass. To be made before the header is set.
+    #[inline]
     pub(crate) fn copy<Q: Outgoing>(&self, request: &Q) -> Option<Q> {
         if self.replay {
             request.copy(&self.settings.replay)
@@ -138,6 +146,7 @@ impl Exchange {
     }
 
     /// Puts the token into the request.
+    #[inline]
     pub(crate) fn carry(&mut self, granted: Granted, request: &mut impl Outgoing) {
         self.generation = granted.generation;
         self.on_probation = granted.on_probation;
@@ -147,6 +156,7 @@ impl Exchange {
     }
 
     /// What to do with the first answer.
+    #[inline]
     pub(crate) fn answered(&mut self, answer: &impl Answer, has_copy: bool) -> Next {
         if !self.is_refused(answer) {
             return Next::Return;
@@ -216,7 +226,7 @@ impl Exchange {
 }
 
 /// A request that is given up in mid-way leaves the verdict to others.
-impl Drop for Exchange {
+impl<S: Deref<Target = Settings>> Drop for Exchange<S> {
     fn drop(&mut self) {
         self.forgo();
     }

@@ -172,7 +172,7 @@ impl<S> Layer<S> for BearerAuthLayer {
     type Service = BearerAuth<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        BearerAuth::new(inner, Arc::clone(&self.settings))
+        BearerAuth::new(inner, &self.settings)
     }
 }
 

@@ -48,6 +48,7 @@ mod layer;
 mod message;
 #[cfg(feature = "mock-server")]
 mod mock_server;
+mod per_thread;
 mod policy;
 mod request_auth;
 #[cfg(feature = "reqwest")]

@@ -22,7 +22,7 @@ impl Middleware for BearerAuthLayer {
         extensions: &mut Extensions,
         chain: Chain<'_>,
     ) -> Result<Response> {
-        let mut exchange = match Exchange::open(&self.settings, &request, extensions.get()) {
+        let mut exchange = match Exchange::open(&*self.settings, &request, extensions.get()) {
             Opening::Carry(exchange) => exchange,
             Opening::Pass => return chain.run(request, extensions).await,
             Opening::Refuse(error) => return Err(Error::middleware(error)),

@@ -15,6 +15,7 @@ use crate::cache::within;
 use crate::error::BoxError;
 use crate::exchange::{Exchange, Next, Opening, Settings};
 use crate::message::{Answer, Outgoing};
+use crate::per_thread::PerThread;
 
 mod future;
 
@@ -35,12 +36,17 @@ const READY_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct BearerAuth<S> {
     inner: S,
-    settings: Arc<Settings>,
+    /// Each copy has a count of its own: every request takes one along.
+    settings: Arc<PerThread<Arc<Settings>>>,
 }
 
 impl<S> BearerAuth<S> {
-    pub(crate) fn new(inner: S, settings: Arc<Settings>) -> Self {
-        Self { inner, settings }
+    pub(crate) fn new(inner: S, settings: &Settings) -> Self {
+        let settings = PerThread::copies(|| Arc::new(settings.clone()));
+        Self {
+            inner,
+            settings: Arc::new(settings),
+        }
     }
 
     /// The inner service.
@@ -55,6 +61,7 @@ impl<S> BearerAuth<S> {
 
     /// The fast path: a fresh token goes into the request, and the request goes on, with nothing
     /// boxed and nothing awaited.
+    #[inline]
     pub(crate) fn send<Q>(&mut self, mut request: Q) -> ResponseFuture<S, Q>
     where
         Q: Outgoing + Send + 'static,
@@ -63,7 +70,8 @@ impl<S> BearerAuth<S> {
         S::Error: Into<BoxError>,
         S::Future: Send + 'static,
     {
-        let mut exchange = match Exchange::open(&self.settings, &request, request.request_auth()) {
+        let settings = Arc::clone(self.settings.get());
+        let mut exchange = match Exchange::open(settings, &request, request.request_auth()) {
             Opening::Carry(exchange) => exchange,
             Opening::Pass => return ResponseFuture::passing(self.inner.call(request)),
             Opening::Refuse(error) => return ResponseFuture::failed(error.into()),
@@ -98,6 +106,7 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         self.send(request)
     }
@@ -118,6 +127,7 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    #[inline]
     fn call(&mut self, request: reqwest::Request) -> Self::Future {
         self.send(request)
     }
@@ -133,7 +143,7 @@ impl<S: fmt::Debug> fmt::Debug for BearerAuth<S> {
 
 /// No fresh token was at hand: waits for one, then goes on as the fast path does.
 async fn acquire_and_send<S, Q>(
-    mut exchange: Exchange,
+    mut exchange: Exchange<Arc<Settings>>,
     mut service: S,
     mut request: Q,
 ) -> Result<S::Response, BoxError>
@@ -156,7 +166,7 @@ where
 /// The first answer was a refusal: sends the copy with another token, if there is one to be had and
 /// the service is ready for it. Else the refusal is the answer.
 async fn renew_and_replay<S, Q>(
-    mut exchange: Exchange,
+    mut exchange: Exchange<Arc<Settings>>,
     mut service: S,
     mut copy: Q,
     refusal: S::Response,

@@ -34,7 +34,7 @@ impl Lifespan {
         let mut expired = life.saturating_sub(margin).max(life / 2);
         let mut due = expired.saturating_sub(window) + (window / 2).mul_f64(jitter);
 
-        let age = landed.monotonic.saturating_sub(started.monotonic);
+        let age = landed.monotonic().saturating_sub(started.monotonic());
         let soonest = age.saturating_add(FETCH_SPACING);
         if due < soonest {
             // Too short a life for a margin: it would cost more than one fetch a second.
@@ -54,20 +54,17 @@ mod tests {
 
     use super::*;
 
-    const START: Moment = Moment {
-        monotonic: Duration::from_secs(50),
-        wall: Duration::from_secs(1_700_000_000),
-    };
+    const START: Moment = Moment::new(Duration::from_secs(50), Duration::from_secs(1_700_000_000));
 
     /// Due and expired, in seconds after the start.
     fn windows(life: f64, latency: f64, jitter: f64) -> (f64, f64) {
         let landed = START.plus(Duration::from_secs_f64(latency));
         let span = Lifespan::new(Duration::from_secs_f64(life), START, landed, jitter);
         let after = |moment: Moment| {
-            let monotonic = moment.monotonic - START.monotonic;
+            let monotonic = moment.monotonic() - START.monotonic();
             assert_eq!(
                 monotonic,
-                moment.wall - START.wall,
+                moment.wall() - START.wall(),
                 "both clocks get the same windows"
             );
             (monotonic.as_secs_f64() * 1e6).round() / 1e6

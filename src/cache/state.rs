@@ -13,9 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::cache::lifespan::{FETCH_SPACING, Lifespan};
 use crate::clock::Moment;
 use crate::error::TokenError;
+use crate::per_thread::PerThread;
 use crate::sync::AtomicBool;
 use crate::token::{AccessToken, Issued, Lifetime};
 use crate::token_request::TokenRequest;
@@ -57,6 +60,8 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Current {
     pub(crate) token: AccessToken,
+    /// The token's header value; of the default token, which all threads use, a copy for each.
+    pub(crate) authorization: PerThread<HeaderValue>,
     /// Stands for the token's value: the same value fetched again keeps it.
     pub(crate) generation: u64,
     pub(crate) lifespan: Lifespan,
@@ -239,7 +244,7 @@ impl State {
         };
         self.pause = None;
         self.failures = 0;
-        self.landed = Some(now.monotonic);
+        self.landed = Some(now.monotonic());
         if let Some(current) = &self.current
             && now.has_reached(lifespan.expired)
             && !now.has_reached(current.lifespan.expired)
@@ -248,7 +253,13 @@ impl State {
             // Dead on arrival is no reason to give up a usable one.
             return Landing::Current(Arc::clone(current));
         }
+        let authorization = if request.is_default() {
+            PerThread::copies(|| token.counted_apart())
+        } else {
+            PerThread::One(token.authorization().clone())
+        };
         let current = Arc::new(Current {
+            authorization,
             token: token.issue(
                 expires_at,
                 Issued {
@@ -290,7 +301,7 @@ impl State {
         };
         let error = error.with_retry_after(pause);
         self.pause = Some(Pause {
-            until: now.monotonic.saturating_add(pause),
+            until: now.monotonic().saturating_add(pause),
             error: error.clone(),
         });
         error
@@ -313,13 +324,13 @@ impl State {
             _ => return Rejection::Superseded,
         }
         if let Some(last) = self.rejections.last
-            && now.monotonic < last.saturating_add(self.rejections.spacing)
+            && now.monotonic() < last.saturating_add(self.rejections.spacing)
         {
             return Rejection::Spaced;
         }
         self.withdraw();
         let rejection = RejectionId(self.sequence);
-        self.rejections.last = Some(now.monotonic);
+        self.rejections.last = Some(now.monotonic());
         self.rejections.verdict = Verdict::Replay(rejection);
         Rejection::Effective(rejection)
     }
@@ -390,7 +401,7 @@ impl State {
         let soonest = self
             .landed
             .map(|landed| landed.saturating_add(FETCH_SPACING));
-        let delay = soonest.unwrap_or_default().saturating_sub(now.monotonic);
+        let delay = soonest.unwrap_or_default().saturating_sub(now.monotonic());
         Permit { flight, delay }
     }
 
@@ -419,7 +430,7 @@ impl State {
     /// The error to give in a pause, with the time that remains.
     fn paused(&self, now: Moment) -> Option<TokenError> {
         let pause = self.pause.as_ref()?;
-        let remaining = pause.until.checked_sub(now.monotonic)?;
+        let remaining = pause.until.checked_sub(now.monotonic())?;
         (!remaining.is_zero()).then(|| pause.error.clone().with_retry_after(remaining))
     }
 }

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::error::BoxError;
-use crate::exchange::{Exchange, Next};
+use crate::exchange::{Exchange, Next, Settings};
 use crate::message::{Answer, Outgoing};
 use crate::service::renew_and_replay;
 
@@ -38,7 +39,7 @@ pin_project! {
         Sending {
             #[pin]
             future: S::Future,
-            exchange: Option<Exchange>,
+            exchange: Option<Exchange<Arc<Settings>>>,
             kept: Option<(S, Q)>,
         },
         /// Waits for a token, or for the end of a second sending.
@@ -57,7 +58,12 @@ where
         }
     }
 
-    pub(super) fn sending(future: S::Future, exchange: Exchange, kept: Option<(S, Q)>) -> Self {
+    #[inline]
+    pub(super) fn sending(
+        future: S::Future,
+        exchange: Exchange<Arc<Settings>>,
+        kept: Option<(S, Q)>,
+    ) -> Self {
         Self {
             state: State::Sending {
                 future,
@@ -95,6 +101,7 @@ where
 {
     type Output = Result<S::Response, BoxError>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             match self.as_mut().project().state.project() {
@@ -113,11 +120,15 @@ where
                     kept,
                 } => {
                     let answer = ready!(future.poll(cx)).map_err(Into::into)?;
-                    let Some(mut exchange) = exchange.take() else {
+                    // Taken only to be sent again: to move them costs as much as to look at them.
+                    let next = exchange
+                        .as_mut()
+                        .map(|exchange| exchange.answered(&answer, kept.is_some()));
+                    if next != Some(Next::Renew) {
                         return Poll::Ready(Ok(answer));
-                    };
-                    let next = exchange.answered(&answer, kept.is_some());
-                    let (Next::Renew, Some((service, copy))) = (next, kept.take()) else {
+                    }
+                    let (Some(exchange), Some((service, copy))) = (exchange.take(), kept.take())
+                    else {
                         return Poll::Ready(Ok(answer));
                     };
                     let slow = Box::pin(renew_and_replay(exchange, service, copy, answer));

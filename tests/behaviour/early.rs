@@ -121,18 +121,20 @@ async fn body(
 ) -> std::io::Result<Vec<u8>> {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
-    while is_chunked {
+    if !is_chunked {
+        return Ok(body);
+    }
+    loop {
         let mut line = String::new();
         stream.read_line(&mut line).await?;
         let size = usize::from_str_radix(line.trim_end(), 16).unwrap();
         let mut chunk = vec![0; size + 2];
         stream.read_exact(&mut chunk).await?;
         if size == 0 {
-            break;
+            return Ok(body);
         }
         body.extend_from_slice(&chunk[..size]);
     }
-    Ok(body)
 }
 
 /// Some bytes that differ by place.

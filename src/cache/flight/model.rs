@@ -21,10 +21,7 @@ const LIFE: Duration = Duration::from_secs(900);
 
 /// So many seconds after the first token was had.
 fn at(secs: u64) -> Moment {
-    let begin = Moment {
-        monotonic: Duration::from_secs(50),
-        wall: Duration::from_secs(1_700_000_000),
-    };
+    let begin = Moment::new(Duration::from_secs(50), Duration::from_secs(1_700_000_000));
     begin.plus(Duration::from_secs(secs))
 }
 
@@ -32,7 +29,7 @@ struct Fixed;
 
 impl Clock for Fixed {
     fn monotonic(&self) -> Duration {
-        at(0).monotonic
+        at(0).monotonic()
     }
 
     fn wall(&self) -> SystemTime {
@@ -320,8 +317,8 @@ fn the_time_of_a_reading_is_not_seen_before_its_result() {
         clock.0.store(1, Ordering::Relaxed);
         let other = Arc::clone(&timeline);
         both(
-            move || assert_eq!(other.now().wall, Duration::from_secs(4_600)),
-            move || assert_eq!(timeline.now().wall, Duration::from_secs(4_600)),
+            move || assert_eq!(other.now().wall(), Duration::from_secs(4_600)),
+            move || assert_eq!(timeline.now().wall(), Duration::from_secs(4_600)),
         );
     });
 }

@@ -17,10 +17,7 @@ const TEMPO: Tempo = Tempo {
     first_pause: Duration::from_secs(1),
     longest_pause: Duration::from_secs(60),
 };
-const BEGIN: Moment = Moment {
-    monotonic: Duration::from_secs(50),
-    wall: Duration::from_secs(1_700_000_000),
-};
+const BEGIN: Moment = Moment::new(Duration::from_secs(50), Duration::from_secs(1_700_000_000));
 
 /// So many seconds after the test begins, by both clocks.
 fn at(secs: f64) -> Moment {
@@ -281,10 +278,7 @@ fn the_token_knows_where_it_came_from() {
 #[test]
 fn a_suspended_machine_wakes_up_to_an_expired_token() {
     let mut tested = Tested::holding("a", 900.0);
-    let slept = |secs| Moment {
-        wall: at(secs).wall,
-        ..at(10.0)
-    };
+    let slept = |secs| at(10.0).with_wall(at(secs).wall());
     assert_eq!(tested.decide_at(slept(799.0)), "serve a");
     assert_eq!(tested.decide_at(slept(800.0)), "serve a, fetch");
     assert_eq!(tested.decide_at(slept(889.0)), "serve a");
@@ -294,10 +288,7 @@ fn a_suspended_machine_wakes_up_to_an_expired_token() {
 #[test]
 fn a_wall_clock_set_back_prolongs_no_life() {
     let mut tested = Tested::holding("a", 900.0);
-    let set_back = |secs| Moment {
-        wall: at(secs).wall - span(3_600.0),
-        ..at(secs)
-    };
+    let set_back = |secs| at(secs).with_wall(at(secs).wall() - span(3_600.0));
     assert_eq!(tested.decide_at(set_back(799.0)), "serve a");
     assert_eq!(tested.decide_at(set_back(800.0)), "serve a, fetch");
     assert_eq!(tested.decide_at(set_back(890.0)), "wait");
@@ -306,10 +297,7 @@ fn a_wall_clock_set_back_prolongs_no_life() {
 #[test]
 fn a_wall_clock_set_forward_costs_one_fetch() {
     let mut tested = Tested::holding("a", 900.0);
-    let ahead = |secs| Moment {
-        wall: at(secs).wall + span(3_600.0),
-        ..at(secs)
-    };
+    let ahead = |secs| at(secs).with_wall(at(secs).wall() + span(3_600.0));
     assert_eq!(tested.decide_at(ahead(10.0)), "fetch");
     tested.complete(
         tested.flight(),
@@ -328,10 +316,7 @@ fn a_wall_clock_set_forward_costs_one_fetch() {
 #[test]
 fn a_wall_clock_set_forward_in_mid_flight_costs_one_more_fetch() {
     let mut tested = Tested::default();
-    let ahead = |secs| Moment {
-        wall: at(secs).wall + span(3_600.0),
-        ..at(secs)
-    };
+    let ahead = |secs| at(secs).with_wall(at(secs).wall() + span(3_600.0));
     assert_eq!(tested.decide(0.0), "fetch");
     let landed = tested.complete(tested.flight(), token("a", 900.0), at(0.0), ahead(0.5), 0.0);
     assert_eq!(landed, "a");
@@ -349,10 +334,7 @@ fn a_wall_clock_set_forward_in_mid_flight_costs_one_more_fetch() {
 #[test]
 fn a_new_token_that_is_due_at_once_is_not_renewed_within_the_second() {
     let mut tested = Tested::holding("a", 900.0);
-    let ahead = |secs| Moment {
-        wall: at(secs).wall + span(850.0),
-        ..at(secs)
-    };
+    let ahead = |secs| at(secs).with_wall(at(secs).wall() + span(850.0));
     assert_eq!(tested.decide_at(ahead(0.25)), "serve a, fetch in 0.75 s");
 }
 

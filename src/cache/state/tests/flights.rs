@@ -253,8 +253,8 @@ fn a_pause_is_measured_by_the_monotonic_clock() {
         tested.fail(outage().with_retry_after(span(30.0)), 0.0, 0.0),
         30.0
     );
-    for wall in [at(3_600.0).wall, BEGIN.wall - span(3_600.0)] {
-        assert_eq!(tested.decide_at(Moment { wall, ..at(10.0) }), "fail, 20 s");
+    for wall in [at(3_600.0).wall(), BEGIN.wall() - span(3_600.0)] {
+        assert_eq!(tested.decide_at(at(10.0).with_wall(wall)), "fail, 20 s");
     }
 }
 

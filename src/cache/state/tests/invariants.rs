@@ -95,12 +95,12 @@ impl Observed {
             Step::Advance(span) => self.now = self.now.plus(*span),
             Step::SetWall(ahead) => {
                 let span = Duration::from_secs(ahead.unsigned_abs());
-                let wall = self.now.wall;
-                self.now.wall = if *ahead < 0 {
+                let wall = self.now.wall();
+                self.now = self.now.with_wall(if *ahead < 0 {
                     wall.saturating_sub(span)
                 } else {
                     wall + span
-                };
+                });
             }
             Step::Decide => {}
             Step::Complete(which, token) => self.complete(which, token),
@@ -169,7 +169,7 @@ impl Observed {
             Decision::Fail(error) => {
                 assert!(!self.is_usable(), "a caller fails beside a usable token");
                 assert!(self.valid.is_none(), "a flight is under way");
-                let remaining = self.paused_until - now.monotonic;
+                let remaining = self.paused_until - now.monotonic();
                 assert_eq!(error.retry_after(), Some(remaining));
                 assert!(!remaining.is_zero());
             }
@@ -207,17 +207,17 @@ impl Observed {
             "flights are numbered in order"
         );
         assert!(
-            self.now.monotonic >= self.paused_until,
+            self.now.monotonic() >= self.paused_until,
             "a fetch in a pause"
         );
         let started = self.now.plus(permit.delay);
         let soonest = self.landed.map(|landed| landed + Duration::from_secs(1));
         assert!(
-            Some(started.monotonic) >= soonest,
+            Some(started.monotonic()) >= soonest,
             "two fetches within a second"
         );
         assert!(
-            permit.delay.is_zero() || Some(started.monotonic) == soonest,
+            permit.delay.is_zero() || Some(started.monotonic()) == soonest,
             "too long a wait"
         );
         self.valid = Some(permit.flight);
@@ -264,11 +264,11 @@ impl Observed {
             assert!(Arc::ptr_eq(&current, &newer), "a newer token was replaced");
             return;
         }
-        self.landed = Some(self.now.monotonic);
+        self.landed = Some(self.now.monotonic());
         self.paused_until = Duration::ZERO;
         self.failures = 0;
         if !current.token.is_same_value(&token) {
-            let life = end.monotonic - flying.started.monotonic;
+            let life = end.monotonic() - flying.started.monotonic();
             let dead = Lifespan::new(life, flying.started, self.now, jitter).expired;
             assert!(
                 self.is_usable() && self.now.has_reached(dead),
@@ -276,7 +276,7 @@ impl Observed {
             );
             return;
         }
-        assert!(current.lifespan.due.monotonic <= current.lifespan.expired.monotonic);
+        assert!(current.lifespan.due.monotonic() <= current.lifespan.expired.monotonic());
         if let Some((before, _)) = &self.current {
             let same_value = before.token.is_same_value(&token);
             assert_eq!(before.generation == current.generation, same_value);
@@ -309,12 +309,12 @@ impl Observed {
             None => assert!(pause >= backoff && pause <= backoff.mul_f64(1.25)),
         }
         self.failures += 1;
-        self.paused_until = self.now.monotonic + pause;
+        self.paused_until = self.now.monotonic() + pause;
     }
 
     fn reject(&mut self, generation: u64) {
         let was_usable = self.is_current(generation) && self.is_usable();
-        let since = self.rejected_at.map(|last| self.now.monotonic - last);
+        let since = self.rejected_at.map(|last| self.now.monotonic() - last);
         match self.state.reject(generation, self.now) {
             Rejection::Superseded => assert!(!was_usable, "a current token was refused"),
             Rejection::Spaced => {
@@ -329,7 +329,7 @@ impl Observed {
                 assert!(since.is_none_or(|since| since >= self.state.rejections.spacing));
                 assert!(!self.rejections.contains(&rejection));
                 self.rejections.push(rejection);
-                self.rejected_at = Some(self.now.monotonic);
+                self.rejected_at = Some(self.now.monotonic());
                 self.withdrawn();
             }
         }
@@ -365,7 +365,10 @@ impl Observed {
     fn end(&mut self, which: &Index) -> Option<(Flying, bool)> {
         let flying = *pick(&self.flying, which)?;
         self.flying.retain(|it| it.id != flying.id);
-        let early = flying.started.monotonic.saturating_sub(self.now.monotonic);
+        let early = flying
+            .started
+            .monotonic()
+            .saturating_sub(self.now.monotonic());
         self.now = self.now.plus(early);
         let was_valid = self.valid.take_if(|valid| *valid == flying.id).is_some();
         Some((flying, was_valid))

@@ -1,0 +1,82 @@
+//! Copies of a value, so that threads which clone it don't all write to one reference count.
+//!
+//! Measured by `benches/fresh.rs`: what threads contend for is neither the token's cell nor a lock,
+//! which are only read, but the counts of what every request clones.
+
+use std::num::NonZero;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// More would cost memory for little.
+const MOST_COPIES: usize = 16;
+
+/// One value, or a copy for each of as many threads as run at once.
+#[derive(Debug)]
+pub(crate) enum PerThread<T> {
+    One(T),
+    /// As many as a power of two.
+    Many(Box<[T]>),
+}
+
+impl<T> PerThread<T> {
+    /// Copies made by `copy`, which share no count.
+    pub(crate) fn copies(copy: impl FnMut() -> T) -> Self {
+        static COPIES: OnceLock<usize> = OnceLock::new();
+        let copies = *COPIES.get_or_init(|| {
+            let parallelism = thread::available_parallelism().map_or(1, NonZero::get);
+            parallelism.next_power_of_two().min(MOST_COPIES)
+        });
+        Self::Many(std::iter::repeat_with(copy).take(copies).collect())
+    }
+
+    /// This thread's.
+    #[inline]
+    pub(crate) fn get(&self) -> &T {
+        match self {
+            Self::One(value) => value,
+            Self::Many(copies) => &copies[number_of_thread() & (copies.len() - 1)],
+        }
+    }
+}
+
+/// Threads are numbered as they come here first.
+#[inline]
+fn number_of_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    // A thread that is about to end may not have it any more; any copy will do.
+    NUMBER.try_with(|number| *number).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn threads_that_run_at_once_have_copies_of_their_own() {
+        let copies = PerThread::copies(|| Arc::new(()));
+        let PerThread::Many(all) = &copies else {
+            panic!("one");
+        };
+        assert!(all.len().is_power_of_two() && all.len() <= MOST_COPIES);
+        // Numbered one after the other, but by other tests too.
+        let mine: HashSet<_> = (0..8 * all.len())
+            .map(|_| {
+                thread::scope(|it| it.spawn(|| Arc::as_ptr(copies.get()) as usize).join()).unwrap()
+            })
+            .collect();
+        assert!(
+            mine.len() > all.len() / 2,
+            "{} of {}",
+            mine.len(),
+            all.len()
+        );
+        assert!(std::ptr::eq(copies.get(), copies.get()));
+    }
+}
