@@ -1,8 +1,8 @@
 //! Which token is meant.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 /// Says which token is meant, and is the cache's key.
 ///
@@ -30,6 +30,8 @@ type Param = (Box<str>, Box<str>);
 /// What differs from the source's own configuration.
 #[derive(Clone, Default)]
 struct Named {
+    /// Of the key: a lookup finds it made.
+    hash: u64,
     scope: Option<Scope>,
     /// Sorted, each pair once.
     params: Vec<Param>,
@@ -52,11 +54,13 @@ impl TokenRequest {
         names.sort_unstable();
         names.dedup();
         let key = names.join(" ").into_boxed_str();
-        let scope = Some(Scope { sent, key });
-        Self(Some(Arc::new(Named {
-            scope,
-            params: Vec::new(),
-        })))
+        Self(Some(Arc::new(
+            Named {
+                scope: Some(Scope { sent, key }),
+                ..Named::default()
+            }
+            .hashed(),
+        )))
     }
 
     /// Adds a `resource` that the token is to be good for (RFC 8707 §2): an absolute URI without
@@ -75,13 +79,13 @@ impl TokenRequest {
     /// Adds a parameter of the token request. It takes the place of those that the source was built
     /// with under the same name; the standard ones can't be set this way.
     #[must_use]
-    pub fn with_param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let named = Arc::make_mut(self.0.get_or_insert_default());
+    pub fn with_param(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let mut named = self.0.map(Arc::unwrap_or_clone).unwrap_or_default();
         let param = (name.into().into_boxed_str(), value.into().into_boxed_str());
         if let Err(place) = named.params.binary_search(&param) {
             named.params.insert(place, param);
         }
-        self
+        Self(Some(Arc::new(named.hashed())))
     }
 
     /// The scope that overrides the source's own, in the caller's order, if there is one.
@@ -99,6 +103,11 @@ impl TokenRequest {
         params.iter().map(|(name, value)| (&**name, &**value))
     }
 
+    /// The same for equal requests, in this process.
+    pub(crate) fn hash_of_key(&self) -> u64 {
+        self.0.as_deref().map_or(0, |named| named.hash)
+    }
+
     /// Whether this is the source's own configuration.
     pub fn is_default(&self) -> bool {
         self.0.is_none()
@@ -106,6 +115,13 @@ impl TokenRequest {
 }
 
 impl Named {
+    fn hashed(self) -> Self {
+        // The process's own, so that nobody can make up scopes which all have the same.
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let hash = HASHER.hash_one(self.key());
+        Self { hash, ..self }
+    }
+
     fn key(&self) -> (Option<&str>, &[Param]) {
         (self.scope.as_ref().map(|scope| &*scope.key), &self.params)
     }
@@ -113,7 +129,7 @@ impl Named {
 
 impl PartialEq for Named {
     fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
+        self.hash == other.hash && self.key() == other.key()
     }
 }
 
@@ -131,7 +147,7 @@ impl Eq for TokenRequest {}
 
 impl Hash for TokenRequest {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.as_deref().map(Named::key).hash(state);
+        state.write_u64(self.hash_of_key());
     }
 }
 

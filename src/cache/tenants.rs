@@ -7,9 +7,8 @@
 //! `moka::sync::Cache` takes, and as much as in papaya; moka also knows no entry that must stay.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -18,11 +17,30 @@ use crate::token_request::TokenRequest;
 
 const SHARDS: usize = 32;
 
-type Shard = HashMap<TokenRequest, Arc<Entry>>;
+type Shard = HashMap<TokenRequest, Arc<Entry>, BuildHasherDefault<Prehashed>>;
+
+/// Requests bring their hash along.
+#[derive(Default)]
+struct Prehashed(u64);
+
+impl Hasher for Prehashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
 
 pub(crate) struct Tenants {
     shards: [RwLock<Shard>; SHARDS],
-    hasher: RandomState,
     max_entries: usize,
     len: AtomicUsize,
     /// Counts uses, to order entries by their last one.
@@ -37,7 +55,6 @@ impl Tenants {
     pub(crate) fn new(max_entries: usize) -> Self {
         Self {
             shards: Default::default(),
-            hasher: RandomState::new(),
             max_entries,
             len: AtomicUsize::new(0),
             turn: AtomicU64::new(1),
@@ -141,8 +158,8 @@ impl Tenants {
     }
 
     fn shard(&self, request: &TokenRequest) -> &RwLock<Shard> {
-        let hash = self.hasher.hash_one(request) as usize;
-        &self.shards[hash % SHARDS]
+        // Neither the highest bits nor the lowest: the map has use for those.
+        &self.shards[(request.hash_of_key() >> 32) as usize % SHARDS]
     }
 }
 
