@@ -44,7 +44,7 @@ pub(crate) enum Target<'a> {
     },
     /// A path alone: wherever the inner service sends it.
     PathOnly,
-    /// An authority without scheme, another scheme than http and https, or a port that is none.
+    /// An authority without scheme, another scheme than http and https, or no port where one belongs.
     Other,
 }
 
@@ -160,8 +160,13 @@ impl<'a> Target<'a> {
             .next()
             .and_then(|it| it.get(host.len()..));
         let number = authority.port_u16();
-        if number.is_none() && !matches!(port, Some("" | ":")) {
-            return Self::Other;
+        let is_number =
+            |digits: &str| number.is_some() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        match port {
+            Some("" | ":") => {}
+            // `Authority` takes more for one: a sign, and anything between `]` and `:`.
+            Some(port) if port.strip_prefix(':').is_some_and(is_number) => {}
+            _ => return Self::Other,
         }
         Self::origin(https, host, number)
     }

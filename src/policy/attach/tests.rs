@@ -72,6 +72,32 @@ fn with_origins_only_those() {
 }
 
 #[test]
+fn what_is_no_port_is_no_origin() {
+    for (origin, uri) in [
+        ("http://[::1]", "http://[::1].api.example.com:80/"),
+        ("https://[::1]:8443", "https://[::1]x:8443/"),
+        (
+            "https://api.example.com",
+            "https://api.example.com[:x]:443/",
+        ),
+        ("https://api.example.com", "https://api.example.com:+443/"),
+        ("https://api.example.com", "https://api.example.com:65979/"),
+    ] {
+        assert!(!allows(&policy(&[origin]), uri), "{uri}");
+        assert!(!allows(&policy(&[]), uri), "{uri}");
+        let uri = uri.trim_end_matches('/');
+        assert!(Origin::parse("allow_origin", uri).is_err(), "{uri}");
+    }
+    for uri in [
+        "https://api.example.com:0443/",
+        "https://u:443@api.example.com:/",
+        "https://[::1]@api.example.com/",
+    ] {
+        assert!(allows(&policy(&["https://api.example.com"]), uri), "{uri}");
+    }
+}
+
+#[test]
 fn plain_http_needs_words() {
     let mut open = policy(&[]);
     assert!(!allows(&open, "http://api.example.com/"));
