@@ -72,6 +72,12 @@ impl Challenge {
             .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
+
+    /// Scheme, token68 and parameters.
+    #[cfg(fuzzing)]
+    pub(crate) fn into_parts(self) -> (String, Option<String>, Vec<(String, String)>) {
+        (self.scheme, self.token68, self.params)
+    }
 }
 
 /// Reads the challenges from the lines of a `WWW-Authenticate` field, in their order.

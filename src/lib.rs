@@ -44,6 +44,9 @@ mod challenge;
 mod clock;
 mod error;
 mod exchange;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layer;
 mod message;
 #[cfg(feature = "mock-server")]

@@ -1,0 +1,240 @@
+//! Answers of a token endpoint: what becomes a token, and what the errors say.
+//!
+//! Input: two bytes for the status, two for a place in the body, a `Retry-After` up to a line end,
+//! the body.
+#![no_main]
+
+use std::error::Error;
+use std::time::Duration;
+
+use bearer_auth::fuzzing::token_response;
+use bearer_auth::{AccessToken, TokenError, TokenErrorKind};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use libfuzzer_sys::{Corpus, fuzz_target};
+use serde_json::{Map, Value};
+
+const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// Visible, so that it can be in a token, and not plain enough for an error code.
+const MARKER: &str = "do<not>log";
+
+type Outcome = Result<(AccessToken, Duration), TokenError>;
+
+fuzz_target!(|data: &[u8]| -> Corpus { run(data).map_or(Corpus::Reject, |()| Corpus::Keep) });
+
+fn run(data: &[u8]) -> Option<()> {
+    let ([high, low, at_high, at_low], rest) = data.split_first_chunk()?;
+    let (wait, body) = rest.split_at(rest.iter().position(|byte| *byte == b'\n')?);
+    let body = &body[1..];
+    let status = 100 + u16::from_be_bytes([*high, *low]) % 900;
+    let at = usize::from(u16::from_be_bytes([*at_high, *at_low])) % (body.len() + 1);
+
+    let status = StatusCode::from_u16(status).ok()?;
+    let mut headers = HeaderMap::new();
+    if let Ok(wait) = HeaderValue::from_bytes(wait) {
+        headers.insert(RETRY_AFTER, wait);
+    }
+
+    let any = token_response(status, &headers, Some(body));
+    is_sound(&any, status, &headers);
+    let too_long = token_response(status, &headers, None);
+    assert!(too_long.is_err());
+    is_sound(&too_long, status, &headers);
+
+    let (before, behind) = body.split_at(at);
+    let marked = [before, MARKER.as_bytes(), behind].concat();
+    says_no_marker(&token_response(status, &headers, Some(&marked)));
+
+    let text = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    if let Ok(mut members) = serde_json::from_slice::<Map<String, Value>>(text) {
+        if let Ok((token, _)) = &any {
+            assert_eq!(
+                Some(token.expose_secret()),
+                str_of(&members, "access_token")
+            );
+        }
+        let outcome = token_response(status, &headers, Some(&json(&members)));
+        is_sound(&outcome, status, &headers);
+        is_what_the_members_say(&outcome, status, &members);
+
+        let others = members.iter_mut().filter(|(name, _)| *name != "error");
+        others.for_each(|(_, value)| mark(value));
+        says_no_marker(&token_response(status, &headers, Some(&json(&members))));
+        members.get_mut("error").map(mark);
+        says_no_marker(&token_response(status, &headers, Some(&json(&members))));
+    }
+    Some(())
+}
+
+/// Whatever the body is.
+fn is_sound(outcome: &Outcome, status: StatusCode, headers: &HeaderMap) {
+    match outcome {
+        Ok((token, life)) => {
+            assert!(status.is_success(), "{status}");
+            let value = token.expose_secret();
+            assert!(!value.is_empty() && value.bytes().all(|byte| (0x21..=0x7E).contains(&byte)));
+            assert_eq!(token.authorization(), &format!("Bearer {value}"));
+            assert!(token.authorization().is_sensitive());
+            assert!(*life <= TEN_YEARS, "{life:?}");
+            assert_eq!(token.expires_at().is_none(), life.is_zero());
+        }
+        Err(error) => {
+            assert_eq!(error.status(), Some(status));
+            let code = error.oauth_error();
+            assert!(code.is_none_or(is_plain), "{code:?}");
+            let told = (error.kind(), error.is_transient());
+            assert_eq!(told, meaning(status, code), "{status} {code:?}");
+            waits_as_told(error.retry_after(), headers);
+        }
+    }
+}
+
+/// The members are those of the body, each there once.
+fn is_what_the_members_say(outcome: &Outcome, status: StatusCode, members: &Map<String, Value>) {
+    let error = str_of(members, "error").filter(|code| !code.is_empty());
+    let token = str_of(members, "access_token")
+        .filter(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_graphic()));
+    let is_bearer = match members.get("token_type") {
+        None | Some(Value::Null) => true,
+        Some(it) => it
+            .as_str()
+            .is_some_and(|it| it.eq_ignore_ascii_case("bearer")),
+    };
+    match outcome {
+        Ok((granted, life)) => {
+            assert_eq!((error, is_bearer), (None, true));
+            assert_eq!(Some(granted.expose_secret()), token);
+            assert_eq!(granted.scope(), str_of(members, "scope"));
+            assert_eq!(
+                *life,
+                members.get("expires_in").map_or(Duration::ZERO, lifetime)
+            );
+        }
+        Err(told) => {
+            assert!(!status.is_success() || error.is_some() || token.is_none() || !is_bearer);
+            assert_eq!(told.oauth_error(), error.filter(|code| is_plain(code)));
+            let description = str_of(members, "error_description").filter(|it| !it.is_empty());
+            assert_eq!(
+                told.error_description(),
+                description.filter(|_| error.is_some())
+            );
+        }
+    }
+}
+
+/// Positive numbers, as such or in strings, up to ten years; zero for anything else.
+fn lifetime(expires_in: &Value) -> Duration {
+    let seconds = match expires_in {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => Some(text.trim())
+            .filter(|text| is_numeric(text))
+            .and_then(|text| text.parse().ok()),
+        _ => None,
+    };
+    let seconds: f64 = seconds.unwrap_or_default();
+    Duration::from_secs_f64(seconds.clamp(0.0, TEN_YEARS.as_secs_f64()))
+}
+
+/// An optional sign, digits with at most one point in them, an optional exponent.
+fn is_numeric(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = |text: &str| text.strip_prefix(['+', '-']).unwrap_or(text).to_owned();
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    digits(&unsigned(mantissa).replacen('.', "", 1)) && digits(&unsigned(exponent))
+}
+
+/// Kind, and whether it may pass: rules 11 and 15 of `docs/behaviour.md`.
+fn meaning(status: StatusCode, code: Option<&str>) -> (TokenErrorKind, bool) {
+    use TokenErrorKind as Kind;
+
+    let status = status.as_u16();
+    let code = code.unwrap_or_default();
+    let code_counts = matches!(status / 100, 2 | 4) && status != 408 && status != 429;
+    if status == 429 || code_counts && ["too_many_requests", "slow_down"].contains(&code) {
+        return (Kind::Throttled, true);
+    }
+    if status == 408 || status / 100 == 5 || code_counts && code == "temporarily_unavailable" {
+        return (Kind::Unavailable, true);
+    }
+    if status / 100 == 3 {
+        return (Kind::Redirected, false);
+    }
+    if code_counts {
+        match code {
+            "invalid_client" | "unauthorized_client" => return (Kind::InvalidClient, false),
+            "invalid_scope" | "invalid_target" => return (Kind::InvalidScope, false),
+            "unsupported_grant_type" => return (Kind::Refused, false),
+            _ if status / 100 == 4 => return (Kind::Refused, false),
+            _ => {}
+        }
+    }
+    (Kind::InvalidResponse, true)
+}
+
+/// Seconds are kept as they are; a date is some time, or none; anything else is none.
+fn waits_as_told(wait: Option<Duration>, headers: &HeaderMap) {
+    let value = headers.get(RETRY_AFTER).and_then(|it| it.to_str().ok());
+    let value = value.unwrap_or_default().trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        let digits = value.trim_start_matches('0');
+        let seconds = if digits.is_empty() {
+            Ok(0)
+        } else {
+            digits.parse()
+        };
+        assert_eq!(wait, Some(Duration::from_secs(seconds.unwrap_or(u64::MAX))));
+    } else if wait.is_some() {
+        assert!(value.is_ascii() && value.contains(':'), "{value}");
+    }
+}
+
+/// Puts the marker into every string.
+fn mark(value: &mut Value) {
+    match value {
+        Value::String(text) => text.push_str(MARKER),
+        Value::Array(values) => values.iter_mut().for_each(mark),
+        Value::Object(members) => members.values_mut().for_each(mark),
+        _ => {}
+    }
+}
+
+fn says_no_marker(outcome: &Outcome) {
+    match outcome {
+        Ok((token, _)) => {
+            let shown = format!("{token:?} {token:#?}");
+            let in_scope = token.scope().is_some_and(|it| it.contains(MARKER));
+            assert!(in_scope || !shown.contains(MARKER), "{shown}");
+        }
+        Err(error) => {
+            let said = said(error);
+            assert!(!said.contains(MARKER), "{said}");
+        }
+    }
+}
+
+/// What an error says of itself, all the way down.
+fn said(error: &TokenError) -> String {
+    let mut said = String::new();
+    let mut next: Option<&dyn Error> = Some(error);
+    while let Some(error) = next {
+        said += &format!("{error}\n{error:?}\n{error:#?}\n");
+        next = error.source();
+    }
+    said
+}
+
+fn is_plain(code: &str) -> bool {
+    (1..=64).contains(&code.len())
+        && code
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+fn str_of<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    members.get(name).and_then(Value::as_str)
+}
+
+fn json(members: &Map<String, Value>) -> Vec<u8> {
+    serde_json::to_vec(members).unwrap()
+}

@@ -1,0 +1,90 @@
+//! What the fuzz targets in `fuzz/` see of the internals: plain data in, plain data out. What must
+//! hold is said there. Compiled under `cfg(fuzzing)` only, and no part of the public API.
+
+use http::Uri;
+
+use crate::challenge;
+use crate::error::InvalidSetting;
+use crate::policy::attach::{AttachPolicy, Target};
+
+/// A challenge as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Challenge {
+    /// The scheme as the server wrote it.
+    pub scheme: String,
+    /// What stands in place of parameters.
+    pub token68: Option<String>,
+    /// Names and values, in order.
+    pub params: Vec<(String, String)>,
+}
+
+/// Reads the challenges of the lines of a `WWW-Authenticate` field.
+pub fn challenges<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Vec<Challenge> {
+    let challenges = challenge::parse(lines).into_iter();
+    challenges
+        .map(|challenge| {
+            let (scheme, token68, params) = challenge.into_parts();
+            Challenge {
+                scheme,
+                token68,
+                params,
+            }
+        })
+        .collect()
+}
+
+/// Reads an answer of the token endpoint: the token and its life, which is zero if the answer names
+/// none and [`Duration::MAX`](std::time::Duration::MAX) if it never ends.
+#[cfg(feature = "client-credentials")]
+pub fn token_response(
+    status: http::StatusCode,
+    headers: &http::HeaderMap,
+    body: Option<&[u8]>,
+) -> Result<(crate::AccessToken, std::time::Duration), crate::TokenError> {
+    use std::time::Duration;
+
+    use crate::token::Lifetime;
+
+    let token = crate::token_endpoint::response::parse(status, headers, body)?;
+    let life = match token.lifetime() {
+        Lifetime::Unspecified => Duration::ZERO,
+        Lifetime::Limited(life) => life,
+        Lifetime::Unlimited => Duration::MAX,
+    };
+    Ok((token, life))
+}
+
+/// Where a token may go, by the layer's settings of the same names.
+#[derive(Clone, Debug, Default)]
+pub struct Attach(AttachPolicy);
+
+impl Attach {
+    /// Allows an origin.
+    pub fn allow_origin(&mut self, origin: &str) -> Result<(), InvalidSetting> {
+        self.0.allow_origin(origin)
+    }
+
+    /// Names the origin of requests without authority.
+    pub fn assume_origin(&mut self, origin: &str) -> Result<(), InvalidSetting> {
+        self.0.assume_origin(origin)
+    }
+
+    /// Allows plain http.
+    pub fn allow_http(&mut self) {
+        self.0.allow_http();
+    }
+
+    /// Whether an `http::Request` to `uri` gets a token.
+    pub fn allows_uri(&self, uri: &Uri) -> bool {
+        self.0.admit(Target::of_uri(uri)).is_some()
+    }
+
+    /// Whether a `reqwest::Request` to `url` gets a token.
+    #[cfg(feature = "reqwest")]
+    pub fn allows_url(&self, url: reqwest::Url) -> bool {
+        use crate::message::Outgoing;
+
+        let request = reqwest::Request::new(http::Method::GET, url);
+        self.0.admit(request.target()).is_some()
+    }
+}
