@@ -202,6 +202,12 @@ mod tests {
     }
 
     #[test]
+    fn debug_names_the_scope() {
+        let shown = format!("{:?}", TokenRequest::scope("tenant/42"));
+        assert!(shown.contains("tenant/42"), "{shown}");
+    }
+
+    #[test]
     fn no_scope_is_not_the_sources_scope() {
         assert_ne!(TokenRequest::scope(""), TokenRequest::default());
         assert_eq!(TokenRequest::scope("  ").scopes(), Some(""));

@@ -12,6 +12,7 @@ mod outage;
 mod poll;
 mod redirects;
 mod secrets;
+mod spacing;
 mod support;
 mod table;
 mod task_local;

@@ -127,6 +127,8 @@ fn a_request_that_is_not_sent_again_leaves_the_verdict_to_the_first_answer() {
     assert_eq!(tested.decide(10.0), "fetch");
     tested.land("b", 90_000.0, 10.0);
     assert!(tested.is_on_probation());
+    tested.state.first_answer(tested.generation() - 1, true);
+    assert!(tested.is_on_probation(), "an answer to another token");
     tested.answer(true);
     assert!(!tested.is_on_probation());
     tested.state.judge(rejection, false);
