@@ -4,6 +4,8 @@
 //! difference is what they cost, without what the process does before and after. It fails if a target
 //! is missed. Without valgrind it says so, and fails only where `CI` is set.
 
+#[path = "stacks/reqwest_middleware.rs"]
+mod middleware;
 #[path = "stacks/tower.rs"]
 mod stack;
 
@@ -12,20 +14,29 @@ use std::hint::black_box;
 use std::process::{Command, ExitCode, Stdio};
 
 use http::Request;
+use reqwest_middleware::ClientWithMiddleware;
 use tower::Service;
 
 const REQUESTS: u64 = 2_000;
 /// What a request costs more with the token than without, at most.
 const MOST_ADDED: u64 = 500;
 
-/// Names a stack, to the process that runs under valgrind.
-const CASES: [&str; 5] = ["none", "static", "bearer", "copy-static", "bearer-replay"];
+/// Stacks by name, which the process that runs under valgrind is given: one that does nothing, then one
+/// with a constant header, then ours; without and with a copy of the request for a second sending.
+const TOWER: [&str; 5] = ["none", "fixed", "bearer", "copying", "replaying"];
+const MIDDLEWARE: [&str; 5] = [
+    "middleware-none",
+    "middleware-fixed",
+    "middleware-bearer",
+    "middleware-copying",
+    "middleware-replaying",
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().collect();
     match &arguments[1..] {
-        [flag, case, requests, ..] if flag == "--run" => {
-            run(case, requests.parse().expect("a number"));
+        [flag, stack, requests, ..] if flag == "--run" => {
+            run(stack, requests.parse().expect("a number"));
             ExitCode::SUCCESS
         }
         _ => measure(),
@@ -37,28 +48,31 @@ fn measure() -> ExitCode {
         println!("SKIPPED: there is no `valgrind` that can be started");
         return ExitCode::from(u8::from(env::var_os("CI").is_some_and(|it| !it.is_empty())));
     }
-    let counts = CASES.map(|case| {
-        let (once, twice) = (count(case, REQUESTS), count(case, 2 * REQUESTS));
-        (twice - once) / REQUESTS
-    });
-    let [none, fixed, bearer, copied, replayed] = counts;
-    let added = |count: u64| count.saturating_sub(none);
-    println!("instructions per request, beside the {none} of the bare service");
-    println!("  static header                       {:5}", added(fixed));
-    println!(
-        "  bearer, replay off                  {:5}  (at most {MOST_ADDED})",
-        added(bearer)
-    );
-    println!("  copy of the request, static header  {:5}", added(copied));
-    println!(
-        "  bearer, replay on                   {:5}",
-        added(replayed)
-    );
-    if added(bearer) > MOST_ADDED {
-        println!("over the limit");
+    let tower = print("tower", TOWER);
+    print("reqwest-middleware", MIDDLEWARE);
+    if tower > MOST_ADDED {
+        println!("tower, replay off: more than {MOST_ADDED}");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+/// Counts, prints, and gives what the token adds without replay.
+fn print(name: &str, stacks: [&str; 5]) -> u64 {
+    let [none, fixed, bearer, copying, replaying] = stacks.map(|stack| {
+        let (once, twice) = (count(stack, REQUESTS), count(stack, 2 * REQUESTS));
+        (twice - once) / REQUESTS
+    });
+    println!("{name}: instructions per request, beyond the {none} of the stack without");
+    for (row, count) in [
+        ("constant header", fixed),
+        ("token, replay off", bearer),
+        ("copy of the request, constant header", copying),
+        ("token, replay on", replaying),
+    ] {
+        println!("  {row:38}{:6}", count.saturating_sub(none));
+    }
+    bearer.saturating_sub(none)
 }
 
 fn has_valgrind() -> bool {
@@ -70,11 +84,11 @@ fn has_valgrind() -> bool {
 }
 
 /// Instructions of a whole process that sends so many requests.
-fn count(case: &str, requests: u64) -> u64 {
+fn count(stack: &str, requests: u64) -> u64 {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(env::current_exe().expect("a path"))
-        .args(["--run", case, &requests.to_string()])
+        .args(["--run", stack, &requests.to_string()])
         .output()
         .expect("valgrind");
     let text = String::from_utf8_lossy(&output.stderr);
@@ -85,14 +99,19 @@ fn count(case: &str, requests: u64) -> u64 {
     total.trim().parse().expect("a number")
 }
 
-fn run(case: &str, requests: u64) {
-    match case {
+fn run(stack: &str, requests: u64) {
+    match stack {
         "none" => send_all(stack::Noop, requests),
-        "static" => send_all(stack::fixed(), requests),
+        "fixed" => send_all(stack::fixed(), requests),
         "bearer" => send_all(stack::bearer(), requests),
-        "copy-static" => send_all(stack::Copying(stack::fixed()), requests),
-        "bearer-replay" => send_all(stack::replaying(), requests),
-        _ => panic!("no stack {case}"),
+        "copying" => send_all(stack::Copying(stack::fixed()), requests),
+        "replaying" => send_all(stack::replaying(), requests),
+        "middleware-none" => execute_all(&middleware::bare(), requests),
+        "middleware-fixed" => execute_all(&middleware::fixed(), requests),
+        "middleware-bearer" => execute_all(&middleware::bearer(), requests),
+        "middleware-copying" => execute_all(&middleware::copying(), requests),
+        "middleware-replaying" => execute_all(&middleware::replaying(), requests),
+        _ => panic!("no stack {stack}"),
     }
 }
 
@@ -101,5 +120,12 @@ fn send_all(mut service: impl Service<Request<()>>, requests: u64) {
     for _ in 0..requests {
         let request = stack::request(black_box(&uri));
         black_box(stack::send(&mut service, black_box(request)));
+    }
+}
+
+fn execute_all(client: &ClientWithMiddleware, requests: u64) {
+    let url = middleware::url();
+    for _ in 0..requests {
+        black_box(middleware::send(client, black_box(&url)));
     }
 }

@@ -1,11 +1,13 @@
 //! The middleware for reqwest-middleware: a driver of the [exchange](crate::exchange).
 
-use async_trait::async_trait;
+use std::future::Future;
+use std::pin::Pin;
+
 use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next as Chain, Result};
 
-use crate::exchange::{Exchange, Next, Opening};
+use crate::exchange::{Exchange, Next, Opening, Settings};
 use crate::layer::BearerAuthLayer;
 
 /// Errors of the token are [`TokenError`](crate::TokenError)s inside of `Error::Middleware`, which
@@ -14,38 +16,62 @@ use crate::layer::BearerAuthLayer;
 /// # Cancel safety
 ///
 /// A call may be dropped at any point: a fetch that it began goes on for others.
-#[async_trait]
 impl Middleware for BearerAuthLayer {
-    async fn handle(
-        &self,
+    // What `#[async_trait]` makes of an `async fn`, less its second copy of each argument in the future.
+    fn handle<'layer, 'extensions, 'chain, 'future>(
+        &'layer self,
         mut request: Request,
-        extensions: &mut Extensions,
-        chain: Chain<'_>,
-    ) -> Result<Response> {
-        let mut exchange = match Exchange::open(&*self.settings, &request, extensions.get()) {
-            Opening::Carry(exchange) => exchange,
-            Opening::Pass => return chain.run(request, extensions).await,
-            Opening::Refuse(error) => return Err(Error::middleware(error)),
-        };
-        let granted = match exchange.fresh() {
-            Some(granted) => granted,
-            None => exchange.acquire().await.map_err(Error::middleware)?,
-        };
-        let copy = exchange.copy(&request);
-        exchange.carry(granted, &mut request);
-        let answer = chain.clone().run(request, extensions).await?;
-        let (Next::Renew, Some(mut copy)) = (exchange.answered(&answer, copy.is_some()), copy)
-        else {
-            return Ok(answer);
-        };
-        let renewed = exchange.acquire().await;
-        let Some(granted) = exchange.renewed(renewed) else {
-            return Ok(answer);
-        };
-        drop(answer);
-        exchange.carry(granted, &mut copy);
-        let answer = chain.run(copy, extensions).await?;
-        exchange.replayed(&answer);
-        Ok(answer)
+        extensions: &'extensions mut Extensions,
+        chain: Chain<'chain>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response>> + Send + 'future>>
+    where
+        'layer: 'future,
+        'extensions: 'future,
+        'chain: 'future,
+        Self: 'future,
+    {
+        Box::pin(async move {
+            let mut exchange = match Exchange::open(&*self.settings, &request, extensions.get()) {
+                Opening::Carry(exchange) => exchange,
+                Opening::Pass => return chain.run(request, extensions).await,
+                Opening::Refuse(error) => return Err(Error::middleware(error)),
+            };
+            let granted = match exchange.fresh() {
+                Some(granted) => granted,
+                // Boxed, as all that is rare: every request pays for the size of this future.
+                None => Box::pin(exchange.acquire())
+                    .await
+                    .map_err(Error::middleware)?,
+            };
+            let copy = exchange.copy(&request);
+            exchange.carry(granted, &mut request);
+            let answer = chain.clone().run(request, extensions).await?;
+            match exchange.answered(&answer, copy.is_some()) {
+                Next::Return => Ok(answer),
+                Next::Renew => {
+                    Box::pin(renew_and_replay(exchange, copy, answer, extensions, chain)).await
+                }
+            }
+        })
     }
+}
+
+/// The first answer was a refusal: sends the copy with another token, if there is one to be had. Else
+/// the refusal is the answer.
+async fn renew_and_replay(
+    mut exchange: Exchange<&Settings>,
+    copy: Option<Request>,
+    refusal: Response,
+    extensions: &mut Extensions,
+    chain: Chain<'_>,
+) -> Result<Response> {
+    let renewed = exchange.acquire().await;
+    let (Some(granted), Some(mut copy)) = (exchange.renewed(renewed), copy) else {
+        return Ok(refusal);
+    };
+    drop(refusal);
+    exchange.carry(granted, &mut copy);
+    let answer = chain.run(copy, extensions).await?;
+    exchange.replayed(&answer);
+    Ok(answer)
 }

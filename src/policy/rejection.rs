@@ -53,10 +53,14 @@ where
 pub struct BearerChallenge;
 
 impl RejectionPolicy for BearerChallenge {
+    #[inline]
     fn rejects(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        if status != StatusCode::UNAUTHORIZED {
-            return false;
-        }
+        status == StatusCode::UNAUTHORIZED && Self::refuses(headers)
+    }
+}
+
+impl BearerChallenge {
+    fn refuses(headers: &HeaderMap) -> bool {
         let lines = headers
             .get_all(WWW_AUTHENTICATE)
             .iter()
