@@ -1,15 +1,12 @@
 //! The three stacks against a certified authorization server and an API that honours its tokens
 //! (`tests/servers/oidc-provider`), with no part of this crate on the other side.
 //!
-//! Needs `node` 20 or later and `npm`. Without them, or without a way to npm's registry for the first
-//! run, the tests skip and say so; where `CI` is set they fail.
+//! Needs `node` 20.19 or later and `npm`. Without them, or without a way to npm's registry for the
+//! first run, the tests skip and say so; where `CI` is set they fail.
 
-#[path = "oidc_provider/installation.rs"]
-mod installation;
 #[path = "oidc_provider/server.rs"]
 mod server;
-#[path = "oidc_provider/stack.rs"]
-mod stack;
+mod servers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,10 +20,10 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
-use installation::notice;
 use serde_json::{Value, json};
 use server::{Counters, Server};
-use stack::{Answer, Call, Kind, Stack, token_error};
+use servers::installation::notice;
+use servers::stack::{Answer, Call, Kind, Stack, token_error};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};

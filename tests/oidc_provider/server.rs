@@ -1,17 +1,12 @@
-//! The server's process, and its control requests.
-
-use std::process::Stdio;
-use std::time::Duration;
+//! The server, and its control requests.
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
-use tokio::time::timeout;
 
-use crate::installation::installation;
+use crate::servers::installation::Installation;
+use crate::servers::process::Process;
 
-const START_LIMIT: Duration = Duration::from_secs(30);
+static INSTALLATION: Installation = Installation::of("oidc-provider");
 
 /// An authorization server and a protected resource of its own, which end when this is dropped.
 pub(crate) struct Server {
@@ -19,8 +14,7 @@ pub(crate) struct Server {
     pub(crate) api_url: String,
     control_url: String,
     client: reqwest::Client,
-    /// Killed on drop; its stdin, which is in here too, tells it to end should that fail.
-    _process: Child,
+    _process: Process,
 }
 
 /// The line that the server prints when it is ready.
@@ -45,29 +39,12 @@ pub(crate) struct Counters {
 impl Server {
     /// Starts one; `None` if these tests are to be skipped.
     pub(crate) async fn start() -> Option<Self> {
-        let mut process = Command::new("node")
-            .arg("server.mjs")
-            .current_dir(installation()?)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(process.stdout.take().unwrap()).lines();
-        tokio::spawn(repeat(
-            BufReader::new(process.stderr.take().unwrap()).lines(),
-        ));
-        let line = timeout(START_LIMIT, stdout.next_line())
-            .await
-            .expect("the server took too long to start")
-            .unwrap()
-            .expect("the server ended before it was ready");
+        let (process, ready) = Process::start(&INSTALLATION).await?;
         let Ready {
             token_url,
             api_url,
             control_url,
-        } = serde_json::from_str(&line).unwrap();
+        } = ready;
         let client = reqwest::Client::new();
         Some(Self {
             token_url,
@@ -100,12 +77,5 @@ impl Server {
         let request = self.client.post(format!("{}/{action}", self.control_url));
         let response = request.send().await.unwrap().error_for_status().unwrap();
         response.json().await.unwrap()
-    }
-}
-
-/// Passes the server's words on to whoever reads the output of a test that failed.
-async fn repeat(mut stderr: Lines<BufReader<ChildStderr>>) {
-    while let Ok(Some(line)) = stderr.next_line().await {
-        eprintln!("server: {line}");
     }
 }

@@ -1,4 +1,4 @@
-//! Node, and the server's packages: found and installed once, or a reason why not.
+//! Node, and a server's packages: found and installed once, or a reason why not.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
@@ -8,29 +8,45 @@ use std::sync::OnceLock;
 use std::{env, fs, io, process};
 
 const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
-const OLDEST_NODE: u32 = 20;
+const OLDEST_NODE: (u32, u32) = (20, 19);
 const FILES: [&str; 3] = ["package.json", "package-lock.json", "server.mjs"];
 
-/// The folder from which `node server.mjs` works; `None` if the tests are to be skipped, which has
-/// then been said.
-///
-/// # Panics
-///
-/// If there is no such folder and the environment says `CI`: nothing is skipped there.
-pub(crate) fn installation() -> Option<&'static Path> {
-    static INSTALLATION: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let is_ci = env::var_os("CI").is_some_and(|value| !value.is_empty());
-    let installation = INSTALLATION.get_or_init(|| {
-        let installation = install();
-        if let (Err(reason), false) = (&installation, is_ci) {
-            notice(&format!("SKIPPED, all tests with oidc-provider: {reason}"));
+/// One server's folder here, copied and installed when it is first asked for.
+pub(crate) struct Installation {
+    server: &'static str,
+    done: OnceLock<Result<PathBuf, String>>,
+}
+
+impl Installation {
+    /// Of the server in the folder of this name.
+    pub(crate) const fn of(server: &'static str) -> Self {
+        Self {
+            server,
+            done: OnceLock::new(),
         }
-        installation
-    });
-    match installation {
-        Ok(folder) => Some(folder),
-        Err(reason) if is_ci => panic!("CI is set, so this is no reason to skip: {reason}"),
-        Err(_) => None,
+    }
+
+    /// The folder from which `node server.mjs` works; `None` if the server's tests are to be
+    /// skipped, which has then been said.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such folder and the environment says `CI`: nothing is skipped there.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        let Self { server, done } = self;
+        let is_ci = env::var_os("CI").is_some_and(|value| !value.is_empty());
+        let folder = done.get_or_init(|| {
+            let folder = install(server);
+            if let (Err(reason), false) = (&folder, is_ci) {
+                notice(&format!("SKIPPED, all tests with {server}: {reason}"));
+            }
+            folder
+        });
+        match folder {
+            Ok(folder) => Some(folder),
+            Err(reason) if is_ci => panic!("CI is set, so this is no reason to skip: {reason}"),
+            Err(_) => None,
+        }
     }
 }
 
@@ -39,34 +55,37 @@ pub(crate) fn notice(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn install() -> Result<PathBuf, String> {
+fn install(server: &str) -> Result<PathBuf, String> {
     let node = version("node")?;
-    let major = node
+    let mut numbers = node
         .trim_start_matches('v')
         .split('.')
-        .next()
-        .and_then(|it| it.parse().ok());
-    if major.is_none_or(|major: u32| major < OLDEST_NODE) {
+        .map_while(|it| it.parse().ok());
+    let found = numbers.next().zip(numbers.next());
+    if found.is_none_or(|found: (u32, u32)| found < OLDEST_NODE) {
+        let (major, minor) = OLDEST_NODE;
         return Err(format!(
-            "node is {node}, and {OLDEST_NODE} is the oldest that will do"
+            "node is {node}, and {major}.{minor} is the oldest that will do"
         ));
     }
     version(NPM)?;
 
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/oidc-provider");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/servers")
+        .join(server);
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     // Named by what it is made of: never changed once it is there, and made anew by any change.
     let mut hasher = DefaultHasher::new();
     for file in FILES {
         fs::read(source.join(file)).unwrap().hash(&mut hasher);
     }
-    let folder = target.join(format!("oidc-provider-{:016x}", hasher.finish()));
+    let folder = target.join(format!("{server}-{:016x}", hasher.finish()));
     if folder.join("node_modules").is_dir() {
         return Ok(folder);
     }
 
     // Made aside, so that other test processes see all of it or nothing.
-    let draft = target.join(format!("oidc-provider-draft-{}", process::id()));
+    let draft = target.join(format!("{server}-draft-{}", process::id()));
     let _ = fs::remove_dir_all(&draft);
     fs::create_dir_all(&draft).unwrap();
     for file in FILES {
