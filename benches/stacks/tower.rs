@@ -9,6 +9,7 @@ use bearer_auth::{BearerAuth, BearerAuthLayer, StaticTokenSource, TokenCache};
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response, Uri};
 use pin_project_lite::pin_project;
+use tokio::runtime::Runtime;
 use tower::{Layer, Service};
 use tower_http::set_header::{SetRequestHeader, SetRequestHeaderLayer};
 
@@ -44,13 +45,22 @@ pub(crate) fn fixed() -> SetRequestHeader<Noop, HeaderValue> {
 
 /// A layer whose token is fresh, and stays so.
 pub(crate) fn layer() -> BearerAuthLayer {
-    BearerAuthLayer::from_cache(cache())
+    over(cache())
+}
+
+fn over(cache: TokenCache) -> BearerAuthLayer {
+    BearerAuthLayer::from_cache(cache)
         .allow_origin(ORIGIN)
         .expect("an origin")
 }
 
 pub(crate) fn bearer() -> BearerAuth<Noop> {
-    layer().without_replay().layer(Noop)
+    around(cache())
+}
+
+/// Without replay.
+pub(crate) fn around(cache: TokenCache) -> BearerAuth<Noop> {
+    over(cache).without_replay().layer(Noop)
 }
 
 pub(crate) fn replaying() -> BearerAuth<Noop> {
@@ -98,12 +108,13 @@ impl<F: Future, K> Future for Kept<F, K> {
 
 pub(crate) fn cache() -> TokenCache {
     let cache = TokenCache::new(StaticTokenSource::new("x".repeat(TOKEN)).expect("a token"));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(cache.token()).expect("a token");
+    runtime().block_on(cache.token()).expect("a token");
     cache
+}
+
+pub(crate) fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().build().expect("a runtime")
 }
 
 pub(crate) fn uri() -> Uri {

@@ -15,14 +15,16 @@ use crate::error::TokenError;
 use crate::sync::{ArcSwapOption, AtomicU64, Mutex, MutexGuard};
 use crate::token_request::TokenRequest;
 
+/// In this order, so that what a reader of a fresh token needs is on one cache line.
+#[repr(C)]
 pub(crate) struct Entry {
     pub(crate) request: TokenRequest,
     /// What `core.state` has as current: readers of a fresh token take no lock.
     published: ArcSwapOption<Current>,
-    /// Held for a few instructions at a time, never across an await.
-    core: Mutex<Core>,
     /// The tenants' turn at which it was used last.
     pub(crate) last_used: AtomicU64,
+    /// Held for a few instructions at a time, never across an await.
+    core: Mutex<Core>,
 }
 
 #[derive(Default)]

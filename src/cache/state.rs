@@ -56,15 +56,16 @@ pub(crate) struct State {
     sequence: u64,
 }
 
-/// A token as it is served.
+/// A token as it is served. In this order, so that what every reader needs comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Current {
+    pub(crate) lifespan: Lifespan,
     pub(crate) token: AccessToken,
-    /// The token's header value; of the default token, which all threads use, a copy for each.
-    pub(crate) authorization: PerThread<HeaderValue>,
     /// Stands for the token's value: the same value fetched again keeps it.
     pub(crate) generation: u64,
-    pub(crate) lifespan: Lifespan,
+    /// The token's header value; of the default token, which all threads use, a copy for each.
+    pub(crate) authorization: PerThread<HeaderValue>,
     /// The first answer to this token decides the spacing of rejections.
     pub(crate) on_probation: AtomicBool,
     flight: FlightId,

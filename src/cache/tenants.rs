@@ -43,7 +43,8 @@ pub(crate) struct Tenants {
     shards: [RwLock<Shard>; SHARDS],
     max_entries: usize,
     len: AtomicUsize,
-    /// Counts uses, to order entries by their last one.
+    /// Orders entries by their last use. Moves on with each newcomer only: until then nobody has to
+    /// leave, and a use writes to no line that threads share.
     turn: AtomicU64,
     /// One eviction at a time.
     eviction: Mutex<()>,
@@ -57,7 +58,7 @@ impl Tenants {
             shards: Default::default(),
             max_entries,
             len: AtomicUsize::new(0),
-            turn: AtomicU64::new(1),
+            turn: AtomicU64::new(0),
             eviction: Mutex::new(()),
             next_scan: AtomicUsize::new(0),
         }
@@ -93,7 +94,12 @@ impl Tenants {
             added = true;
             Arc::new(Entry::new(request.clone()))
         }));
-        self.touch(&entry);
+        if added {
+            // After all uses so far, before all that follow.
+            entry.used_at(self.turn.fetch_add(2, Ordering::Relaxed) + 1);
+        } else {
+            self.touch(&entry);
+        }
         drop(shard);
         if added && self.len.fetch_add(1, Ordering::Relaxed) >= self.max_entries {
             self.evict();
@@ -151,9 +157,9 @@ impl Tenants {
     }
 
     fn touch(&self, entry: &Entry) {
-        // The entry that was used last need not be moved up again: no write to a shared line.
-        if entry.last_used.load(Ordering::Relaxed) != self.turn.load(Ordering::Relaxed) {
-            entry.used_at(self.turn.fetch_add(1, Ordering::Relaxed) + 1);
+        let turn = self.turn.load(Ordering::Relaxed);
+        if entry.last_used.load(Ordering::Relaxed) < turn {
+            entry.used_at(turn);
         }
     }
 
@@ -197,9 +203,12 @@ mod tests {
         }
         tenants.entry(&request("d"));
         assert!(!holds(&tenants, "c"));
+        tenants.entry(&request("a"));
         tenants.entry(&request("e"));
         assert!(!holds(&tenants, "b"));
-        assert!(["a", "d", "e"].iter().all(|name| holds(&tenants, name)));
+        tenants.entry(&request("f"));
+        assert!(!holds(&tenants, "d"), "not used since it came");
+        assert!(["a", "e", "f"].iter().all(|name| holds(&tenants, name)));
         assert_eq!(tenants.len(), 3);
     }
 

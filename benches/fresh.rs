@@ -1,0 +1,114 @@
+//! The rows of the summary that are about a fresh token, one by one: `cargo bench --bench fresh`, with
+//! divan's options behind `--` (a filter, `--threads`, `--sample-count`).
+
+#[path = "stacks/reqwest_middleware.rs"]
+mod middleware;
+#[path = "stacks/tower.rs"]
+mod stack;
+
+use bearer_auth::{RequestAuth, TokenRequest};
+use divan::Bencher;
+use http::Request;
+use reqwest_middleware::ClientWithMiddleware;
+use tower::Service;
+
+fn main() {
+    divan::main();
+}
+
+/// Requests are made outside of the measured time.
+fn send<S>(bencher: Bencher, service: S)
+where
+    S: Service<Request<()>> + Clone + Sync,
+{
+    let uri = stack::uri();
+    bencher
+        .with_inputs(|| (service.clone(), stack::request(&uri)))
+        .bench_values(|(mut service, request)| stack::send(&mut service, request));
+}
+
+fn execute(bencher: Bencher, client: &ClientWithMiddleware) {
+    let url = middleware::url();
+    bencher.bench(|| middleware::send(client, &url));
+}
+
+#[divan::bench_group(threads = [1, 2])]
+mod tower_service {
+    use super::*;
+
+    #[divan::bench]
+    fn bare(bencher: Bencher) {
+        send(bencher, stack::Noop);
+    }
+
+    #[divan::bench]
+    fn constant_header(bencher: Bencher) {
+        send(bencher, stack::fixed());
+    }
+
+    #[divan::bench]
+    fn token(bencher: Bencher) {
+        send(bencher, stack::bearer());
+    }
+
+    #[divan::bench]
+    fn copy_and_constant_header(bencher: Bencher) {
+        send(bencher, stack::Copying(stack::fixed()));
+    }
+
+    #[divan::bench]
+    fn token_with_replay(bencher: Bencher) {
+        send(bencher, stack::replaying());
+    }
+}
+
+#[divan::bench_group(threads = [1, 2])]
+mod reqwest_middleware_stack {
+    use super::*;
+
+    #[divan::bench]
+    fn bare(bencher: Bencher) {
+        execute(bencher, &middleware::bare());
+    }
+
+    #[divan::bench]
+    fn constant_header(bencher: Bencher) {
+        execute(bencher, &middleware::fixed());
+    }
+
+    #[divan::bench]
+    fn token(bencher: Bencher) {
+        execute(bencher, &middleware::bearer());
+    }
+
+    #[divan::bench]
+    fn copy_and_constant_header(bencher: Bencher) {
+        execute(bencher, &middleware::copying());
+    }
+
+    #[divan::bench]
+    fn token_with_replay(bencher: Bencher) {
+        execute(bencher, &middleware::replaying());
+    }
+}
+
+#[divan::bench(args = [1, 10_000], threads = [1, 2])]
+fn tower_service_for_one_of(bencher: Bencher, tenants: usize) {
+    let scope = |tenant: usize| format!("tenant/{tenant:08x}");
+    let (cache, runtime) = (stack::cache(), stack::runtime());
+    for tenant in 0..tenants {
+        let request = TokenRequest::scope(scope(tenant));
+        runtime
+            .block_on(cache.token_for(&request))
+            .expect("a token");
+    }
+    let (service, uri) = (stack::around(cache), stack::uri());
+    bencher
+        .with_inputs(|| {
+            let mut request = stack::request(&uri);
+            let auth = RequestAuth::scope(scope(fastrand::usize(..tenants)));
+            request.extensions_mut().insert(auth);
+            (service.clone(), request)
+        })
+        .bench_values(|(mut service, request)| stack::send(&mut service, request));
+}

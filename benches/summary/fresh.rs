@@ -1,0 +1,208 @@
+//! What a request with a fresh token costs.
+//!
+//! "Added" is the time of a stack less that of the stack without the layer, in relation to the same for a
+//! constant header.
+
+use std::hint::black_box;
+
+use bearer_auth::{BearerAuth, RequestAuth, TokenRequest};
+use http::Request;
+use reqwest_middleware::ClientWithMiddleware;
+use tower::Service;
+
+use crate::rounds::{Case, Load, Spread, measure};
+use crate::{Row, middleware, stack};
+
+const ROUNDS: usize = 101;
+const REQUESTS: usize = 5_000;
+const TENANTS: usize = 10_000;
+
+pub(crate) fn rows() -> Vec<Row> {
+    let [one, two] = [tower(1), tower(2)];
+    let mut rows = vec![
+        Row::at_most(
+            "tower, fresh token, no replay: time added, 1 thread",
+            one.added,
+            1.2,
+        ),
+        Row::at_most("the same, 2 threads that share a layer", two.added, 0.9),
+        scaling(&one, &two),
+        Row::at_most(
+            "tower, replay on: added to a copy of the request",
+            one.replay,
+            1.1,
+        ),
+    ];
+    rows.extend(reqwest_middleware());
+    rows.extend(tenants());
+    rows
+}
+
+/// Nanoseconds by round: without a layer, with the token; and what that adds.
+struct Tower {
+    bare: Vec<f64>,
+    bearer: Vec<f64>,
+    added: Spread,
+    replay: Spread,
+}
+
+fn tower(threads: usize) -> Tower {
+    let (fixed, bearer, replaying) = (stack::fixed(), stack::bearer(), stack::replaying());
+    let mut cases = [
+        Case::new(threads, || sending(stack::Noop)),
+        Case::new(threads, || sending(fixed.clone())),
+        Case::new(threads, || sending(bearer.clone())),
+        Case::new(threads, || sending(stack::Copying(fixed.clone()))),
+        Case::new(threads, || sending(replaying.clone())),
+    ];
+    let nanos = measure(&mut cases, ROUNDS, REQUESTS);
+    println!("tower, {threads} thread(s), ns per request");
+    print(
+        [
+            "bare",
+            "constant header",
+            "token",
+            "copy, constant header",
+            "token, replay on",
+        ],
+        &nanos,
+    );
+    Tower {
+        added: Spread::of_added(&nanos[2], &nanos[1], &nanos[0]),
+        replay: Spread::of_added(&nanos[4], &nanos[3], &nanos[0]),
+        bare: nanos[0].clone(),
+        bearer: nanos[2].clone(),
+    }
+}
+
+/// How much more two threads do than one.
+fn scaling(one: &Tower, two: &Tower) -> Row {
+    let gain = |one: &[f64], two: &[f64]| 2.0 * Spread::of_ratio(one, two).median;
+    let (ours, bare) = (gain(&one.bearer, &two.bearer), gain(&one.bare, &two.bare));
+    Row {
+        figure: "the same, from 1 thread to 2",
+        measured: format!("{ours:.2} × (a bare service {bare:.2})"),
+        target: "≥ 1.9 ×".to_owned(),
+        is_met: ours >= 1.9,
+    }
+}
+
+fn reqwest_middleware() -> [Row; 2] {
+    let mut cases = [
+        Case::new(1, || executing(middleware::bare())),
+        Case::new(1, || executing(middleware::fixed())),
+        Case::new(1, || executing(middleware::bearer())),
+        Case::new(1, || executing(middleware::copying())),
+        Case::new(1, || executing(middleware::replaying())),
+    ];
+    let nanos = measure(&mut cases, ROUNDS, REQUESTS);
+    println!("reqwest-middleware, ns per request");
+    print(
+        [
+            "bare",
+            "constant header",
+            "token",
+            "copy, constant header",
+            "token, replay on",
+        ],
+        &nanos,
+    );
+    let added =
+        |with: usize, baseline: usize| Spread::of_added(&nanos[with], &nanos[baseline], &nanos[0]);
+    [
+        Row::at_most(
+            "reqwest-middleware, fresh token, no replay: time added",
+            added(2, 1),
+            1.2,
+        ),
+        Row::at_most(
+            "reqwest-middleware, replay on: added to `try_clone`",
+            added(4, 3),
+            1.1,
+        ),
+    ]
+}
+
+/// Requests that name their tenant, who is one of 10,000 or always the same.
+fn tenants() -> [Row; 2] {
+    let service = |tenants: usize| {
+        let (cache, runtime) = (stack::cache(), stack::runtime());
+        for tenant in 0..tenants {
+            let request = TokenRequest::scope(scope(tenant));
+            runtime
+                .block_on(cache.token_for(&request))
+                .expect("a token");
+        }
+        stack::around(cache)
+    };
+    let (one, all) = (service(1), service(TENANTS));
+    let rows = [1, 2].map(|threads| {
+        let mut cases = [
+            Case::new(threads, || naming(one.clone(), 1)),
+            Case::new(threads, || naming(all.clone(), TENANTS)),
+        ];
+        let nanos = measure(&mut cases, ROUNDS, REQUESTS);
+        println!("tenants, {threads} thread(s), ns per request");
+        print(["always the same", "any of 10,000"], &nanos);
+        Spread::of_ratio(&nanos[1], &nanos[0])
+    });
+    let figures = [
+        "a request for any of 10,000 tenants, to always the same",
+        "the same, 2 threads",
+    ];
+    let [one, two] = rows;
+    [
+        Row::at_most(figures[0], one, 2.0),
+        Row::at_most(figures[1], two, 2.0),
+    ]
+}
+
+fn scope(tenant: usize) -> String {
+    format!("tenant/{tenant:08x}-0000-4000-8000-{tenant:012x}")
+}
+
+fn sending<S>(mut service: S) -> Load
+where
+    S: Service<Request<()>> + Send + 'static,
+{
+    let uri = stack::uri();
+    Box::new(move |requests| {
+        for _ in 0..requests {
+            let request = stack::request(black_box(&uri));
+            black_box(stack::send(&mut service, black_box(request)));
+        }
+    })
+}
+
+fn executing(client: ClientWithMiddleware) -> Load {
+    let url = middleware::url();
+    Box::new(move |requests| {
+        for _ in 0..requests {
+            black_box(middleware::send(&client, black_box(&url)));
+        }
+    })
+}
+
+/// As a service does that has just read which tenant it works for.
+fn naming(mut service: BearerAuth<stack::Noop>, tenants: usize) -> Load {
+    let uri = stack::uri();
+    Box::new(move |requests| {
+        for _ in 0..requests {
+            let mut request = stack::request(black_box(&uri));
+            let auth = RequestAuth::scope(scope(fastrand::usize(..tenants)));
+            request.extensions_mut().insert(auth);
+            black_box(stack::send(&mut service, black_box(request)));
+        }
+    })
+}
+
+fn print<const N: usize>(names: [&str; N], nanos: &[Vec<f64>]) {
+    for (name, nanos) in names.iter().zip(nanos) {
+        let Spread {
+            lower,
+            median,
+            upper,
+        } = Spread::of(nanos.iter().copied());
+        println!("  {name:24}{median:7.0} ({lower:.0} – {upper:.0})");
+    }
+}

@@ -1,0 +1,54 @@
+//! Each figure beside its baseline, both of this run, and whether it is where it should be.
+//!
+//! `cargo bench --bench summary` takes about a minute. Requests go to services that answer at once: what is
+//! measured is what a layer adds. Rounds take turns, so that whatever else the machine does falls on all;
+//! a ratio is the median over the rounds, with the quartiles behind it.
+
+mod fresh;
+mod life;
+#[path = "../stacks/reqwest_middleware.rs"]
+mod middleware;
+mod rounds;
+#[path = "../stacks/tower.rs"]
+mod stack;
+
+/// One line of the table.
+struct Row {
+    figure: &'static str,
+    measured: String,
+    target: String,
+    is_met: bool,
+}
+
+impl Row {
+    /// A figure that is to be `most` at the most.
+    fn at_most(figure: &'static str, measured: rounds::Spread, most: f64) -> Self {
+        Self {
+            figure,
+            measured: format!(
+                "{:.2} × ({:.2} – {:.2})",
+                measured.median, measured.lower, measured.upper
+            ),
+            target: format!("≤ {most} ×"),
+            is_met: measured.median <= most,
+        }
+    }
+}
+
+fn main() {
+    let mut rows = fresh::rows();
+    rows.extend(life::rows());
+    println!();
+    println!("| figure | measured | target | |");
+    println!("|---|---|---|---|");
+    for row in &rows {
+        let verdict = if row.is_met { "" } else { "missed" };
+        println!(
+            "| {} | {} | {} | {verdict} |",
+            row.figure, row.measured, row.target
+        );
+    }
+    let missed = rows.iter().filter(|row| !row.is_met).count();
+    println!();
+    println!("{} rows, {missed} short of their target", rows.len());
+}
