@@ -1,0 +1,68 @@
+//! bearer-auth as a reqwest middleware.
+//!
+//! Its defaults, and `allow_origin`, with which its documentation opens. Its windows are its own:
+//! a token of 4 s is renewed from 2.6 s on, by the first caller after that.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bearer_auth::{BearerAuthLayer, ClientCredentials};
+
+use super::{BoxError, Client, Peer, What};
+use crate::server::Target;
+use crate::stack::reqwest::v13;
+
+#[derive(Default)]
+pub(super) struct BearerAuthReqwest {
+    without_replay: bool,
+}
+
+impl BearerAuthReqwest {
+    pub(super) fn without_replay() -> Self {
+        Self {
+            without_replay: true,
+        }
+    }
+}
+
+#[async_trait]
+impl Peer for BearerAuthReqwest {
+    fn name(&self) -> &'static str {
+        if self.without_replay {
+            "bearer-auth, reqwest, without_replay"
+        } else {
+            "bearer-auth, reqwest"
+        }
+    }
+
+    fn stack(&self) -> &'static str {
+        "reqwest-middleware 0.5"
+    }
+
+    fn packages(&self) -> &'static [&'static str] {
+        &["bearer-auth"]
+    }
+
+    async fn connect(&self, target: &Target, what: What) -> Result<Arc<dyn Client>, BoxError> {
+        match what {
+            What::Peer => {
+                let mut layer = layer(target)?;
+                if self.without_replay {
+                    layer = layer.without_replay();
+                }
+                v13::client(target, Some(Arc::new(layer)))
+            }
+            What::StaticHeader => v13::client(target, Some(v13::static_middleware())),
+            What::Bare => v13::client(target, None),
+        }
+    }
+}
+
+pub(super) fn layer(target: &Target) -> Result<BearerAuthLayer, BoxError> {
+    let source = ClientCredentials::builder(&target.token_url)
+        .client_id(&target.client_id)
+        .client_secret(&target.client_secret)
+        .reqwest_builder(reqwest::Client::builder().no_proxy())
+        .build()?;
+    Ok(BearerAuthLayer::new(source).allow_origin(&target.origin)?)
+}

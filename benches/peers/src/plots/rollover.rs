@@ -1,0 +1,125 @@
+//! Latency over time through renewals, one panel a peer.
+
+use std::path::Path;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, VPos};
+
+use super::{FAINT, anchored, colour_of, font, measured, origin};
+use crate::peers::BoxError;
+use crate::results::Results;
+use crate::scenarios::rollover::Rollover;
+
+const COLUMNS: usize = 2;
+const PANEL: (u32, u32) = (580, 190);
+const HEAD: u32 = 84;
+const FOOT: u32 = 30;
+/// Behind the line, as long as a token request is under way.
+const RENEWAL: RGBColor = RGBColor(205, 205, 205);
+const NOISE: RGBColor = RGBColor(120, 120, 120);
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
+    let mut panels: Vec<_> = measured(&results.rollover)
+        .map(|(peer, numbers)| (peer, numbers, colour_of(results, peer)))
+        .collect();
+    panels.push((
+        "no tokens at all (the machine's noise)",
+        &results.noise,
+        NOISE,
+    ));
+    let slowest = panels
+        .iter()
+        .map(|(_, it, _)| slowest(it))
+        .fold(1.0, f64::max);
+    let end = slowest.max(results.noise.token_latency_ms) * 1.1;
+
+    let rows = panels.len().div_ceil(COLUMNS);
+    let size = (
+        PANEL.0 * COLUMNS as u32,
+        HEAD + PANEL.1 * rows as u32 + FOOT,
+    );
+    let root = SVGBackend::new(file, size).into_drawing_area();
+    root.fill(&WHITE)?;
+    root.draw(&Text::new(
+        "Latency while tokens are renewed",
+        (20, 14),
+        font(24),
+    ))?;
+    let noise = &results.noise;
+    let subtitle = format!(
+        "slowest request in each {} ms; grey: a token request; {} requests in {} s over loopback, tokens of {} s, token endpoint {} ms",
+        noise.plotted.slot_ms,
+        noise.requests,
+        noise.seconds,
+        noise.token_lifetime_s,
+        noise.token_latency_ms
+    );
+    root.draw(&Text::new(subtitle, (20, 48), font(15)))?;
+    let foot = anchored(13, HPos::Right, VPos::Bottom);
+    root.draw(&Text::new(
+        origin(results),
+        (size.0 as i32 - 20, size.1 as i32 - 8),
+        foot,
+    ))?;
+
+    let area = root.margin(HEAD, FOOT, 0, 0);
+    for (panel, (peer, numbers, colour)) in area.split_evenly((rows, COLUMNS)).iter().zip(panels) {
+        draw_panel(panel, peer, numbers, colour, end)?;
+    }
+    root.present()?;
+    Ok(())
+}
+
+fn draw_panel(
+    area: &Area<'_>,
+    peer: &str,
+    numbers: &Rollover,
+    colour: RGBColor,
+    end: f64,
+) -> Result<(), BoxError> {
+    let mut chart = ChartBuilder::on(area)
+        .caption(
+            format!("{peer}: {:.0} delayed by renewals", numbers.delayed.median),
+            font(17),
+        )
+        .margin_left(14)
+        .margin_right(24)
+        .x_label_area_size(40)
+        .y_label_area_size(56)
+        .build_cartesian_2d(0.0..f64::from(numbers.seconds), 0.0..end)?;
+    chart
+        .configure_mesh()
+        .x_desc("seconds")
+        .y_desc("ms")
+        .x_labels(11)
+        .y_labels(5)
+        .x_label_formatter(&|at| format!("{at:.0}"))
+        .y_label_formatter(&|ms| format!("{ms:.0}"))
+        .axis_desc_style(font(14))
+        .label_style(font(13))
+        .light_line_style(WHITE)
+        .bold_line_style(FAINT)
+        .draw()?;
+    let plotted = &numbers.plotted;
+    for at in &plotted.token_requests_at_s {
+        let mark = [(*at, 0.0), (at + numbers.token_latency_ms / 1e3, end)];
+        chart.draw_series([Rectangle::new(mark, RENEWAL.filled())])?;
+    }
+    let slots = plotted.slowest_in_slot_ms.iter().enumerate();
+    let points = slots.filter_map(|(slot, ms)| Some((slot as f64 * plotted.slot_ms / 1e3, (*ms)?)));
+    chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
+    Ok(())
+}
+
+fn slowest(numbers: &Rollover) -> f64 {
+    numbers
+        .plotted
+        .slowest_in_slot_ms
+        .iter()
+        .flatten()
+        .copied()
+        .fold(0.0, f64::max)
+}

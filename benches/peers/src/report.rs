@@ -1,0 +1,297 @@
+//! The tables on stdout.
+
+use crate::results::Results;
+use crate::scenarios::cancel::Cancel;
+use crate::scenarios::herd::Herd;
+use crate::scenarios::hot_path::HotPath;
+use crate::scenarios::outage::Outage;
+use crate::scenarios::revocation::Revocation;
+use crate::scenarios::rollover::Rollover;
+use crate::scenarios::{Outcome, Row};
+use crate::stats::Spread;
+
+pub(crate) fn print(results: &Results) {
+    let machine = &results.machine;
+    println!(
+        "{}, {} cores, {}, {}",
+        machine.cpu, machine.cores, machine.os, results.date
+    );
+    let versions = |(name, versions): (&&str, &Vec<&str>)| format!("{name} {}", versions.join("/"));
+    println!(
+        "{}",
+        results
+            .versions
+            .iter()
+            .map(versions)
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    if results.quick {
+        println!("A QUICK RUN: the numbers mean little.");
+    }
+    herd(&results.herd);
+    rollover(&results.rollover, &results.noise);
+    cancel(&results.cancel);
+    outage(&results.outage);
+    revocation(&results.revocation);
+    hot_path(&results.hot_path);
+}
+
+fn herd(rows: &[Row<Herd>]) {
+    let title = measured(rows).map(|it| {
+        format!(
+            "Herd: {} cold callers at once, token endpoint {} ms; times over those {} ms, {}",
+            it.callers,
+            it.token_latency_ms,
+            it.token_latency_ms,
+            over(it.rounds)
+        )
+    });
+    let head = [
+        "token requests",
+        "median caller",
+        "slowest caller",
+        "not answered 200",
+    ];
+    table(title, &head, rows, |it| {
+        vec![
+            whole(&it.token_requests),
+            ratio(&it.median_ratio),
+            ratio(&it.slowest_ratio),
+            it.not_answered_200.to_string(),
+        ]
+    });
+}
+
+fn rollover(rows: &[Row<Rollover>], noise: &Rollover) {
+    let title = format!(
+        "Rollover: {} requests in {} s, tokens of {} s, token endpoint {} ms; delayed: over the median by more than 50 ms; {}",
+        noise.requests,
+        noise.seconds,
+        noise.token_lifetime_s,
+        noise.token_latency_ms,
+        over(noise.rounds)
+    );
+    let head = [
+        "delayed by renewal",
+        "delayed otherwise",
+        "median",
+        "p99",
+        "token requests",
+        "not answered 200",
+    ];
+    let cells = |it: &Rollover| {
+        vec![
+            whole(&it.delayed),
+            whole(&it.delayed_otherwise),
+            format!("{:.2} ms", it.median_ms.median),
+            format!("{:.1} ms", it.p99_ms.median),
+            whole(&it.token_requests),
+            it.not_answered_200.to_string(),
+        ]
+    };
+    let mut lines = lines(rows, cells);
+    lines.push(("(no tokens at all)".to_owned(), Ok(cells(noise))));
+    print_table(&title, &head, &lines);
+}
+
+fn cancel(rows: &[Row<Cancel>]) {
+    let title = measured(rows).map(|it| {
+        format!(
+            "Cancel: the first caller is dropped after 10 ms, {} others wait, token endpoint {} ms; {}",
+            it.others, it.token_latency_ms, over(it.rounds)
+        )
+    });
+    let head = ["others answered 200", "token requests", "slowest caller"];
+    table(title, &head, rows, |it| {
+        vec![
+            whole(&it.answered_200),
+            whole(&it.token_requests),
+            format!("{:.1} ms", it.slowest_ms.median),
+        ]
+    });
+}
+
+fn outage(rows: &[Row<Outage>]) {
+    let title = measured(rows).map(|it| {
+        format!(
+            "Outage: the token endpoint answers 503 for {} s, the token ends after {} s, {} callers/s; {}",
+            it.seconds, it.token_expired_at_s, it.callers_per_second, over(it.rounds)
+        )
+    });
+    let head = [
+        "token requests",
+        "without a token",
+        "200",
+        "401",
+        "errors",
+        "slowest caller",
+        "healed after",
+    ];
+    table(title, &head, rows, |it| {
+        vec![
+            whole(&it.token_requests),
+            whole(&it.token_requests_without_token),
+            whole(&it.answered_200),
+            whole(&it.answered_401),
+            whole(&it.errors),
+            format!("{:.0} ms", it.slowest_ms.median),
+            match it.not_healed {
+                0 => format!("{} s", ratio(&it.healed_after_s)),
+                times => format!("{times} times not in 40 s"),
+            },
+        ]
+    });
+}
+
+fn revocation(rows: &[Row<Revocation>]) {
+    let title = measured(rows).map(|it| {
+        format!(
+            "Revocation: {} concurrent requests with a revoked token, token endpoint {} ms; {}",
+            it.concurrent,
+            it.token_latency_ms,
+            over(it.rounds)
+        )
+    });
+    let head = ["answered 200", "token requests", "API requests", "errors"];
+    table(title, &head, rows, |it| {
+        vec![
+            whole(&it.answered_200),
+            whole(&it.token_requests),
+            whole(&it.api_requests),
+            it.errors.to_string(),
+        ]
+    });
+}
+
+fn hot_path(rows: &[Row<HotPath>]) {
+    let title = measured(rows).map(|it| {
+        format!(
+            "Hot path: time added to a request by a fresh token, no sockets; median of {} rounds of {} calls (quartiles)",
+            it.rounds, it.calls_per_round
+        )
+    });
+    let head = [
+        "added",
+        "a static header adds",
+        "over the static header",
+        "the bare stack",
+    ];
+    table(title, &head, rows, |it| {
+        let ns = [
+            it.added_ns,
+            it.static_header_added_ns,
+            it.over_static_header_ns,
+            it.bare_ns,
+        ];
+        ns.iter().map(nanoseconds).collect()
+    });
+}
+
+fn measured<T>(rows: &[Row<T>]) -> Option<&T> {
+    rows.iter().find_map(|row| match &row.outcome {
+        Outcome::Measured(numbers) => Some(numbers),
+        Outcome::None(_) | Outcome::Failed(_) => None,
+    })
+}
+
+/// A line's name, and its cells or why there are none.
+type Line = (String, Result<Vec<String>, String>);
+
+fn lines<T>(rows: &[Row<T>], cells: impl Fn(&T) -> Vec<String>) -> Vec<Line> {
+    let line = |row: &Row<T>| {
+        let cells = match &row.outcome {
+            Outcome::Measured(numbers) => Ok(cells(numbers)),
+            Outcome::None(reason) => Err(format!("none: {reason}")),
+            Outcome::Failed(error) => Err(format!("FAILED: {error}")),
+        };
+        (row.peer.to_owned(), cells)
+    };
+    rows.iter().map(line).collect()
+}
+
+fn table<T>(
+    title: Option<String>,
+    head: &[&str],
+    rows: &[Row<T>],
+    cells: impl Fn(&T) -> Vec<String>,
+) {
+    print_table(&title.unwrap_or_default(), head, &lines(rows, cells));
+}
+
+fn print_table(title: &str, head: &[&str], lines: &[Line]) {
+    let width = |column: usize| {
+        let cells = lines
+            .iter()
+            .filter_map(|(_, cells)| cells.as_ref().ok()?.get(column));
+        cells
+            .map(|cell| cell.chars().count())
+            .chain([head[column].chars().count()])
+            .max()
+    };
+    let widths: Vec<_> = (0..head.len()).filter_map(width).collect();
+    let names = lines
+        .iter()
+        .map(|(name, _)| name.chars().count())
+        .max()
+        .unwrap_or_default();
+    let padded = |name: &str, cells: &[String]| {
+        let cells = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:>width$}"));
+        format!("  {name:<names$}  {}", cells.collect::<Vec<_>>().join("  "))
+    };
+    println!("\n{title}");
+    println!(
+        "{}",
+        padded(
+            "",
+            &head.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>()
+        )
+    );
+    for (name, cells) in lines {
+        match cells {
+            Ok(cells) => println!("{}", padded(name, cells)),
+            Err(reason) => println!("  {name:<names$}  {reason}"),
+        }
+    }
+}
+
+fn over(rounds: usize) -> String {
+    match rounds {
+        1 => "one round".to_owned(),
+        _ => format!("median of {rounds} rounds (least – most)"),
+    }
+}
+
+fn ratio(spread: &Spread) -> String {
+    if spread.least == spread.most {
+        return format!("{:.2}", spread.median);
+    }
+    format!(
+        "{:.2} ({:.2} – {:.2})",
+        spread.median, spread.least, spread.most
+    )
+}
+
+fn whole(spread: &Spread) -> String {
+    if spread.least == spread.most {
+        format!("{:.0}", spread.median)
+    } else {
+        format!(
+            "{:.0} ({:.0} – {:.0})",
+            spread.median, spread.least, spread.most
+        )
+    }
+}
+
+fn nanoseconds(spread: &Spread) -> String {
+    let Spread {
+        first_quartile,
+        median,
+        third_quartile,
+        ..
+    } = spread;
+    format!("{median:.0} ns ({first_quartile:.0} – {third_quartile:.0})")
+}

@@ -1,0 +1,123 @@
+//! Everything that a run found, as it goes into `results.json`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+
+use crate::machine::{self, Machine};
+use crate::peers::{self, BoxError};
+use crate::scenarios::cancel::{self, Cancel};
+use crate::scenarios::herd::{self, Herd};
+use crate::scenarios::hot_path::{self, HotPath};
+use crate::scenarios::outage::{self, Outage};
+use crate::scenarios::revocation::{self, Revocation};
+use crate::scenarios::rollover::{self, Rollover};
+use crate::scenarios::{Row, Scale};
+
+#[derive(Serialize)]
+pub(crate) struct Results {
+    pub(crate) date: String,
+    /// A quick run's numbers mean little.
+    pub(crate) quick: bool,
+    pub(crate) machine: Machine,
+    /// From Cargo.lock.
+    pub(crate) versions: BTreeMap<&'static str, Vec<&'static str>>,
+    pub(crate) peers: Vec<Described>,
+    pub(crate) herd: Vec<Row<Herd>>,
+    pub(crate) rollover: Vec<Row<Rollover>>,
+    /// The rollover's load without any tokens.
+    pub(crate) noise: Rollover,
+    pub(crate) cancel: Vec<Row<Cancel>>,
+    pub(crate) outage: Vec<Row<Outage>>,
+    pub(crate) revocation: Vec<Row<Revocation>>,
+    pub(crate) hot_path: Vec<Row<HotPath>>,
+}
+
+/// A peer.
+#[derive(Serialize)]
+pub(crate) struct Described {
+    pub(crate) name: &'static str,
+    pub(crate) stack: &'static str,
+    pub(crate) packages: &'static [&'static str],
+}
+
+impl Results {
+    pub(crate) fn measure(scale: Scale) -> Result<Self, BoxError> {
+        let peers = peers::all();
+        let date = machine::date()?;
+
+        say("hot path");
+        let hot_path = hot_path::measure(&peers::for_hot_path(), scale)?;
+        say("herd");
+        let herd = herd::measure(&peers, scale);
+        say("cancel");
+        let cancel = cancel::measure(&peers, scale);
+        say("revocation");
+        let revocation = revocation::measure(&peers, scale);
+        say("rollover");
+        let noise = rollover::noise(&*peers[0], scale)?;
+        let rollover = rollover::measure(&peers, scale);
+        say("outage");
+        let outage = outage::measure(&peers, scale);
+
+        let described = peers.iter().map(|peer| Described {
+            name: peer.name(),
+            stack: peer.stack(),
+            packages: peer.packages(),
+        });
+        Ok(Self {
+            date,
+            quick: scale == Scale::Quick,
+            machine: Machine::this(),
+            versions: machine::versions(&peers),
+            peers: described.collect(),
+            herd,
+            rollover,
+            noise,
+            cancel,
+            outage,
+            revocation,
+            hot_path,
+        })
+    }
+}
+
+/// JSON with a line for each field, and lists of numbers on one.
+pub(crate) fn to_json(results: &Results) -> Result<Vec<u8>, BoxError> {
+    let mut json = Vec::new();
+    let lines = Lines(PrettyFormatter::new());
+    results.serialize(&mut Serializer::with_formatter(&mut json, lines))?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+fn say(scenario: &str) {
+    eprintln!("measuring: {scenario}");
+}
+
+/// Objects as serde_json would, and lists without line breaks.
+struct Lines<'a>(PrettyFormatter<'a>);
+
+impl Formatter for Lines<'_> {
+    fn begin_object<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
+        self.0.begin_object(to)
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
+        self.0.end_object(to)
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_object_key(to, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
+        self.0.begin_object_value(to)
+    }
+
+    fn end_object_value<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
+        self.0.end_object_value(to)
+    }
+}

@@ -1,0 +1,195 @@
+//! Steady requests over loopback, through the renewals of short-lived tokens.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::{Row, Scale, Scenario, in_rounds, on_new_runtime};
+use crate::peers::{BoxError, Peer, What};
+use crate::server::{Api, Server};
+use crate::stats::{Spread, percentile, rounded};
+
+const REQUESTS_PER_SECOND: u32 = 500;
+const TOKEN_LATENCY: Duration = Duration::from_millis(100);
+const LIFETIME: Duration = Duration::from_secs(4);
+
+/// So much over the run's median, and the request was delayed.
+const DELAYED: Duration = Duration::from_millis(50);
+
+/// What a token request needs on top of its latency, and what clocks differ by.
+const TOLERANCE: Duration = Duration::from_millis(10);
+
+/// One point of the plot.
+const SLOT: Duration = Duration::from_millis(50);
+
+#[derive(Serialize)]
+pub(crate) struct Rollover {
+    pub(crate) rounds: usize,
+    /// In each round.
+    pub(crate) requests: usize,
+    pub(crate) seconds: u32,
+    pub(crate) token_latency_ms: f64,
+    pub(crate) token_lifetime_s: f64,
+    pub(crate) median_ms: Spread,
+    pub(crate) p99_ms: Spread,
+    pub(crate) slowest_ms: Spread,
+    /// Slower than the median by more than 50 ms, and begun while a token request was under way.
+    pub(crate) delayed: Spread,
+    /// As slow, but begun at other times: the machine.
+    pub(crate) delayed_otherwise: Spread,
+    /// In all rounds.
+    pub(crate) not_answered_200: usize,
+    /// The first token was there before.
+    pub(crate) token_requests: Spread,
+    /// The round with the median number of delayed requests, for the plot.
+    pub(crate) plotted: Plotted,
+}
+
+#[derive(Default, Serialize)]
+pub(crate) struct Plotted {
+    pub(crate) slot_ms: f64,
+    /// For each slot, the slowest request that began in it; null where none did.
+    pub(crate) slowest_in_slot_ms: Vec<Option<f64>>,
+    /// When token requests came, in seconds.
+    pub(crate) token_requests_at_s: Vec<f64>,
+}
+
+struct Sample {
+    median_ms: f64,
+    p99_ms: f64,
+    slowest_ms: f64,
+    delayed: usize,
+    delayed_otherwise: usize,
+    not_answered_200: usize,
+    plotted: Plotted,
+}
+
+pub(crate) fn measure(peers: &[Box<dyn Peer>], scale: Scale) -> Vec<Row<Rollover>> {
+    let round = |peer| steadily(peer, What::Peer, scale);
+    let conclude = |samples| conclude(samples, scale);
+    in_rounds(peers, Scenario::Rollover, rounds(scale), round, conclude)
+}
+
+/// The same without tokens, for what the machine does on its own.
+pub(crate) fn noise(peer: &dyn Peer, scale: Scale) -> Result<Rollover, BoxError> {
+    let rounds = 0..rounds(scale);
+    let samples = rounds.map(|_| on_new_runtime(steadily(peer, What::Bare, scale)));
+    Ok(conclude(samples.collect::<Result<_, _>>()?, scale))
+}
+
+fn rounds(scale: Scale) -> usize {
+    scale.of(3, 1)
+}
+
+fn seconds(scale: Scale) -> u32 {
+    scale.of(10, 4)
+}
+
+async fn steadily(peer: &dyn Peer, what: What, scale: Scale) -> Result<Sample, BoxError> {
+    let server = Server::start(Api::Loopback, LIFETIME, TOKEN_LATENCY).await?;
+    let target = match what {
+        What::Bare => server.open_target(),
+        What::Peer | What::StaticHeader => server.target().clone(),
+    };
+    let client = peer.connect(&target, what).await?;
+    client.call().await?;
+
+    let start = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / REQUESTS_PER_SECOND);
+    let mut running = JoinSet::new();
+    for _ in 0..seconds(scale) * REQUESTS_PER_SECOND {
+        ticks.tick().await;
+        let client = client.clone();
+        running.spawn(async move {
+            let began = Instant::now();
+            let answer = client.call().await;
+            let ms = began.elapsed().as_secs_f64() * 1e3;
+            Request {
+                began: began - start,
+                ms,
+                ok: matches!(answer, Ok(200)),
+            }
+        });
+    }
+    let requests = running.join_all().await;
+    let at = server.token_requests_since(start);
+    Ok(Sample::of(&requests, at, seconds(scale)))
+}
+
+struct Request {
+    began: Duration,
+    ms: f64,
+    ok: bool,
+}
+
+impl Sample {
+    fn of(requests: &[Request], token_requests_at_s: Vec<f64>, seconds: u32) -> Self {
+        let slot_of = |at: Duration| (at.as_millis() / SLOT.as_millis()) as usize;
+        let mut slowest_in_slot_ms =
+            vec![None::<f64>; slot_of(Duration::from_secs(seconds.into()))];
+        let mut times: Vec<_> = requests.iter().map(|request| request.ms).collect();
+        times.sort_by(f64::total_cmp);
+        let median_ms = percentile(&times, 50);
+        let limit = median_ms + DELAYED.as_secs_f64() * 1e3;
+        let (mut delayed, mut delayed_otherwise) = (0, 0);
+        for Request { began, ms, .. } in requests {
+            if *ms > limit && in_renewal(began.as_secs_f64(), &token_requests_at_s) {
+                delayed += 1;
+            } else if *ms > limit {
+                delayed_otherwise += 1;
+            }
+            if let Some(slowest) = slowest_in_slot_ms.get_mut(slot_of(*began)) {
+                *slowest = Some(rounded(slowest.unwrap_or_default().max(*ms)));
+            }
+        }
+        Self {
+            median_ms,
+            p99_ms: percentile(&times, 99),
+            slowest_ms: percentile(&times, 100),
+            delayed,
+            delayed_otherwise,
+            not_answered_200: requests.iter().filter(|request| !request.ok).count(),
+            plotted: Plotted {
+                slot_ms: SLOT.as_secs_f64() * 1e3,
+                slowest_in_slot_ms,
+                token_requests_at_s,
+            },
+        }
+    }
+}
+
+fn in_renewal(began: f64, token_requests_at_s: &[f64]) -> bool {
+    let before = TOLERANCE.as_secs_f64();
+    let after = (TOKEN_LATENCY + TOLERANCE).as_secs_f64();
+    token_requests_at_s
+        .iter()
+        .any(|at| (at - before..at + after).contains(&began))
+}
+
+fn conclude(mut samples: Vec<Sample>, scale: Scale) -> Rollover {
+    samples.sort_by_key(|sample| sample.delayed);
+    let spread = |of: fn(&Sample) -> f64| Spread::of(samples.iter().map(of));
+    let mut rollover = Rollover {
+        rounds: samples.len(),
+        requests: (seconds(scale) * REQUESTS_PER_SECOND) as usize,
+        seconds: seconds(scale),
+        token_latency_ms: TOKEN_LATENCY.as_secs_f64() * 1e3,
+        token_lifetime_s: LIFETIME.as_secs_f64(),
+        median_ms: spread(|it| it.median_ms),
+        p99_ms: spread(|it| it.p99_ms),
+        slowest_ms: spread(|it| it.slowest_ms),
+        delayed: spread(|it| it.delayed as f64),
+        delayed_otherwise: spread(|it| it.delayed_otherwise as f64),
+        not_answered_200: samples.iter().map(|it| it.not_answered_200).sum(),
+        token_requests: spread(|it| it.plotted.token_requests_at_s.len() as f64),
+        plotted: Plotted::default(),
+    };
+    let middle = samples.len() / 2;
+    rollover.plotted = samples
+        .into_iter()
+        .nth(middle)
+        .map(|it| it.plotted)
+        .unwrap_or_default();
+    rollover
+}
