@@ -16,6 +16,7 @@ mod bearer_auth_reqwest;
 mod bearer_auth_tower;
 mod hand_written;
 mod middle;
+mod no_tokens;
 mod reqwest_auth;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
@@ -105,7 +106,14 @@ pub(crate) fn all() -> Vec<Box<dyn Peer>> {
     ]
 }
 
-/// Those, and bearer-auth with its sending again turned off, as most peers have no such thing.
+/// Those, and last the same load without tokens.
+pub(crate) fn for_rollover() -> Vec<Box<dyn Peer>> {
+    let mut peers = all();
+    peers.push(Box::new(no_tokens::NoTokens));
+    peers
+}
+
+/// All peers, and bearer-auth with its sending again turned off, as most peers have no such thing.
 pub(crate) fn for_hot_path() -> Vec<Box<dyn Peer>> {
     let mut peers = all();
     peers.insert(

@@ -24,6 +24,7 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(230, 159, 0),
 ];
 
+const GREY: RGBColor = RGBColor(120, 120, 120);
 const TEXT: RGBColor = RGBColor(40, 40, 40);
 const FAINT: RGBColor = RGBColor(225, 225, 225);
 const FONT: &str = "sans-serif";
@@ -34,14 +35,11 @@ pub(crate) fn draw(results: &Results, folder: &Path) -> Result<(), BoxError> {
     outage::draw(results, &folder.join("outage.svg"))
 }
 
-/// The same in all plots.
+/// The same in all plots; grey for what is no peer.
 fn colour_of(results: &Results, peer: &str) -> RGBColor {
-    let place = results
-        .peers
-        .iter()
-        .position(|it| peer.starts_with(it.name))
-        .unwrap_or_default();
-    COLOURS[place % COLOURS.len()]
+    let mut peers = results.peers.iter();
+    let place = peers.position(|it| peer.starts_with(it.name));
+    place.map_or(GREY, |place| COLOURS[place % COLOURS.len()])
 }
 
 fn measured<T>(rows: &[Row<T>]) -> impl Iterator<Item = (&'static str, &T)> {

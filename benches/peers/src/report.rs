@@ -30,7 +30,7 @@ pub(crate) fn print(results: &Results) {
         println!("A QUICK RUN: the numbers mean little.");
     }
     herd(&results.herd);
-    rollover(&results.rollover, &results.noise);
+    rollover(&results.rollover);
     cancel(&results.cancel);
     outage(&results.outage);
     revocation(&results.revocation);
@@ -63,15 +63,17 @@ fn herd(rows: &[Row<Herd>]) {
     });
 }
 
-fn rollover(rows: &[Row<Rollover>], noise: &Rollover) {
-    let title = format!(
-        "Rollover: {} requests in {} s, tokens of {} s, token endpoint {} ms; delayed: over the median by more than 50 ms; {}",
-        noise.requests,
-        noise.seconds,
-        noise.token_lifetime_s,
-        noise.token_latency_ms,
-        over(noise.rounds)
-    );
+fn rollover(rows: &[Row<Rollover>]) {
+    let title = measured(rows).map(|it| {
+        format!(
+            "Rollover: {} requests in {} s, tokens of {} s, token endpoint {} ms; delayed: over the median by more than 50 ms; {}",
+            it.requests,
+            it.seconds,
+            it.token_lifetime_s,
+            it.token_latency_ms,
+            over(it.rounds)
+        )
+    });
     let head = [
         "delayed by renewal",
         "delayed otherwise",
@@ -80,7 +82,7 @@ fn rollover(rows: &[Row<Rollover>], noise: &Rollover) {
         "token requests",
         "not answered 200",
     ];
-    let cells = |it: &Rollover| {
+    table(title, &head, rows, |it| {
         vec![
             whole(&it.delayed),
             whole(&it.delayed_otherwise),
@@ -89,10 +91,7 @@ fn rollover(rows: &[Row<Rollover>], noise: &Rollover) {
             whole(&it.token_requests),
             it.not_answered_200.to_string(),
         ]
-    };
-    let mut lines = lines(rows, cells);
-    lines.push(("(no tokens at all)".to_owned(), Ok(cells(noise))));
-    print_table(&title, &head, &lines);
+    });
 }
 
 fn cancel(rows: &[Row<Cancel>]) {
@@ -195,29 +194,26 @@ fn measured<T>(rows: &[Row<T>]) -> Option<&T> {
     })
 }
 
-/// A line's name, and its cells or why there are none.
-type Line = (String, Result<Vec<String>, String>);
-
-fn lines<T>(rows: &[Row<T>], cells: impl Fn(&T) -> Vec<String>) -> Vec<Line> {
-    let line = |row: &Row<T>| {
-        let cells = match &row.outcome {
-            Outcome::Measured(numbers) => Ok(cells(numbers)),
-            Outcome::None(reason) => Err(format!("none: {reason}")),
-            Outcome::Failed(error) => Err(format!("FAILED: {error}")),
-        };
-        (row.peer.to_owned(), cells)
-    };
-    rows.iter().map(line).collect()
-}
-
 fn table<T>(
     title: Option<String>,
     head: &[&str],
     rows: &[Row<T>],
     cells: impl Fn(&T) -> Vec<String>,
 ) {
-    print_table(&title.unwrap_or_default(), head, &lines(rows, cells));
+    let line = |row: &Row<T>| {
+        let cells = match &row.outcome {
+            Outcome::Measured(numbers) => Ok(cells(numbers)),
+            Outcome::None(reason) => Err(format!("none: {reason}")),
+            Outcome::Failed(error) => Err(format!("FAILED: {error}")),
+        };
+        (row.peer, cells)
+    };
+    let lines: Vec<_> = rows.iter().map(line).collect();
+    print_table(&title.unwrap_or_default(), head, &lines);
 }
+
+/// A line's name, and its cells or why there are none.
+type Line = (&'static str, Result<Vec<String>, String>);
 
 fn print_table(title: &str, head: &[&str], lines: &[Line]) {
     let width = |column: usize| {
@@ -266,23 +262,19 @@ fn over(rounds: usize) -> String {
 }
 
 fn ratio(spread: &Spread) -> String {
-    if spread.least == spread.most {
-        return format!("{:.2}", spread.median);
-    }
-    format!(
-        "{:.2} ({:.2} – {:.2})",
-        spread.median, spread.least, spread.most
-    )
+    with_extremes(spread, |value| format!("{value:.2}"))
 }
 
 fn whole(spread: &Spread) -> String {
-    if spread.least == spread.most {
-        format!("{:.0}", spread.median)
+    with_extremes(spread, |value| format!("{value:.0}"))
+}
+
+fn with_extremes(spread: &Spread, text: impl Fn(f64) -> String) -> String {
+    let [least, median, most] = [spread.least, spread.median, spread.most].map(text);
+    if least == most {
+        median
     } else {
-        format!(
-            "{:.0} ({:.0} – {:.0})",
-            spread.median, spread.least, spread.most
-        )
+        format!("{median} ({least} – {most})")
     }
 }
 

@@ -26,9 +26,8 @@ pub(crate) struct Results {
     pub(crate) versions: BTreeMap<&'static str, Vec<&'static str>>,
     pub(crate) peers: Vec<Described>,
     pub(crate) herd: Vec<Row<Herd>>,
+    /// The last row is the load without tokens.
     pub(crate) rollover: Vec<Row<Rollover>>,
-    /// The rollover's load without any tokens.
-    pub(crate) noise: Rollover,
     pub(crate) cancel: Vec<Row<Cancel>>,
     pub(crate) outage: Vec<Row<Outage>>,
     pub(crate) revocation: Vec<Row<Revocation>>,
@@ -57,8 +56,7 @@ impl Results {
         say("revocation");
         let revocation = revocation::measure(&peers, scale);
         say("rollover");
-        let noise = rollover::noise(&*peers[0], scale)?;
-        let rollover = rollover::measure(&peers, scale);
+        let rollover = rollover::measure(&peers::for_rollover(), scale);
         say("outage");
         let outage = outage::measure(&peers, scale);
 
@@ -75,7 +73,6 @@ impl Results {
             peers: described.collect(),
             herd,
             rollover,
-            noise,
             cancel,
             outage,
             revocation,

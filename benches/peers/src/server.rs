@@ -19,6 +19,8 @@ pub(crate) struct Server {
 pub(crate) struct Target {
     pub(crate) token_url: String,
     pub(crate) api_url: String,
+    /// A path of the API that needs no token.
+    pub(crate) open_url: String,
     /// Scheme, host and port of the API.
     pub(crate) origin: String,
     pub(crate) client_id: String,
@@ -52,6 +54,7 @@ impl Server {
         let target = Target {
             token_url: mock.token_url().to_owned(),
             api_url: mock.api_url().to_owned(),
+            open_url: format!("{}/upload", mock.origin()),
             origin: mock.origin().to_owned(),
             client_id: mock.client_id().to_owned(),
             client_secret: mock.client_secret().to_owned(),
@@ -70,14 +73,6 @@ impl Server {
 
     pub(crate) fn target(&self) -> &Target {
         &self.target
-    }
-
-    /// The target, but for a path that asks for no token.
-    pub(crate) fn open_target(&self) -> Target {
-        Target {
-            api_url: format!("{}/upload", self.mock.origin()),
-            ..self.target.clone()
-        }
     }
 
     /// How many token requests, and calls of the API, there were.

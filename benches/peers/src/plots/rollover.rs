@@ -17,24 +17,16 @@ const HEAD: u32 = 84;
 const FOOT: u32 = 30;
 /// Behind the line, as long as a token request is under way.
 const RENEWAL: RGBColor = RGBColor(205, 205, 205);
-const NOISE: RGBColor = RGBColor(120, 120, 120);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
-    let mut panels: Vec<_> = measured(&results.rollover)
-        .map(|(peer, numbers)| (peer, numbers, colour_of(results, peer)))
-        .collect();
-    panels.push((
-        "no tokens at all (the machine's noise)",
-        &results.noise,
-        NOISE,
-    ));
-    let slowest = panels
-        .iter()
-        .map(|(_, it, _)| slowest(it))
-        .fold(1.0, f64::max);
-    let end = slowest.max(results.noise.token_latency_ms) * 1.1;
+    let panels: Vec<_> = measured(&results.rollover).collect();
+    let Some((_, first)) = panels.first() else {
+        return Ok(());
+    };
+    let slowest = panels.iter().map(|(_, it)| slowest(it));
+    let end = slowest.fold(first.token_latency_ms, f64::max) * 1.1;
 
     let rows = panels.len().div_ceil(COLUMNS);
     let size = (
@@ -48,14 +40,13 @@ pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
         (20, 14),
         font(24),
     ))?;
-    let noise = &results.noise;
     let subtitle = format!(
         "slowest request in each {} ms; grey: a token request; {} requests in {} s over loopback, tokens of {} s, token endpoint {} ms",
-        noise.plotted.slot_ms,
-        noise.requests,
-        noise.seconds,
-        noise.token_lifetime_s,
-        noise.token_latency_ms
+        first.plotted.slot_ms,
+        first.requests,
+        first.seconds,
+        first.token_lifetime_s,
+        first.token_latency_ms
     );
     root.draw(&Text::new(subtitle, (20, 48), font(15)))?;
     let foot = anchored(13, HPos::Right, VPos::Bottom);
@@ -66,8 +57,9 @@ pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
     ))?;
 
     let area = root.margin(HEAD, FOOT, 0, 0);
-    for (panel, (peer, numbers, colour)) in area.split_evenly((rows, COLUMNS)).iter().zip(panels) {
-        draw_panel(panel, peer, numbers, colour, end)?;
+    let areas = area.split_evenly((rows, COLUMNS));
+    for (area, (peer, numbers)) in areas.iter().zip(panels) {
+        draw_panel(area, peer, numbers, colour_of(results, peer), end)?;
     }
     root.present()?;
     Ok(())

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::{Row, Scale, Scenario, in_rounds, on_new_runtime};
+use super::{Row, Scale, Scenario, in_rounds};
 use crate::peers::{BoxError, Peer, What};
 use crate::server::{Api, Server};
 use crate::stats::{Spread, percentile, rounded};
@@ -66,33 +66,18 @@ struct Sample {
 }
 
 pub(crate) fn measure(peers: &[Box<dyn Peer>], scale: Scale) -> Vec<Row<Rollover>> {
-    let round = |peer| steadily(peer, What::Peer, scale);
+    let round = |peer| round(peer, scale);
     let conclude = |samples| conclude(samples, scale);
-    in_rounds(peers, Scenario::Rollover, rounds(scale), round, conclude)
-}
-
-/// The same without tokens, for what the machine does on its own.
-pub(crate) fn noise(peer: &dyn Peer, scale: Scale) -> Result<Rollover, BoxError> {
-    let rounds = 0..rounds(scale);
-    let samples = rounds.map(|_| on_new_runtime(steadily(peer, What::Bare, scale)));
-    Ok(conclude(samples.collect::<Result<_, _>>()?, scale))
-}
-
-fn rounds(scale: Scale) -> usize {
-    scale.of(3, 1)
+    in_rounds(peers, Scenario::Rollover, scale.of(3, 1), round, conclude)
 }
 
 fn seconds(scale: Scale) -> u32 {
     scale.of(10, 4)
 }
 
-async fn steadily(peer: &dyn Peer, what: What, scale: Scale) -> Result<Sample, BoxError> {
+async fn round(peer: &dyn Peer, scale: Scale) -> Result<Sample, BoxError> {
     let server = Server::start(Api::Loopback, LIFETIME, TOKEN_LATENCY).await?;
-    let target = match what {
-        What::Bare => server.open_target(),
-        What::Peer | What::StaticHeader => server.target().clone(),
-    };
-    let client = peer.connect(&target, what).await?;
+    let client = peer.connect(server.target(), What::Peer).await?;
     client.call().await?;
 
     let start = Instant::now();
