@@ -86,7 +86,7 @@ fn draw_panel(
         .configure_mesh()
         .x_desc("seconds")
         .y_desc("ms")
-        .x_labels(11)
+        .x_labels(numbers.seconds as usize + 1)
         .y_labels(5)
         .x_label_formatter(&|at| format!("{at:.0}"))
         .y_label_formatter(&|ms| format!("{ms:.0}"))
@@ -101,7 +101,8 @@ fn draw_panel(
         chart.draw_series([Rectangle::new(mark, RENEWAL.filled())])?;
     }
     let slots = plotted.slowest_in_slot_ms.iter().enumerate();
-    let points = slots.filter_map(|(slot, ms)| Some((slot as f64 * plotted.slot_ms / 1e3, (*ms)?)));
+    let middle_of = |slot| (slot as f64 + 0.5) * plotted.slot_ms / 1e3;
+    let points = slots.filter_map(|(slot, ms)| Some((middle_of(slot), (*ms)?)));
     chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
     Ok(())
 }
