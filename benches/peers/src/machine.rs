@@ -75,3 +75,17 @@ fn locked(package: &str) -> Vec<&'static str> {
     }
     versions
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_version_of_each_package() {
+        let versions = versions(&crate::peers::all());
+        assert!(versions.len() > COMMON.len());
+        for (package, versions) in versions {
+            assert!(!versions.is_empty(), "{package} is not in Cargo.lock");
+        }
+    }
+}

@@ -64,5 +64,9 @@ fn run(scale: Scale, folder: &Path) -> Result<(), BoxError> {
     report::print(&results);
     fs::create_dir_all(folder)?;
     fs::write(folder.join("results.json"), results::to_json(&results)?)?;
-    plots::draw(&results, folder)
+    plots::draw(&results, folder)?;
+    if results.has_failures() {
+        return Err("a scenario could not be run, see the tables".into());
+    }
+    Ok(())
 }

@@ -79,6 +79,19 @@ impl Results {
             hot_path,
         })
     }
+
+    /// Whether a scenario could not be run with a peer.
+    pub(crate) fn has_failures(&self) -> bool {
+        fn any<T>(rows: &[Row<T>]) -> bool {
+            rows.iter().any(Row::has_failed)
+        }
+        any(&self.herd)
+            || any(&self.rollover)
+            || any(&self.cancel)
+            || any(&self.outage)
+            || any(&self.revocation)
+            || any(&self.hot_path)
+    }
 }
 
 /// JSON with a line for each field, and lists of numbers on one.

@@ -57,6 +57,12 @@ pub(crate) enum Outcome<T> {
     Failed(String),
 }
 
+impl<T> Row<T> {
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed(_))
+    }
+}
+
 /// Takes all peers through a scenario so many times. In each round all have their turn, each time
 /// from another one on.
 fn in_rounds<'a, S, T, F>(

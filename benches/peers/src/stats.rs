@@ -44,3 +44,20 @@ pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
 pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_the_middle_and_what_is_around_it() {
+        let spread = Spread::of_counts([5, 1, 4, 2, 3]);
+        assert_eq!((spread.least, spread.median, spread.most), (1.0, 3.0, 5.0));
+        assert_eq!((spread.first_quartile, spread.third_quartile), (2.0, 4.0));
+    }
+
+    #[test]
+    fn nothing_is_zero() {
+        assert_eq!(Spread::of([]).most, 0.0);
+    }
+}

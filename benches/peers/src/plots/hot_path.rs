@@ -43,7 +43,7 @@ pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
 
     let (_, area) = root.split_vertically(80);
     let mut chart = ChartBuilder::on(&area)
-        .margin_right(30)
+        .margin_right(60)
         .margin_bottom(24)
         .x_label_area_size(56)
         .y_label_area_size(MARGIN)
