@@ -113,12 +113,7 @@ fn cases() -> Vec<Case> {
     let [one, all] = [1, TENANTS].map(|tenants| Arc::new(cache(&all_requests[..tenants])));
     let (default, one_by_name, all_by_name) =
         (Arc::clone(&one), Arc::clone(&one), Arc::clone(&all));
-    let keys = Arc::new(
-        all_requests
-            .iter()
-            .map(|it| key_like(it))
-            .collect::<Vec<_>>(),
-    );
+    let keys = Arc::new(all_requests.iter().map(key_like).collect::<Vec<_>>());
     let hasher = RandomState::new();
     let plain = Sharded::<false>::new();
     let stamped = Sharded::<true>::new();

@@ -370,13 +370,20 @@ fn a_long_queue_on_a_runtime_that_is_gone_is_gone_through_without_recursion() {
     assert_eq!(token.unwrap().expose_secret(), "mock-token-1");
 }
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
 #[tokio::test]
 async fn a_setting_that_cannot_work_is_told_before_anything_is_sent() {
     let tokens = MockTokenSource::new();
     let builder = || TokenCache::builder(tokens.clone());
     for (cache, setting) in [
         (builder().fetch_timeout(Duration::ZERO), "fetch_timeout"),
-        (builder().fetch_timeout(Duration::MAX), "fetch_timeout"),
+        (builder().fetch_timeout(DAY + NANOSECOND), "fetch_timeout"),
+        (
+            builder().first_pause(DAY).longest_pause(DAY - NANOSECOND),
+            "longest_pause",
+        ),
         (
             builder().default_lifetime(Duration::ZERO),
             "default_lifetime",
@@ -398,4 +405,9 @@ async fn a_setting_that_cannot_work_is_told_before_anything_is_sent() {
         assert!(told.contains(setting), "{told}");
     }
     assert_eq!(tokens.fetches(), 0);
+    let longest = builder()
+        .fetch_timeout(DAY)
+        .first_pause(DAY)
+        .longest_pause(DAY);
+    longest.build().token().await.unwrap();
 }

@@ -5,7 +5,8 @@ use std::fmt::Debug;
 
 use bearer_auth::{
     AccessToken, BearerAuthLayer, ClientAuthentication, ClientCredentials, MockAuthServer,
-    MockTokenSource, StaticTokenSource, TokenCache, TokenError, source_fn,
+    MockTokenSource, RequestAuth, StaticTokenSource, TokenCache, TokenError, TokenRequest,
+    source_fn, task_local,
 };
 use http::{Request, Response, StatusCode};
 use tower::{Layer, ServiceExt};
@@ -28,6 +29,7 @@ fn assert_clean(text: &str) {
 }
 
 fn assert_silent(shown: &impl Debug) {
+    assert_ne!(format!("{shown:?}"), "", "it says nothing at all");
     assert_clean(&format!("{shown:?}"));
     assert_clean(&format!("{shown:#?}"));
 }
@@ -69,6 +71,13 @@ async fn debug_of_every_public_type() {
     ));
     let call = service.oneshot(Request::get("https://a.example").body(()).unwrap());
     assert_silent(&call);
+    let unused = layer.layer(tower::service_fn(async |_: Request<()>| {
+        Ok::<_, TokenError>(Response::new(()))
+    }));
+    assert_silent(&unused);
+    let request_auth = RequestAuth::from(TokenRequest::scope("tenant/42"));
+    assert_eq!(request_auth, RequestAuth::scope("tenant/42"));
+    assert_silent(&task_local::with_request_auth(request_auth, async {}));
     call.await.unwrap();
     let server = MockAuthServer::builder()
         .client("id", "s3cret-of-client")
