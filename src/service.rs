@@ -82,11 +82,18 @@ impl<S> BearerAuth<S> {
             let ready = mem::replace(&mut self.inner, clone);
             return ResponseFuture::slow(acquire_and_send(exchange, ready, request));
         };
-        let kept = exchange
-            .copy(&request)
-            .map(|copy| (self.inner.clone(), copy));
-        exchange.carry(granted, &mut request);
-        ResponseFuture::sending(self.inner.call(request), exchange, kept)
+        // Apart from each other: a `None` that is known to be one is not moved about at full size.
+        match exchange.copy(&request) {
+            Some(copy) => {
+                let kept = (self.inner.clone(), copy);
+                exchange.carry(granted, &mut request);
+                ResponseFuture::sending(self.inner.call(request), exchange, Some(kept))
+            }
+            None => {
+                exchange.carry(granted, &mut request);
+                ResponseFuture::sending(self.inner.call(request), exchange, None)
+            }
+        }
     }
 }
 
