@@ -181,6 +181,20 @@ async fn lives_of_a_second_or_two_cost_one_fetch_a_second_at_most() {
     }
 }
 
+/// The limit of a flight is for its tries, not for the wait that keeps fetches a second apart.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_is_put_off_has_its_whole_limit() {
+    let tokens = MockTokenSource::new()
+        .with_lifetime(secs(0.1))
+        .with_latency(secs(0.15));
+    let cache = TokenCache::builder(tokens.clone())
+        .fetch_timeout(secs(0.2))
+        .build();
+    for expected in ["mock-token-1", "mock-token-2"] {
+        assert_eq!(cache.token().await.unwrap().expose_secret(), expected);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_token_of_two_seconds_is_served_whole() {
     let tokens = MockTokenSource::new().with_lifetime(secs(2.0));
