@@ -342,8 +342,14 @@ fn flights_that_nobody_drives_do_not_hold_up_the_queue() {
             .await
             .expect("its turn");
         token.unwrap();
+        assert_eq!(tokens.fetches(), 1);
+        // Both places are free again.
+        let _hold = tokens.hold();
+        let requests = ["driven/1", "driven/2"].map(TokenRequest::scope);
+        let calls = join_all(requests.iter().map(|request| cache.token_for(request)));
+        timeout(Duration::from_millis(50), calls).await.unwrap_err();
+        assert_eq!(tokens.fetches(), 3);
     });
-    assert_eq!(tokens.fetches(), 1);
 }
 
 #[test]
