@@ -160,10 +160,10 @@ fn cases() -> Vec<Case> {
         Case::new("   any of 10,000 keys at hand, hashed", move |tenant| {
             hasher.hash_one(k3(tenant))
         }),
-        Case::new("   32 x RwLock<HashMap>", move |tenant| {
+        Case::new("   8 x RwLock<HashMap>", move |tenant| {
             plain.get(&k4(tenant))
         }),
-        Case::new("   32 x RwLock<HashMap>, last use kept", move |tenant| {
+        Case::new("   8 x RwLock<HashMap>, last use kept", move |tenant| {
             stamped.get(&k5(tenant))
         }),
         Case::new("   moka::sync::Cache", move |tenant| {
@@ -216,7 +216,7 @@ type Shard = HashMap<TokenRequest, Value>;
 
 /// The cache's own shape; with `STAMPED`, it keeps which value was used last.
 struct Sharded<const STAMPED: bool> {
-    shards: [RwLock<Shard>; 32],
+    shards: [RwLock<Shard>; 8],
     hasher: RandomState,
     turn: AtomicU64,
 }

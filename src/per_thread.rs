@@ -22,11 +22,7 @@ pub(crate) enum PerThread<T> {
 impl<T> PerThread<T> {
     /// Copies made by `copy`, which share no count.
     pub(crate) fn copies(copy: impl FnMut() -> T) -> Self {
-        static COPIES: OnceLock<usize> = OnceLock::new();
-        let copies = *COPIES.get_or_init(|| {
-            let parallelism = thread::available_parallelism().map_or(1, NonZero::get);
-            parallelism.next_power_of_two().min(MOST_COPIES)
-        });
+        let copies = parallelism().next_power_of_two().min(MOST_COPIES);
         Self::Many(std::iter::repeat_with(copy).take(copies).collect())
     }
 
@@ -38,6 +34,12 @@ impl<T> PerThread<T> {
             Self::Many(copies) => &copies[number_of_thread() & (copies.len() - 1)],
         }
     }
+}
+
+/// How many threads run at once: asked for once, since the answer costs a system call or more.
+pub(crate) fn parallelism() -> usize {
+    static PARALLELISM: OnceLock<usize> = OnceLock::new();
+    *PARALLELISM.get_or_init(|| thread::available_parallelism().map_or(1, NonZero::get))
 }
 
 /// Threads are numbered as they come here first.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use allocation_counter::measure;
 use async_trait::async_trait;
-use bearer_auth::{BearerAuthLayer, StaticTokenSource, TokenCache};
+use bearer_auth::{BearerAuthLayer, RequestAuth, StaticTokenSource, TokenCache, TokenRequest};
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderValue, Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
@@ -74,6 +74,20 @@ async fn tower_with_replay_off_allocates_nothing() {
     let mut service = warm_layer().await.without_replay().layer(Inner);
     assert_eq!(allocations(&mut service), 0);
     assert_eq!(allocations(&mut service.clone()), 0);
+}
+
+#[tokio::test]
+async fn tower_for_a_tenant_allocates_nothing_either() {
+    let layer = warm_layer().await.without_replay();
+    let tenant = TokenRequest::scope("tenant/42");
+    layer.cache().token_for(&tenant).await.unwrap();
+    let mut service = layer.layer(Inner);
+    let mut request = request();
+    request.extensions_mut().insert(RequestAuth::token(tenant));
+    let count = measure(|| {
+        assert!(finish(service.call(request)).is_ok());
+    });
+    assert_eq!(count.count_total, 0);
 }
 
 #[tokio::test]

@@ -9,9 +9,11 @@ use bearer_auth::{
     TokenCache, TokenError, TokenRequest, source_fn,
 };
 use futures_util::future::join_all;
+use http::StatusCode;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::support::api::Api;
 use crate::support::stack::{Call, Kind, Stack};
 
 fn tenants(count: usize) -> Vec<TokenRequest> {
@@ -227,5 +229,40 @@ async fn tenants_that_hang_or_are_refused_cost_the_others_nothing() {
     for hanging in hanging {
         let (is_ok, after) = hanging.await.unwrap();
         assert!(!is_ok && after == Duration::from_secs(30), "{after:?}");
+    }
+}
+
+/// A refusal is its tenant's alone, and so is what a user says of a token.
+#[tokio::test]
+async fn a_refused_token_of_one_tenant_is_renewed_and_no_other() {
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.has_extensions()) {
+        let tokens = MockTokenSource::new();
+        // The first tenant's token, and then the second's.
+        let api = Api::accepting(|token| token != "mock-token-1").await;
+        let layer = BearerAuthLayer::new(tokens.clone())
+            .allow_origin(api.origin())
+            .unwrap();
+        let tenants = tenants(2);
+        for tenant in &tenants {
+            layer.cache().token_for(tenant).await.unwrap();
+        }
+        let stack = Stack::new(kind, &layer);
+        for tenant in &tenants {
+            let call = Call::get(api.url("/")).auth(RequestAuth::token(tenant.clone()));
+            assert_eq!(stack.send(call).await.unwrap().status, StatusCode::OK);
+        }
+        let sent: Vec<_> = api.tokens().into_iter().flatten().collect();
+        assert_eq!(
+            sent,
+            ["mock-token-1", "mock-token-3", "mock-token-2"],
+            "{kind:?}"
+        );
+
+        let other = layer.cache().token_for(&tenants[1]).await.unwrap();
+        layer.cache().invalidate(&other);
+        let next = layer.cache().token_for(&tenants[1]).await.unwrap();
+        assert_eq!(next.expose_secret(), "mock-token-4", "{kind:?}");
+        let kept = layer.cache().token_for(&tenants[0]).await.unwrap();
+        assert_eq!(kept.expose_secret(), "mock-token-3", "{kind:?}");
     }
 }
