@@ -107,12 +107,12 @@ impl TokenCache {
     ///
     /// Cancel safe: a fetch that was begun goes on, and the next caller finds its token.
     pub async fn token_for(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
-        if let Some(token) = self.if_fresh(request, |current| current.token.clone()) {
+        if let Some(token) = self.if_fresh(request, Current::token) {
             return Ok(token);
         }
         self.acquire_current(request)
             .await
-            .map(|current| current.token.clone())
+            .map(|current| current.token())
     }
 
     /// Says that a server refused this token: it is served no more, and the next call fetches
@@ -131,7 +131,7 @@ impl TokenCache {
 
     /// The token for a request, if it is fresh: without a lock, an allocation or an await.
     pub(crate) fn fresh(&self, request: &TokenRequest) -> Option<Granted> {
-        self.if_fresh(request, Granted::new)
+        self.if_fresh(request, |current| Granted::new(current))
     }
 
     /// The token for a request: at once, or when the flight has landed.
@@ -185,7 +185,11 @@ impl TokenCache {
         });
     }
 
-    fn if_fresh<R>(&self, request: &TokenRequest, with: impl FnOnce(&Current) -> R) -> Option<R> {
+    fn if_fresh<R>(
+        &self,
+        request: &TokenRequest,
+        with: impl FnOnce(&Arc<Current>) -> R,
+    ) -> Option<R> {
         let now = self.now();
         if request.is_default() {
             self.shared.default.if_fresh(now, with)
@@ -289,7 +293,7 @@ impl Granted {
     #[inline]
     fn new(current: &Current) -> Self {
         Self {
-            authorization: current.authorization.get().clone(),
+            authorization: current.authorization().clone(),
             generation: current.generation,
             on_probation: current.on_probation.load(Ordering::Relaxed),
         }

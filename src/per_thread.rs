@@ -3,6 +3,7 @@
 //! Measured by `benches/fresh.rs`: what threads contend for is neither the token's cell nor a lock,
 //! which are only read, but the counts of what every request clones.
 
+use std::iter::repeat_with;
 use std::num::NonZero;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,28 +12,21 @@ use std::thread;
 /// More would cost memory for little.
 const MOST_COPIES: usize = 16;
 
-/// One value, or a copy for each of as many threads as run at once.
+/// A copy for each of as many threads as run at once, and as many as a power of two.
 #[derive(Debug)]
-pub(crate) enum PerThread<T> {
-    One(T),
-    /// As many as a power of two.
-    Many(Box<[T]>),
-}
+pub(crate) struct PerThread<T>(Box<[T]>);
 
 impl<T> PerThread<T> {
     /// Copies made by `copy`, which share no count.
-    pub(crate) fn copies(copy: impl FnMut() -> T) -> Self {
+    pub(crate) fn new(copy: impl FnMut() -> T) -> Self {
         let copies = parallelism().next_power_of_two().min(MOST_COPIES);
-        Self::Many(std::iter::repeat_with(copy).take(copies).collect())
+        Self(repeat_with(copy).take(copies).collect())
     }
 
     /// This thread's.
     #[inline]
     pub(crate) fn get(&self) -> &T {
-        match self {
-            Self::One(value) => value,
-            Self::Many(copies) => &copies[number_of_thread() & (copies.len() - 1)],
-        }
+        &self.0[number_of_thread() & (self.0.len() - 1)]
     }
 }
 
@@ -62,10 +56,8 @@ mod tests {
 
     #[test]
     fn threads_that_run_at_once_have_copies_of_their_own() {
-        let copies = PerThread::copies(|| Arc::new(()));
-        let PerThread::Many(all) = &copies else {
-            panic!("one");
-        };
+        let copies = PerThread::new(|| Arc::new(()));
+        let all = &copies.0;
         assert!(all.len().is_power_of_two() && all.len() <= MOST_COPIES);
         // Numbered one after the other, but by other tests too.
         let mine: HashSet<_> = (0..8 * all.len())

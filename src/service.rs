@@ -42,7 +42,7 @@ pub struct BearerAuth<S> {
 
 impl<S> BearerAuth<S> {
     pub(crate) fn new(inner: S, settings: &Settings) -> Self {
-        let settings = PerThread::copies(|| Arc::new(settings.clone()));
+        let settings = PerThread::new(|| Arc::new(settings.clone()));
         Self {
             inner,
             settings: Arc::new(settings),

@@ -1,6 +1,7 @@
 //! Access tokens.
 
 use std::fmt;
+use std::panic::RefUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -37,10 +38,16 @@ const PREFIX: &str = "Bearer ";
 /// # Ok::<(), bearer_auth::InvalidToken>(())
 /// ```
 #[derive(Clone)]
-pub struct AccessToken(Arc<Parts>);
+pub struct AccessToken(Arc<dyn Held>);
+
+/// Where a token's parts are: on their own, or with what a cache knows of it beside them, so that a
+/// lookup finds all in one place.
+pub(crate) trait Held: Send + Sync + RefUnwindSafe + 'static {
+    fn parts(&self) -> &Parts;
+}
 
 #[derive(Clone)]
-struct Parts {
+pub(crate) struct Parts {
     /// `Bearer <token>`, marked sensitive: what a request is given, made once.
     authorization: HeaderValue,
     lifetime: Lifetime,
@@ -88,57 +95,56 @@ impl AccessToken {
     ///
     /// Zero means that no life is known; more than 10 years are cut to 10 years.
     #[must_use]
-    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
+    pub fn with_lifetime(self, lifetime: Duration) -> Self {
         let lifetime = lifetime.min(LONGEST_LIFE);
-        let parts = Arc::make_mut(&mut self.0);
-        if lifetime.is_zero() {
-            parts.lifetime = Lifetime::Unspecified;
-            parts.expires_at = None;
-        } else {
-            parts.lifetime = Lifetime::Limited(lifetime);
-            parts.expires_at = clock::wall_now().checked_add(lifetime);
-        }
-        self
+        self.edited(|parts| {
+            if lifetime.is_zero() {
+                parts.lifetime = Lifetime::Unspecified;
+                parts.expires_at = None;
+            } else {
+                parts.lifetime = Lifetime::Limited(lifetime);
+                parts.expires_at = clock::wall_now().checked_add(lifetime);
+            }
+        })
     }
 
     /// Says that the token never expires; it is used until it is rejected.
     #[must_use]
-    pub fn without_expiry(mut self) -> Self {
-        let parts = Arc::make_mut(&mut self.0);
-        parts.lifetime = Lifetime::Unlimited;
-        parts.expires_at = None;
-        self
+    pub fn without_expiry(self) -> Self {
+        self.edited(|parts| {
+            parts.lifetime = Lifetime::Unlimited;
+            parts.expires_at = None;
+        })
     }
 
     /// Says which scope the server granted, if it said so (RFC 6749 §5.1).
     #[must_use]
-    pub fn with_scope(mut self, scope: impl Into<String>) -> Self {
-        Arc::make_mut(&mut self.0).scope = Some(scope.into().into_boxed_str());
-        self
+    pub fn with_scope(self, scope: impl Into<String>) -> Self {
+        self.edited(|parts| parts.scope = Some(scope.into().into_boxed_str()))
     }
 
     /// When the token's life ends, by the wall clock; `None` if it never does or no life is known.
     ///
     /// A token from a cache counts from just before its token request was sent.
     pub fn expires_at(&self) -> Option<SystemTime> {
-        self.0.expires_at
+        self.parts().expires_at
     }
 
     /// The scope that the server granted, if it named one; narrower, perhaps, than the one asked for.
     pub fn scope(&self) -> Option<&str> {
-        self.0.scope.as_deref()
+        self.parts().scope.as_deref()
     }
 
     /// The token itself. Keep it out of logs and errors.
     pub fn expose_secret(&self) -> &str {
         // The constructor saw visible ASCII only, so neither step can come up empty.
-        let value = self.0.authorization.to_str().unwrap_or_default();
+        let value = self.authorization().to_str().unwrap_or_default();
         value.get(PREFIX.len()..).unwrap_or_default()
     }
 
     /// The ready `Authorization` header value, marked sensitive.
     pub fn authorization(&self) -> &HeaderValue {
-        &self.0.authorization
+        self.parts().authorization()
     }
 
     /// The same header value in the same memory, with a reference count of its own.
@@ -153,7 +159,7 @@ impl AccessToken {
             }
         }
 
-        let header = &self.0.authorization;
+        let header = self.authorization();
         let line = Bytes::from_owner(Line(header.clone()));
         let mut copy = HeaderValue::from_maybe_shared(line).unwrap_or_else(|_| header.clone());
         copy.set_sensitive(true);
@@ -161,22 +167,53 @@ impl AccessToken {
     }
 
     pub(crate) fn lifetime(&self) -> Lifetime {
-        self.0.lifetime
+        self.parts().lifetime
     }
 
     pub(crate) fn issued(&self) -> Option<&Issued> {
-        self.0.issued.as_ref()
+        self.parts().issued.as_ref()
     }
 
     pub(crate) fn is_same_value(&self, other: &Self) -> bool {
-        self.0.authorization == other.0.authorization
+        self.parts().is_same_value(other.parts())
     }
 
-    /// The token as its cache hands it out.
-    pub(crate) fn issue(mut self, expires_at: Option<SystemTime>, issued: Issued) -> Self {
-        let parts = Arc::make_mut(&mut self.0);
-        parts.expires_at = expires_at;
-        parts.issued = Some(issued);
+    /// Its parts, as its cache hands them out.
+    pub(crate) fn issue(self, expires_at: Option<SystemTime>, issued: Issued) -> Parts {
+        Parts {
+            expires_at,
+            issued: Some(issued),
+            ..self.parts().clone()
+        }
+    }
+
+    pub(crate) fn held_by(holder: Arc<impl Held>) -> Self {
+        Self(holder)
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        self.0.parts()
+    }
+
+    fn edited(self, edit: impl FnOnce(&mut Parts)) -> Self {
+        let mut parts = self.parts().clone();
+        edit(&mut parts);
+        Self(Arc::new(parts))
+    }
+}
+
+impl Parts {
+    pub(crate) fn authorization(&self) -> &HeaderValue {
+        &self.authorization
+    }
+
+    pub(crate) fn is_same_value(&self, other: &Self) -> bool {
+        self.authorization == other.authorization
+    }
+}
+
+impl Held for Parts {
+    fn parts(&self) -> &Self {
         self
     }
 }
@@ -184,9 +221,9 @@ impl AccessToken {
 impl fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccessToken")
-            .field("lifetime", &self.0.lifetime)
-            .field("expires_at", &self.0.expires_at)
-            .field("scope", &self.0.scope)
+            .field("lifetime", &self.parts().lifetime)
+            .field("expires_at", &self.parts().expires_at)
+            .field("scope", &self.parts().scope)
             .finish_non_exhaustive()
     }
 }

@@ -65,9 +65,13 @@ impl Entry {
     }
 
     /// Calls `with` on the current token if nothing but using it is to be done. Takes no lock.
-    pub(crate) fn if_fresh<R>(&self, now: Moment, with: impl FnOnce(&Current) -> R) -> Option<R> {
+    pub(crate) fn if_fresh<R>(
+        &self,
+        now: Moment,
+        with: impl FnOnce(&Arc<Current>) -> R,
+    ) -> Option<R> {
         let published = self.published.load();
-        let current = published.as_deref()?;
+        let current = published.as_ref()?;
         (!now.has_reached(current.lifespan.due)).then(|| with(current))
     }
 

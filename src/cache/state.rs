@@ -9,6 +9,7 @@
 //!      └──────────────── pause        reject ◀───────┘
 //! ```
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::clock::Moment;
 use crate::error::TokenError;
 use crate::per_thread::PerThread;
 use crate::sync::AtomicBool;
-use crate::token::{AccessToken, Issued, Lifetime};
+use crate::token::{AccessToken, Held, Issued, Lifetime, Parts};
 use crate::token_request::TokenRequest;
 
 /// The longest `Retry-After` that is believed.
@@ -57,18 +58,46 @@ pub(crate) struct State {
 }
 
 /// A token as it is served. In this order, so that what every reader needs comes first.
-#[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Current {
     pub(crate) lifespan: Lifespan,
-    pub(crate) token: AccessToken,
     /// Stands for the token's value: the same value fetched again keeps it.
     pub(crate) generation: u64,
-    /// The token's header value; of the default token, which all threads use, a copy for each.
-    pub(crate) authorization: PerThread<HeaderValue>,
     /// The first answer to this token decides the spacing of rejections.
     pub(crate) on_probation: AtomicBool,
+    /// Of the default token, which all threads use, a header value for each.
+    copies: Option<PerThread<HeaderValue>>,
+    parts: Parts,
     flight: FlightId,
+}
+
+impl Current {
+    pub(crate) fn token(self: &Arc<Self>) -> AccessToken {
+        AccessToken::held_by(Arc::clone(self))
+    }
+
+    /// What a request is given.
+    pub(crate) fn authorization(&self) -> &HeaderValue {
+        match &self.copies {
+            Some(copies) => copies.get(),
+            None => self.parts.authorization(),
+        }
+    }
+}
+
+impl Held for Current {
+    fn parts(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Current")
+            .field("generation", &self.generation)
+            .field("lifespan", &self.lifespan)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A permit to fetch. At most one is valid at a time; it ends by `complete`, `fail` or `abandon`.
@@ -227,7 +256,7 @@ impl State {
             if current.flight > flight && !now.has_reached(current.lifespan.expired) {
                 return Landing::Current(Arc::clone(current));
             }
-            if token.is_same_value(&current.token) {
+            if token.parts().is_same_value(&current.parts) {
                 generation = current.generation;
             }
         }
@@ -249,19 +278,17 @@ impl State {
         if let Some(current) = &self.current
             && now.has_reached(lifespan.expired)
             && !now.has_reached(current.lifespan.expired)
-            && !token.is_same_value(&current.token)
+            && !token.parts().is_same_value(&current.parts)
         {
             // Dead on arrival is no reason to give up a usable one.
             return Landing::Current(Arc::clone(current));
         }
-        let authorization = if request.is_default() {
-            PerThread::copies(|| token.counted_apart())
-        } else {
-            PerThread::One(token.authorization().clone())
-        };
+        let copies = request
+            .is_default()
+            .then(|| PerThread::new(|| token.counted_apart()));
         let current = Arc::new(Current {
-            authorization,
-            token: token.issue(
+            copies,
+            parts: token.issue(
                 expires_at,
                 Issued {
                     request,
@@ -420,7 +447,7 @@ impl State {
         self.landed = None;
         if let Some(current) = self.current.take() {
             self.rejected = Some(Rejected {
-                token: current.token.clone(),
+                token: current.token(),
                 generation: current.generation,
                 flight: current.flight,
                 sequence: self.sequence,

@@ -74,11 +74,11 @@ impl Tested {
             }
         };
         match self.state.decide(now) {
-            Decision::Serve(current) => format!("serve {}", current.token.expose_secret()),
+            Decision::Serve(current) => format!("serve {}", current.token().expose_secret()),
             Decision::ServeAndFetch(current, permit) => {
                 format!(
                     "serve {}, {}",
-                    current.token.expose_secret(),
+                    current.token().expose_secret(),
                     granted(permit)
                 )
             }
@@ -126,7 +126,7 @@ impl Tested {
             jitter,
         };
         match self.state.complete(flight, fetched, now, TEMPO) {
-            Landing::Current(current) => current.token.expose_secret().to_owned(),
+            Landing::Current(current) => current.token().expose_secret().to_owned(),
             Landing::Rejected => "rejected".to_owned(),
         }
     }
@@ -145,7 +145,7 @@ impl Tested {
     }
 
     fn expires_at(&self) -> Option<SystemTime> {
-        self.state.current().unwrap().token.expires_at()
+        self.state.current().unwrap().token().expires_at()
     }
 }
 
@@ -268,7 +268,8 @@ fn the_token_knows_where_it_came_from() {
     tested
         .state
         .complete(tested.flight(), fetched, at(0.0), TEMPO);
-    let issued = tested.state.current().unwrap().token.issued().unwrap();
+    let token = tested.state.current().unwrap().token();
+    let issued = token.issued().unwrap();
     assert_eq!(
         (issued.request.scopes(), issued.generation),
         (Some("tenant"), 7)

@@ -267,7 +267,7 @@ impl Observed {
         self.landed = Some(self.now.monotonic());
         self.paused_until = Duration::ZERO;
         self.failures = 0;
-        if !current.token.is_same_value(&token) {
+        if !current.token().is_same_value(&token) {
             let life = end.monotonic() - flying.started.monotonic();
             let dead = Lifespan::new(life, flying.started, self.now, jitter).expired;
             assert!(
@@ -278,7 +278,7 @@ impl Observed {
         }
         assert!(current.lifespan.due.monotonic() <= current.lifespan.expired.monotonic());
         if let Some((before, _)) = &self.current {
-            let same_value = before.token.is_same_value(&token);
+            let same_value = before.token().is_same_value(&token);
             assert_eq!(before.generation == current.generation, same_value);
         }
         self.generations.push(generation);
@@ -338,7 +338,7 @@ impl Observed {
     fn withdrawn(&mut self) {
         if let Some((current, _)) = self.current.take() {
             self.brought_rejected = Some(current.flight);
-            self.rejected = Some((current.token.expose_secret().to_owned(), self.last_flight));
+            self.rejected = Some((current.token().expose_secret().to_owned(), self.last_flight));
         }
         self.landed = None;
     }
