@@ -16,6 +16,8 @@ type Service = BoxCloneService<Request<()>, Response<()>, BoxError>;
 
 /// An API that refuses the first so many tokens, and counts its calls.
 struct Api {
+    /// Refused are those up to this one.
+    revoked: Arc<AtomicUsize>,
     tokens: MockTokenSource,
     cache: TokenCache,
     calls: Arc<AtomicUsize>,
@@ -34,12 +36,14 @@ impl Api {
     ) -> Self {
         let calls = Arc::<AtomicUsize>::default();
         let counter = Arc::clone(&calls);
+        let revoked = Arc::new(AtomicUsize::new(first));
+        let last = Arc::clone(&revoked);
         let inner = service_fn(move |request: Request<()>| {
             counter.fetch_add(1, Ordering::Relaxed);
             let token = request.headers()[AUTHORIZATION].to_str().unwrap();
             let number: usize = token.rsplit('-').next().unwrap().parse().unwrap();
             let mut answer = Response::new(());
-            if number <= first {
+            if number <= last.load(Ordering::Relaxed) {
                 *answer.status_mut() = StatusCode::UNAUTHORIZED;
                 let challenge = "Bearer error=\"invalid_token\"".parse().unwrap();
                 answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
@@ -48,6 +52,7 @@ impl Api {
         });
         let layer = layer(BearerAuthLayer::new(tokens.clone()));
         Self {
+            revoked,
             tokens,
             cache: layer.cache().clone(),
             calls,
@@ -61,6 +66,11 @@ impl Api {
         // What was begun in the background goes on.
         sleep(Duration::from_millis(1)).await;
         answer.status()
+    }
+
+    /// Refuses tokens up to this one.
+    fn revoke(&self, last: usize) {
+        self.revoked.store(last, Ordering::Relaxed);
     }
 
     /// Token requests and calls so far.
@@ -109,6 +119,10 @@ async fn a_new_token_that_is_accepted_brings_the_spacing_back() {
     pass(4_100).await;
     assert_eq!(api.get().await, StatusCode::OK, "the fourth");
     assert_eq!(api.counts(), (4, 6));
+    api.revoke(4);
+    pass(1_100).await;
+    assert_eq!(api.get().await, StatusCode::OK, "1 s again");
+    assert_eq!(api.counts(), (5, 8));
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,6 +145,10 @@ async fn without_replay_an_answer_that_accepts_the_new_token_leaves_the_spacing(
     assert_eq!(api.get().await, StatusCode::UNAUTHORIZED);
     assert_eq!(api.get().await, StatusCode::OK);
     assert_eq!(api.counts(), (2, 2));
+    api.revoke(2);
+    pass(1_100).await;
+    assert_eq!(api.get().await, StatusCode::UNAUTHORIZED);
+    assert_eq!(api.counts(), (3, 3), "1 s, as before");
 }
 
 /// Whoever is answered next judges in place of a caller who has gone.
