@@ -196,7 +196,7 @@ impl TokenCache {
         } else {
             self.shared
                 .tenants
-                .look_up(request, |entry| entry.if_fresh(now, with))
+                .look_up(request, now, |entry| entry.if_fresh(now, with))
                 .flatten()
         }
     }
@@ -265,7 +265,7 @@ impl TokenCache {
         if request.is_default() {
             Arc::clone(&self.shared.default)
         } else {
-            self.shared.tenants.entry(request)
+            self.shared.tenants.entry(request, self.now())
         }
     }
 
@@ -274,7 +274,10 @@ impl TokenCache {
         if request.is_default() {
             Some(with(&self.shared.default))
         } else {
-            let entry = self.shared.tenants.look_up(request, Arc::clone)?;
+            let entry = self
+                .shared
+                .tenants
+                .look_up(request, self.now(), Arc::clone)?;
             Some(with(&entry))
         }
     }

@@ -161,11 +161,13 @@ impl fmt::Debug for Timeline {
     }
 }
 
-/// Saturates.
+/// Saturates, short of `Moment::NEVER`.
 const fn nanos(span: Duration) -> u64 {
-    span.as_secs()
+    let nanos = span
+        .as_secs()
         .saturating_mul(1_000_000_000)
-        .saturating_add(span.subsec_nanos() as u64)
+        .saturating_add(span.subsec_nanos() as u64);
+    if nanos == u64::MAX { nanos - 1 } else { nanos }
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use std::thread;
 /// More would cost memory for little.
 const MOST_COPIES: usize = 16;
 
-/// A copy for each of as many threads as run at once, and as many as a power of two.
+/// One copy for each thread that can run at once, rounded up to a power of two, at most
+/// [`MOST_COPIES`]; threads beyond share.
 #[derive(Debug)]
 pub(crate) struct PerThread<T>(Box<[T]>);
 
@@ -43,7 +44,7 @@ fn number_of_thread() -> usize {
     thread_local! {
         static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
     }
-    // A thread that is about to end may not have it any more; any copy will do.
+    // Any copy will do where there is no thread's own.
     NUMBER.try_with(|number| *number).unwrap_or_default()
 }
 

@@ -17,7 +17,8 @@ use crate::layer::BearerAuthLayer;
 ///
 /// A call may be dropped at any point: a fetch that it began goes on for others.
 impl Middleware for BearerAuthLayer {
-    // What `#[async_trait]` makes of an `async fn`, less its second copy of each argument in the future.
+    // What `#[async_trait]` makes of an `async fn`, with its lifetimes, which must be the trait's; less its
+    // second copy of each argument in the future.
     fn handle<'layer, 'extensions, 'chain, 'future>(
         &'layer self,
         mut request: Request,

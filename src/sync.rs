@@ -1,4 +1,4 @@
-//! What threads share, in one place: a model checker puts its own in place of it.
+//! What an entry and the timeline are made of: a model checker puts its own in place of it.
 
 #[cfg(not(all(test, bearer_auth_model)))]
 mod real {

@@ -94,8 +94,8 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// How many tokens are kept beside the default request's; the least recently used goes first,
-    /// but never one that is being fetched.
+    /// How many tokens are kept beside the default request's; the least recently used, to the second,
+    /// goes first, but never one that is being fetched.
     ///
     /// Default: 10,000. At least 1.
     pub fn max_entries(mut self, entries: usize) -> Self {

@@ -15,7 +15,7 @@ use crate::error::TokenError;
 use crate::sync::{ArcSwapOption, AtomicU64, Mutex, MutexGuard};
 use crate::token_request::TokenRequest;
 
-/// In this order, so that what a reader of a fresh token needs is on one cache line.
+/// In this order, so that what a reader of a fresh token needs stands together.
 #[repr(C)]
 pub(crate) struct Entry {
     pub(crate) request: TokenRequest,
@@ -191,7 +191,9 @@ impl Entry {
     }
 
     pub(crate) fn used_at(&self, turn: u64) {
-        self.last_used.store(turn, Ordering::Relaxed);
+        if self.last_used.load(Ordering::Relaxed) < turn {
+            self.last_used.fetch_max(turn, Ordering::Relaxed);
+        }
     }
 }
 

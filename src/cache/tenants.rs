@@ -3,9 +3,9 @@
 //! Shards of `RwLock<HashMap>`: a lookup takes a shared lock on one of them, which is exclusive only
 //! while an entry is put in or taken out, never for a renewal.
 //!
-//! Measured beside others by `benches/tenants.rs` (figures in `docs/performance.md`): `moka::sync::Cache`
-//! takes twice as long and knows no entry that must stay. dashmap and papaya are maps of the same kind,
-//! no faster than this by more than what is kept here for eviction, and do none of it.
+//! Measured by `benches/tenants.rs` (figures in `docs/performance.md`): `moka::sync::Cache` takes twice
+//! as long and knows no entry that must stay. dashmap and papaya are bare maps, as fast as these; what
+//! is added here, bounds and turns, would have to be added to them as well.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::cache::entry::Entry;
+use crate::clock::Moment;
 use crate::per_thread::parallelism;
 use crate::token_request::TokenRequest;
 
@@ -50,9 +51,11 @@ pub(crate) struct Tenants {
     shards: Box<[RwLock<Shard>]>,
     max_entries: usize,
     len: AtomicUsize,
-    /// Orders entries by their last use. Moves on with each newcomer only: until then nobody has to
-    /// leave, and a use writes to no line that threads share.
+    /// Orders entries by their last use. Moves on with each newcomer and each second, not with each
+    /// use, which would make every lookup write to one line.
     turn: AtomicU64,
+    /// The last second that moved it on.
+    second: AtomicU64,
     /// One eviction at a time.
     eviction: Mutex<()>,
     /// At which length to look again for entries to evict.
@@ -68,6 +71,7 @@ impl Tenants {
             max_entries,
             len: AtomicUsize::new(0),
             turn: AtomicU64::new(0),
+            second: AtomicU64::new(0),
             eviction: Mutex::new(()),
             next_scan: AtomicUsize::new(0),
         }
@@ -77,6 +81,7 @@ impl Tenants {
     pub(crate) fn look_up<R>(
         &self,
         request: &TokenRequest,
+        now: Moment,
         with: impl FnOnce(&Arc<Entry>) -> R,
     ) -> Option<R> {
         let shard = self
@@ -84,14 +89,14 @@ impl Tenants {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         shard.get(request).map(|entry| {
-            self.touch(entry);
+            entry.used_at(self.turn(now));
             with(entry)
         })
     }
 
     /// The entry of `request`, a new one if there is none.
-    pub(crate) fn entry(&self, request: &TokenRequest) -> Arc<Entry> {
-        if let Some(entry) = self.look_up(request, Arc::clone) {
+    pub(crate) fn entry(&self, request: &TokenRequest, now: Moment) -> Arc<Entry> {
+        if let Some(entry) = self.look_up(request, now, Arc::clone) {
             return entry;
         }
         let mut shard = self
@@ -107,11 +112,11 @@ impl Tenants {
             // After all uses so far, before all that follow.
             entry.used_at(self.turn.fetch_add(2, Ordering::Relaxed) + 1);
         } else {
-            self.touch(&entry);
+            entry.used_at(self.turn(now));
         }
         drop(shard);
         if added && self.len.fetch_add(1, Ordering::Relaxed) >= self.max_entries {
-            self.evict();
+            self.evict(&entry);
         }
         entry
     }
@@ -125,7 +130,7 @@ impl Tenants {
     ///
     /// Each time a sixteenth of them, so that the scan is paid for once in as many newcomers; and if
     /// too few could go, not again before there are a sixteenth more.
-    fn evict(&self) {
+    fn evict(&self, newest: &Arc<Entry>) {
         let _one_at_a_time = self.eviction.lock().unwrap_or_else(PoisonError::into_inner);
         let len = self.len();
         if len <= self.max_entries || len < self.next_scan.load(Ordering::Relaxed) {
@@ -138,12 +143,11 @@ impl Tenants {
             candidates.extend(
                 shard
                     .values()
+                    .filter(|it| !Arc::ptr_eq(it, newest))
                     .map(|it| (it.last_used.load(Ordering::Relaxed), Arc::clone(it))),
             );
         }
         candidates.sort_unstable_by_key(|(last_used, _)| *last_used);
-        // The newest is the one that is being put in.
-        candidates.pop();
         for (_, entry) in candidates
             .into_iter()
             .filter(|(_, it)| it.retire())
@@ -165,10 +169,20 @@ impl Tenants {
         self.next_scan.store(next_scan, Ordering::Relaxed);
     }
 
-    fn touch(&self, entry: &Entry) {
-        let turn = self.turn.load(Ordering::Relaxed);
-        if entry.last_used.load(Ordering::Relaxed) < turn {
-            entry.used_at(turn);
+    fn turn(&self, now: Moment) -> u64 {
+        let (second, last) = (
+            now.monotonic().as_secs(),
+            self.second.load(Ordering::Relaxed),
+        );
+        let moves_on = second > last
+            && self
+                .second
+                .compare_exchange(last, second, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if moves_on {
+            self.turn.fetch_add(2, Ordering::Relaxed) + 2
+        } else {
+            self.turn.load(Ordering::Relaxed)
         }
     }
 
@@ -189,7 +203,14 @@ impl fmt::Debug for Tenants {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// So many seconds after any moment.
+    fn at(secs: u64) -> Moment {
+        Moment::new(Duration::from_secs(secs), Duration::from_secs(secs))
+    }
 
     fn request(name: &str) -> TokenRequest {
         TokenRequest::scope(name)
@@ -208,27 +229,44 @@ mod tests {
     fn the_least_recently_used_goes_first() {
         let tenants = Tenants::new(3);
         for name in ["a", "b", "c", "b", "a"] {
-            tenants.entry(&request(name));
+            tenants.entry(&request(name), at(0));
         }
-        tenants.entry(&request("d"));
+        tenants.entry(&request("d"), at(0));
         assert!(!holds(&tenants, "c"));
-        tenants.entry(&request("a"));
-        tenants.entry(&request("e"));
+        tenants.entry(&request("a"), at(0));
+        tenants.entry(&request("e"), at(0));
         assert!(!holds(&tenants, "b"));
-        tenants.entry(&request("f"));
+        tenants.entry(&request("f"), at(0));
         assert!(!holds(&tenants, "d"), "not used since it came");
         assert!(["a", "e", "f"].iter().all(|name| holds(&tenants, name)));
         assert_eq!(tenants.len(), 3);
+    }
+
+    /// To the second, if there is no newcomer in between.
+    #[test]
+    fn the_least_recently_used_goes_first_without_newcomers_too() {
+        let tenants = Tenants::new(3);
+        for name in ["a", "b", "c"] {
+            tenants.entry(&request(name), at(0));
+        }
+        for (second, name) in [(0, "a"), (0, "b"), (0, "c"), (1, "c"), (2, "a"), (3, "c")] {
+            tenants.look_up(&request(name), at(second), |_| {});
+        }
+        tenants.entry(&request("d"), at(3));
+        assert!(!holds(&tenants, "b"));
+        tenants.entry(&request("e"), at(3));
+        assert!(!holds(&tenants, "a"));
+        assert!(["c", "d", "e"].iter().all(|name| holds(&tenants, name)));
     }
 
     #[test]
     fn a_sixteenth_makes_room_at_once() {
         let tenants = Tenants::new(64);
         for number in 0..64 {
-            tenants.entry(&request(&number.to_string()));
+            tenants.entry(&request(&number.to_string()), at(0));
         }
         assert_eq!(tenants.len(), 64);
-        tenants.entry(&request("one more"));
+        tenants.entry(&request("one more"), at(0));
         assert_eq!(tenants.len(), 60);
         assert!(!holds(&tenants, "4") && holds(&tenants, "5"));
     }
@@ -236,8 +274,8 @@ mod tests {
     #[test]
     fn one_entry_per_request() {
         let tenants = Tenants::new(10);
-        let first = tenants.entry(&request("b a"));
-        assert!(Arc::ptr_eq(&first, &tenants.entry(&request("a  b"))));
+        let first = tenants.entry(&request("b a"), at(0));
+        assert!(Arc::ptr_eq(&first, &tenants.entry(&request("a  b"), at(0))));
         assert_eq!(tenants.len(), 1);
     }
 
@@ -245,7 +283,7 @@ mod tests {
     fn a_bound_of_one_holds_the_newest() {
         let tenants = Tenants::new(1);
         for name in ["a", "b", "c"] {
-            tenants.entry(&request(name));
+            tenants.entry(&request(name), at(0));
             assert!(holds(&tenants, name));
             assert_eq!(tenants.len(), 1);
         }

@@ -119,18 +119,22 @@ where
                     exchange,
                     kept,
                 } => {
-                    let answer = ready!(future.poll(cx)).map_err(Into::into)?;
-                    // Taken only to be sent again: to move them costs as much as to look at them.
-                    let next = exchange
-                        .as_mut()
-                        .map(|exchange| exchange.answered(&answer, kept.is_some()));
-                    if next != Some(Next::Renew) {
-                        return Poll::Ready(Ok(answer));
-                    }
-                    let (Some(exchange), Some((service, copy))) = (exchange.take(), kept.take())
-                    else {
-                        return Poll::Ready(Ok(answer));
+                    let ended = ready!(future.poll(cx)).map_err(Into::into);
+                    // Moved only to be sent again: that costs as much as all there is to see.
+                    let next = match (&ended, exchange.as_mut()) {
+                        (Ok(answer), Some(exchange)) => exchange.answered(answer, kept.is_some()),
+                        _ => Next::Return,
                     };
+                    if next == Next::Return {
+                        // Nothing is held on to by a future that has ended.
+                        self.project().state.set(State::Failed { error: None });
+                        return Poll::Ready(ended);
+                    }
+                    let (answer, exchange, (service, copy)) =
+                        match (ended, exchange.take(), kept.take()) {
+                            (Ok(answer), Some(exchange), Some(kept)) => (answer, exchange, kept),
+                            (ended, ..) => return Poll::Ready(ended),
+                        };
                     let slow = Box::pin(renew_and_replay(exchange, service, copy, answer));
                     self.as_mut()
                         .project()

@@ -176,7 +176,7 @@ fn text(value: &Value) -> Option<&str> {
 }
 
 /// Seconds or an HTTP date (RFC 9110 §10.2.3); a date that has passed means zero.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit are a long time all the same.

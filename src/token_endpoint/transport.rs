@@ -15,7 +15,7 @@ use http_body_util::Full;
 use tower_service::Service;
 
 use crate::error::{BoxError, TokenError, TokenErrorKind};
-use crate::token_endpoint::response::LONGEST_BODY;
+use crate::token_endpoint::response::{LONGEST_BODY, retry_after};
 
 /// Sends one token request, and follows no redirect.
 #[async_trait]
@@ -79,7 +79,7 @@ impl Transport for ReqwestTransport {
             match response.chunk().await {
                 Ok(Some(chunk)) => fits = body.push(chunk),
                 Ok(None) => break,
-                Err(error) => return Err(of_body(of_reqwest(error))),
+                Err(error) => return Err(of_body(of_reqwest(error), status, &headers)),
             }
         }
         Ok(Raw {
@@ -141,7 +141,9 @@ where
             match next_frame(body.as_mut()).await {
                 Some(Ok(Some(data))) => fits = collected.push(data),
                 Some(Ok(None)) => {}
-                Some(Err(error)) => return Err(of_body(connection(error))),
+                Some(Err(error)) => {
+                    return Err(of_body(connection(error), parts.status, &parts.headers));
+                }
                 None => break,
             }
         }
@@ -170,8 +172,9 @@ fn connection(error: impl Into<BoxError>) -> TokenError {
     TokenError::new(TokenErrorKind::Connection, true).with_cause(error)
 }
 
-/// Tells a body that can't be decoded from a connection that broke.
-fn of_body(error: TokenError) -> TokenError {
+/// An error of the body, with what the head has said. Tells a body that can't be decoded from a
+/// connection that broke; TLS records that can't be are told as the former.
+fn of_body(error: TokenError, status: StatusCode, headers: &HeaderMap) -> TokenError {
     let mut causes = successors(error.source(), |&cause| cause.source());
     let is_undecodable = causes.any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| {
@@ -181,9 +184,14 @@ fn of_body(error: TokenError) -> TokenError {
             )
         })
     });
-    if is_undecodable {
+    let error = if is_undecodable && error.kind() == TokenErrorKind::Connection {
         error.with_kind(TokenErrorKind::InvalidResponse)
     } else {
         error
+    };
+    let error = error.with_status(status);
+    match retry_after(headers) {
+        Some(wait) => error.with_retry_after(wait),
+        None => error,
     }
 }

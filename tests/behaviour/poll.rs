@@ -165,3 +165,21 @@ async fn a_request_that_is_not_for_a_token_is_passed_on_as_it_is() {
     assert!(sent.headers().is_empty());
     assert_eq!(tokens.fetches(), 0);
 }
+
+/// What was kept for a second sending goes with the answer, not with the future.
+#[tokio::test(start_paused = true)]
+async fn a_future_that_has_ended_holds_nothing() {
+    let body = std::sync::Arc::new(());
+    let layer = BearerAuthLayer::new(MockTokenSource::new()).replay_body::<std::sync::Arc<()>>();
+    layer.cache().token().await.unwrap();
+    let inner = tower::service_fn(async |_: Request<std::sync::Arc<()>>| {
+        Ok::<_, TokenError>(Response::new(()))
+    });
+    let request = Request::get("https://api.example.com/").body(body.clone());
+    let mut service = tower::Layer::layer(&layer, inner);
+    let call = tower::Service::call(&mut service, request.unwrap());
+    let mut call = std::pin::pin!(call);
+    assert_eq!(std::sync::Arc::strong_count(&body), 3, "sent, and kept");
+    call.as_mut().await.unwrap();
+    assert_eq!(std::sync::Arc::strong_count(&body), 1);
+}

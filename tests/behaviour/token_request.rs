@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bearer_auth::{
@@ -13,6 +15,8 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 const AWKWARD: &str = "p@ss:w%rd&=+ /";
 
@@ -325,4 +329,34 @@ fn what_cannot_work_is_refused_before_anything_is_sent() {
             .build()
             .is_ok()
     );
+}
+
+/// What the head says counts, though the body breaks off: the kind, the status, the Retry-After.
+#[tokio::test]
+async fn a_head_counts_though_its_body_breaks_off() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    let requests = Arc::<AtomicUsize>::default();
+    let counter = Arc::clone(&requests);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let mut read = Vec::new();
+            while !read.ends_with(b"&client_secret=hush") {
+                stream.read_buf(&mut read).await.unwrap();
+            }
+            let head = "HTTP/1.1 503 x\r\nretry-after: 7\r\ncontent-length: 99\r\n\r\n{";
+            stream.write_all(head.as_bytes()).await.unwrap();
+        }
+    });
+    let source = ClientCredentials::builder(&url)
+        .client_id("id")
+        .client_secret("hush")
+        .build()
+        .unwrap();
+    let error = TokenCache::new(source).token().await.unwrap_err();
+    assert_eq!(error.status(), Some(StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+    assert!(error.is_transient());
+    assert_eq!(requests.load(Ordering::Relaxed), 1, "not tried again");
 }
