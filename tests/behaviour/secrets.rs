@@ -71,10 +71,12 @@ async fn debug_of_every_public_type() {
     ));
     let call = service.oneshot(Request::get("https://a.example").body(()).unwrap());
     assert_silent(&call);
-    let unused = layer.layer(tower::service_fn(async |_: Request<()>| {
+    let mut unused = layer.layer(tower::service_fn(async |_: Request<()>| {
         Ok::<_, TokenError>(Response::new(()))
     }));
     assert_silent(&unused);
+    let request = Request::get("https://a.example").body(()).unwrap();
+    assert_silent(&tower::Service::call(&mut unused, request));
     let request_auth = RequestAuth::from(TokenRequest::scope("tenant/42"));
     assert_eq!(request_auth, RequestAuth::scope("tenant/42"));
     assert_silent(&task_local::with_request_auth(request_auth, async {}));
