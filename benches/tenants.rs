@@ -2,11 +2,12 @@
 //! have held the tenants.
 //!
 //! `cargo bench --bench tenants` prints nanoseconds per lookup, on one thread and on two, for rounds
-//! that take turns. A lookup ends with a clone of an `Arc` in every row. Tenants come in any order.
+//! that take turns. A lookup ends with a clone of an `Arc` in every row. Tenants come in any order, and
+//! each row does its lookups once before they count.
 //!
 //! By name: the key is made of a tenant's name for each lookup, as a service does that has just read
-//! whom it works for. Key at hand: it was made before, is equal to the map's and not a clone of it; where
-//! there are 10,000, the caller's own keys have to come from memory like the rest.
+//! whom it works for. Key at hand: kept since the tenant's token was first asked for. An equal key: kept
+//! as well, but another than the map's, so that both names have to be compared.
 //!
 //! A row of `token_for` contains one read of the clock, which a row shows alone. The dev-dependencies
 //! turn tokio's `test-util` on: each read then looks whether the clock was ever paused, so it costs
@@ -40,26 +41,30 @@ fn main() {
             nanos[1].push(case.run(2));
         }
     }
-    let spreads: Vec<_> = nanos.into_iter().map(|it| it.map(Spread::of)).collect();
     println!("ns per lookup, {ROUNDS} rounds, median (quartiles)");
     println!("{:44}{:24}two threads", "", "one thread");
-    for (case, [one, two]) in cases.iter().zip(&spreads) {
-        println!("{:44}{:24}{two}", case.name, one.to_string());
+    for (case, nanos) in cases.iter().zip(&nanos) {
+        let [one, two] = nanos.each_ref().map(|it| Spread::of(it.clone()));
+        println!("{:44}{:24}{two:.0}", case.name, format!("{one:.0}"));
     }
-    let ratio = |of: usize, to: usize| {
-        from_fn::<_, 2, _>(|threads| spreads[of][threads].median / spreads[to][threads].median)
+    let ratio = |of: usize, to: usize, threads: usize| {
+        let (of, to) = (&nanos[of][threads], &nanos[to][threads]);
+        Spread::of(of.iter().zip(to).map(|(of, to)| of / to).collect())
     };
-    for (name, [one, two]) in [
-        ("10,000 tenants to one, by name       (c/b)", ratio(2, 1)),
-        ("10,000 tenants to one, key at hand   (e/d)", ratio(4, 3)),
-        ("one tenant to the default, at hand   (d/a)", ratio(3, 0)),
+    println!("the same rounds, one row to another");
+    for (name, of, to) in [
+        ("10,000 tenants to one, by name       (c/b)", 2, 1),
+        ("10,000 tenants to one, key at hand   (e/d)", 4, 3),
+        ("10,000 tenants to one, equal key     (g/f)", 6, 5),
+        ("one tenant to the default, at hand   (d/a)", 3, 0),
     ] {
-        println!("{name:44}{one:<24.2}{two:.2}");
+        let [one, two] = from_fn(|threads| ratio(of, to, threads));
+        println!("{name:44}{:24}{two:.2}", format!("{one:.2}"));
     }
 }
 
 /// Looks each of these tenants up once.
-type LookUp = Box<dyn Fn(&[usize]) + Sync>;
+type LookUp = Box<dyn Fn(&[u16]) + Sync>;
 
 struct Case {
     name: &'static str,
@@ -73,7 +78,7 @@ impl Case {
             name,
             look_up: Box::new(move |tenants| {
                 for tenant in tenants {
-                    black_box(look_up(black_box(*tenant)));
+                    black_box(look_up(black_box(usize::from(*tenant))));
                 }
             }),
         }
@@ -87,8 +92,11 @@ impl Case {
                 .map(|_| {
                     let arrived = &arrived;
                     scope.spawn(move || {
-                        let order: Vec<_> =
-                            (0..LOOKUPS).map(|_| fastrand::usize(..TENANTS)).collect();
+                        let order: Vec<_> = (0..LOOKUPS)
+                            .map(|_| fastrand::u16(..TENANTS as u16))
+                            .collect();
+                        // The row before this one left its own memory in the caches.
+                        (self.look_up)(&order);
                         arrived.fetch_add(1, Ordering::SeqCst);
                         while arrived.load(Ordering::SeqCst) < threads {
                             spin_loop();
@@ -109,14 +117,11 @@ impl Case {
 }
 
 fn cases() -> Vec<Case> {
-    let all_requests: Vec<_> = (0..TENANTS).map(key).collect();
-    let [one, all] = [1, TENANTS].map(|tenants| Arc::new(cache(&all_requests[..tenants])));
-    let (default, one_by_name, all_by_name) =
-        (Arc::clone(&one), Arc::clone(&one), Arc::clone(&all));
-    let keys = Arc::new(all_requests.iter().map(key_like).collect::<Vec<_>>());
+    let own: &[_] = (0..TENANTS).map(key).collect::<Vec<_>>().leak();
+    let equal: &[_] = (0..TENANTS).map(key).collect::<Vec<_>>().leak();
+    let [one, all] = [1, TENANTS].map(|tenants| leaked(cache(&own[..tenants])));
     let hasher = RandomState::new();
-    let plain = Sharded::<false>::new();
-    let stamped = Sharded::<true>::new();
+    let [plain, stamped] = [leaked(Sharded::new(false)), leaked(Sharded::new(true))];
     let moka = moka::sync::Cache::new(2 * TENANTS as u64);
     let dash = dashmap::DashMap::new();
     let papaya = papaya::HashMap::new();
@@ -127,64 +132,51 @@ fn cases() -> Vec<Case> {
     (0..TENANTS).for_each(|n| _ = dash.insert(key(n), Value::default()));
     (0..TENANTS).for_each(|n| _ = papaya.pin().insert(key(n), Value::default()));
     moka.run_pending_tasks();
-    // A row's own hold on the keys.
-    let at = |keys: &Arc<Vec<TokenRequest>>| {
-        let keys = Arc::clone(keys);
-        move |tenant: usize| keys[tenant].clone()
-    };
-    let (k1, k2, k3, k4, k5, k6, k7, k8) = (
-        at(&keys),
-        at(&keys),
-        at(&keys),
-        at(&keys),
-        at(&keys),
-        at(&keys),
-        at(&keys),
-        at(&keys),
-    );
     vec![
-        Case::new("a  the default token", move |_| {
-            fresh(&default, &TokenRequest::default())
+        Case::new("a  the default token", |_| {
+            fresh(one, &TokenRequest::default())
         }),
-        Case::new("b  one tenant, by name", move |_| {
-            fresh(&one_by_name, &key(0))
+        Case::new("b  one tenant, by name", |_| fresh(one, &key(0))),
+        Case::new("c  any of 10,000 tenants, by name", |tenant| {
+            fresh(all, &key(tenant))
         }),
-        Case::new("c  any of 10,000 tenants, by name", move |tenant| {
-            fresh(&all_by_name, &key(tenant))
+        Case::new("d  one tenant, key at hand", |_| fresh(one, &own[0])),
+        Case::new("e  any of 10,000 tenants, key at hand", |tenant| {
+            fresh(all, &own[tenant])
         }),
-        Case::new("d  one tenant, key at hand", move |_| fresh(&one, &k1(0))),
-        Case::new("e  any of 10,000 tenants, key at hand", move |tenant| {
-            fresh(&all, &k2(tenant))
+        Case::new("f  one tenant, an equal key", |_| fresh(one, &equal[0])),
+        Case::new("g  any of 10,000 tenants, an equal key", |tenant| {
+            fresh(all, &equal[tenant])
         }),
         Case::new("   a read of the clock", |_| tokio::time::Instant::now()),
-        Case::new("   any of 10,000 keys at hand, hashed", move |tenant| {
-            hasher.hash_one(k3(tenant))
+        Case::new("   any of 10,000 equal keys, hashed", move |tenant| {
+            hasher.hash_one(&equal[tenant])
         }),
-        Case::new("   8 x RwLock<HashMap>", move |tenant| {
-            plain.get(&k4(tenant))
+        Case::new("   8 x RwLock<HashMap>, an equal key", |tenant| {
+            plain.get(&equal[tenant])
         }),
-        Case::new("   8 x RwLock<HashMap>, last use kept", move |tenant| {
-            stamped.get(&k5(tenant))
+        Case::new("   the same, last use kept", |tenant| {
+            stamped.get(&equal[tenant])
         }),
         Case::new("   moka::sync::Cache", move |tenant| {
-            moka.get(&k6(tenant)).expect("a value")
+            moka.get(&equal[tenant]).expect("a value")
         }),
         Case::new("   dashmap", move |tenant| {
-            Arc::clone(&dash.get(&k7(tenant)).expect("a value"))
+            Arc::clone(&dash.get(&equal[tenant]).expect("a value"))
         }),
         Case::new("   papaya", move |tenant| {
-            Arc::clone(papaya.pin().get(&k8(tenant)).expect("a value"))
+            Arc::clone(papaya.pin().get(&equal[tenant]).expect("a value"))
         }),
     ]
 }
 
-fn key(tenant: usize) -> TokenRequest {
-    TokenRequest::scope(format!("tenant/{tenant:08x}-0000-4000-8000-{tenant:012x}"))
+/// Held by all rows, to the end.
+fn leaked<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
 }
 
-/// Equal, and elsewhere in memory.
-fn key_like(key: &TokenRequest) -> TokenRequest {
-    TokenRequest::scope(key.scopes().unwrap_or_default())
+fn key(tenant: usize) -> TokenRequest {
+    TokenRequest::scope(format!("tenant/{tenant:08x}-0000-4000-8000-{tenant:012x}"))
 }
 
 /// A cache that has the tokens of these requests, and the default one.
@@ -214,16 +206,19 @@ fn fresh(cache: &TokenCache, request: &TokenRequest) -> bearer_auth::AccessToken
 type Value = Arc<AtomicU64>;
 type Shard = HashMap<TokenRequest, Value>;
 
-/// The cache's own shape; with `STAMPED`, it keeps which value was used last.
-struct Sharded<const STAMPED: bool> {
+/// A map of the cache's own shape, with nothing behind it.
+struct Sharded {
+    /// Whether it keeps which value was used last.
+    stamped: bool,
     shards: [RwLock<Shard>; 8],
     hasher: RandomState,
     turn: AtomicU64,
 }
 
-impl<const STAMPED: bool> Sharded<STAMPED> {
-    fn new() -> Self {
+impl Sharded {
+    fn new(stamped: bool) -> Self {
         Self {
+            stamped,
             shards: Default::default(),
             hasher: RandomState::new(),
             turn: AtomicU64::new(1),
@@ -243,7 +238,7 @@ impl<const STAMPED: bool> Sharded<STAMPED> {
         let shard = self.shard(key).read().expect("no panic");
         let value = shard.get(key).expect("a value");
         let turn = self.turn.load(Ordering::Relaxed);
-        if STAMPED && value.load(Ordering::Relaxed) < turn {
+        if self.stamped && value.load(Ordering::Relaxed) < turn {
             value.store(turn, Ordering::Relaxed);
         }
         Arc::clone(value)
@@ -267,7 +262,12 @@ impl Spread {
 
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = f.precision().unwrap_or_default();
         let [lower, upper] = self.quartiles;
-        write!(f, "{:5.0} ({lower:.0} – {upper:.0})", self.median)
+        let median = self.median;
+        write!(
+            f,
+            "{median:5.places$} ({lower:.places$} – {upper:.places$})"
+        )
     }
 }

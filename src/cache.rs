@@ -21,6 +21,7 @@ mod builder;
 mod entry;
 mod flight;
 mod lifespan;
+mod published;
 mod slots;
 pub(crate) mod state;
 mod tenants;
@@ -57,7 +58,7 @@ struct Shared {
     fetcher: Arc<Fetcher>,
     /// The default token request's, off the map.
     default: Arc<Entry>,
-    tenants: Tenants,
+    tenants: Arc<Tenants>,
     /// What the builder was given and can't work; reported by every call.
     unusable: Option<InvalidSetting>,
 }
@@ -194,10 +195,7 @@ impl TokenCache {
         if request.is_default() {
             self.shared.default.if_fresh(now, with)
         } else {
-            self.shared
-                .tenants
-                .look_up(request, now, |entry| entry.if_fresh(now, with))
-                .flatten()
+            self.shared.tenants.if_fresh(request, now, with)
         }
     }
 
@@ -274,10 +272,7 @@ impl TokenCache {
         if request.is_default() {
             Some(with(&self.shared.default))
         } else {
-            let entry = self
-                .shared
-                .tenants
-                .look_up(request, self.now(), Arc::clone)?;
+            let entry = self.shared.tenants.get(request, self.now())?;
             Some(with(&entry))
         }
     }

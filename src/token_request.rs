@@ -22,45 +22,41 @@ use std::sync::{Arc, LazyLock};
 /// assert_ne!(orders, TokenRequest::default());
 /// ```
 #[derive(Clone, Default)]
-pub struct TokenRequest(Option<Arc<Named>>);
+pub struct TokenRequest(Option<Key>);
+
+/// What differs from the source's own configuration.
+#[derive(Clone)]
+struct Key {
+    /// Beside the pointer, so that a map finds the place of a key without a look at what it names.
+    hash: u64,
+    named: Arc<Named>,
+}
 
 /// Name and value.
 type Param = (Box<str>, Box<str>);
 
-/// What differs from the source's own configuration.
+/// Small: where two requests have to be compared, both come from memory.
 #[derive(Clone, Default)]
 struct Named {
-    /// Of the key: a lookup finds it made.
-    hash: u64,
-    scope: Option<Scope>,
-    /// Sorted, each pair once.
-    params: Vec<Param>,
+    /// As it is sent: the caller's order, single blanks.
+    scope: Option<Box<str>>,
+    /// Few requests have it.
+    rest: Option<Box<Rest>>,
 }
 
-#[derive(Clone)]
-struct Scope {
-    /// As it is sent: the caller's order, single blanks.
-    sent: Box<str>,
-    /// As it is compared: sorted, each name once.
-    key: Box<str>,
+#[derive(Clone, Default)]
+struct Rest {
+    /// The scope as it is compared, sorted, each name once: if that is not how it is sent.
+    sorted_scope: Option<Box<str>>,
+    /// Sorted, each pair once.
+    params: Vec<Param>,
 }
 
 impl TokenRequest {
     /// A token with this scope (RFC 6749 §3.3: a list of names, separated by blanks) in place of the
     /// source's own. An empty scope means that none is sent.
     pub fn scope(scope: impl AsRef<str>) -> Self {
-        let mut names: Vec<&str> = scope.as_ref().split_ascii_whitespace().collect();
-        let sent = names.join(" ").into_boxed_str();
-        names.sort_unstable();
-        names.dedup();
-        let key = names.join(" ").into_boxed_str();
-        Self(Some(Arc::new(
-            Named {
-                scope: Some(Scope { sent, key }),
-                ..Named::default()
-            }
-            .hashed(),
-        )))
+        Self::named(Named::scope(scope.as_ref()))
     }
 
     /// Adds a `resource` that the token is to be good for (RFC 8707 §2): an absolute URI without
@@ -80,63 +76,95 @@ impl TokenRequest {
     /// with under the same name; the standard ones can't be set this way.
     #[must_use]
     pub fn with_param(self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let mut named = self.0.map(Arc::unwrap_or_clone).unwrap_or_default();
+        let named = self.0.map(|key| Arc::unwrap_or_clone(key.named));
+        let mut named = named.unwrap_or_default();
+        let params = &mut named.rest.get_or_insert_default().params;
         let param = (name.into().into_boxed_str(), value.into().into_boxed_str());
-        if let Err(place) = named.params.binary_search(&param) {
-            named.params.insert(place, param);
+        if let Err(place) = params.binary_search(&param) {
+            params.insert(place, param);
         }
-        Self(Some(Arc::new(named.hashed())))
+        Self::named(named)
     }
 
     /// The scope that overrides the source's own, in the caller's order, if there is one.
     pub fn scopes(&self) -> Option<&str> {
-        self.0.as_deref()?.scope.as_ref().map(|scope| &*scope.sent)
+        self.0.as_ref()?.named.scope.as_deref()
     }
 
     /// The parameters beside the scope, by name and value, sorted.
     pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
-        let params = self
-            .0
-            .as_deref()
-            .map(|named| &*named.params)
-            .unwrap_or_default();
+        let params = self.0.as_ref().map_or(&[][..], |key| key.named.params());
         params.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// The same for equal requests, in this process.
+    #[inline]
     pub(crate) fn hash_of_key(&self) -> u64 {
-        self.0.as_deref().map_or(0, |named| named.hash)
+        self.0.as_ref().map_or(0, |key| key.hash)
     }
 
     /// Whether this is the source's own configuration.
     pub fn is_default(&self) -> bool {
         self.0.is_none()
     }
+
+    fn named(named: Named) -> Self {
+        // The process's own, so that nobody can make up scopes which all have the same.
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Self(Some(Key {
+            hash: HASHER.hash_one(named.compared()),
+            named: Arc::new(named),
+        }))
+    }
 }
 
 impl Named {
-    fn hashed(self) -> Self {
-        // The process's own, so that nobody can make up scopes which all have the same.
-        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        let hash = HASHER.hash_one(self.key());
-        Self { hash, ..self }
+    fn scope(scope: &str) -> Self {
+        let names = scope.split_ascii_whitespace();
+        let mut sent = String::with_capacity(scope.len());
+        let (mut last, mut is_sorted) = ("", true);
+        for name in names.clone() {
+            if !sent.is_empty() {
+                sent.push(' ');
+            }
+            sent.push_str(name);
+            is_sorted &= last < name;
+            last = name;
+        }
+        let rest = (!is_sorted).then(|| {
+            let mut names: Vec<_> = names.collect();
+            names.sort_unstable();
+            names.dedup();
+            Box::new(Rest {
+                sorted_scope: Some(names.join(" ").into_boxed_str()),
+                params: Vec::new(),
+            })
+        });
+        let scope = Some(sent.into_boxed_str());
+        Self { scope, rest }
     }
 
-    fn key(&self) -> (Option<&str>, &[Param]) {
-        (self.scope.as_ref().map(|scope| &*scope.key), &self.params)
+    fn params(&self) -> &[Param] {
+        self.rest.as_deref().map_or(&[], |rest| &rest.params)
     }
-}
 
-impl PartialEq for Named {
-    fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.key() == other.key()
+    fn compared(&self) -> (Option<&str>, &[Param]) {
+        let sorted = self
+            .rest
+            .as_deref()
+            .and_then(|rest| rest.sorted_scope.as_deref());
+        (sorted.or(self.scope.as_deref()), self.params())
     }
 }
 
 impl PartialEq for TokenRequest {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
-            (Some(named), Some(other)) => Arc::ptr_eq(named, other) || named == other,
+            (Some(key), Some(other)) => {
+                key.hash == other.hash
+                    && (Arc::ptr_eq(&key.named, &other.named)
+                        || key.named.compared() == other.named.compared())
+            }
             (None, None) => true,
             _ => false,
         }

@@ -37,7 +37,8 @@ fn the_layer_and_its_service_are_a_pointer() {
     assert_eq!(size_of::<BearerAuthLayer>(), 8);
     assert_eq!(size_of::<BearerAuth<Inner>>(), 8);
     assert_eq!(size_of::<TokenCache>(), 8);
-    assert_eq!(size_of::<TokenRequest>(), 8);
+    // With its hash beside it.
+    assert_eq!(size_of::<TokenRequest>(), 16);
 }
 
 /// Beside the inner future it keeps the request, for a second sending, and 80 bytes.

@@ -13,7 +13,6 @@ use crate::cache::{Shared, TokenCache};
 use crate::clock::{Clock, Timeline};
 use crate::error::InvalidSetting;
 use crate::source::TokenSource;
-use crate::token_request::TokenRequest;
 
 /// No setting in time makes sense beyond it, and timers have an end.
 const LONGEST_SETTING: Duration = Duration::from_secs(24 * 60 * 60);
@@ -136,8 +135,8 @@ impl TokenCacheBuilder {
         TokenCache {
             shared: Arc::new(Shared {
                 fetcher: Arc::new(fetcher),
-                default: Arc::new(Entry::new(TokenRequest::default())),
-                tenants: Tenants::new(self.max_entries),
+                default: Arc::new(Entry::new()),
+                tenants: Arc::new(Tenants::new(self.max_entries)),
                 unusable,
             }),
         }

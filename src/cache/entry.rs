@@ -1,30 +1,36 @@
 //! One token's place in the cache: its state behind a lock, its current token in front of it.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::cache::flight::{Launch, Phase, Ticket};
+use crate::cache::published::Published;
 use crate::cache::slots::Slot;
 use crate::cache::state::{Current, Decision, Fetched, FlightId, Landing, Permit, State, Tempo};
+use crate::cache::tenants::{LastUsed, Tenants};
 use crate::clock::Moment;
 use crate::error::TokenError;
-use crate::sync::{ArcSwapOption, AtomicU64, Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard};
 use crate::token_request::TokenRequest;
 
-/// In this order, so that what a reader of a fresh token needs stands together.
-#[repr(C)]
 pub(crate) struct Entry {
     pub(crate) request: TokenRequest,
-    /// What `core.state` has as current: readers of a fresh token take no lock.
-    published: ArcSwapOption<Current>,
-    /// The tenants' turn at which it was used last.
-    pub(crate) last_used: AtomicU64,
+    place: Place,
+    /// When somebody came here; users of the fresh token don't.
+    pub(crate) last_used: LastUsed,
     /// Held for a few instructions at a time, never across an await.
     core: Mutex<Core>,
+}
+
+/// Where readers of a fresh token find what `core.state` has as current.
+enum Place {
+    /// The default entry's: here.
+    Own(Published),
+    /// A tenant's: beside its key, where a lookup comes by anyway.
+    AmongTenants(Weak<Tenants>),
 }
 
 #[derive(Default)]
@@ -55,24 +61,36 @@ pub(crate) enum Boarding {
 }
 
 impl Entry {
-    pub(crate) fn new(request: TokenRequest) -> Self {
+    /// The default token request's.
+    pub(crate) fn new() -> Self {
+        Self {
+            request: TokenRequest::default(),
+            place: Place::Own(Published::empty()),
+            last_used: LastUsed::never(),
+            core: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn among(tenants: &Arc<Tenants>, request: TokenRequest) -> Self {
         Self {
             request,
-            published: ArcSwapOption::empty(),
+            place: Place::AmongTenants(Arc::downgrade(tenants)),
+            last_used: LastUsed::never(),
             core: Mutex::default(),
-            last_used: AtomicU64::new(0),
         }
     }
 
     /// Calls `with` on the current token if nothing but using it is to be done. Takes no lock.
+    #[inline]
     pub(crate) fn if_fresh<R>(
         &self,
         now: Moment,
         with: impl FnOnce(&Arc<Current>) -> R,
     ) -> Option<R> {
-        let published = self.published.load();
-        let current = published.as_ref()?;
-        (!now.has_reached(current.lifespan.due)).then(|| with(current))
+        match &self.place {
+            Place::Own(published) => published.if_fresh(now, with),
+            Place::AmongTenants(_) => None,
+        }
     }
 
     /// Decides, and reserves the flight if there is to be one.
@@ -175,9 +193,13 @@ impl Entry {
         let mut core = self.lock();
         let (result, ended) = change(&mut core);
         let current = core.state.current();
-        let published = self.published.load();
-        if published.as_ref().map(Arc::as_ptr) != current.map(Arc::as_ptr) {
-            self.published.store(current.cloned());
+        match &self.place {
+            Place::Own(published) => published.publish(current),
+            Place::AmongTenants(tenants) => {
+                if let Some(tenants) = tenants.upgrade() {
+                    tenants.publish(self, current);
+                }
+            }
         }
         drop(core);
         // Wakes whoever is next in the queue, so not under the lock.
@@ -188,12 +210,6 @@ impl Entry {
     fn lock(&self) -> MutexGuard<'_, Core> {
         // Nothing panics while it is held, and no state in between is ever left behind.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn used_at(&self, turn: u64) {
-        if self.last_used.load(Ordering::Relaxed) < turn {
-            self.last_used.fetch_max(turn, Ordering::Relaxed);
-        }
     }
 }
 

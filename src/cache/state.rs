@@ -17,6 +17,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::cache::lifespan::{FETCH_SPACING, Lifespan};
+use crate::cache::tenants::LastUsed;
 use crate::clock::Moment;
 use crate::error::TokenError;
 use crate::per_thread::PerThread;
@@ -60,6 +61,8 @@ pub(crate) struct State {
 /// A token as it is served. In this order, so that what every reader needs comes first.
 #[repr(C)]
 pub(crate) struct Current {
+    /// Of no meaning to the default token, which never makes room for others.
+    pub(crate) last_used: LastUsed,
     pub(crate) lifespan: Lifespan,
     /// Stands for the token's value: the same value fetched again keeps it.
     pub(crate) generation: u64,
@@ -287,6 +290,7 @@ impl State {
             .is_default()
             .then(|| PerThread::new(|| token.counted_apart()));
         let current = Arc::new(Current {
+            last_used: LastUsed::never(),
             copies,
             parts: token.issue(
                 expires_at,

@@ -3,18 +3,22 @@
 //! Shards of `RwLock<HashMap>`: a lookup takes a shared lock on one of them, which is exclusive only
 //! while an entry is put in or taken out, never for a renewal.
 //!
-//! Measured by `benches/tenants.rs` (figures in `docs/performance.md`): `moka::sync::Cache` takes twice
-//! as long and knows no entry that must stay. dashmap and papaya are faster as maps, but most of a
-//! lookup's time goes by behind the map, and bounds and turns would have to be added to them as well.
+//! Measured by `benches/tenants.rs` (figures in `docs/performance.md`): among many tenants a lookup is as
+//! fast as its places in memory are found, of which there are two, the map's and the token's.
+//! `moka::sync::Cache` takes several times as long and knows no entry that must stay. dashmap and papaya
+//! are no faster than a whole lookup here, and bounds and turns would have to be added to them.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::iter::repeat_with;
+use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::cache::entry::Entry;
+use crate::cache::published::Published;
+use crate::cache::state::Current;
 use crate::clock::Moment;
 use crate::per_thread::parallelism;
 use crate::token_request::TokenRequest;
@@ -24,7 +28,14 @@ use crate::token_request::TokenRequest;
 const SHARDS_PER_THREAD: usize = 4;
 const MOST_SHARDS: usize = 64;
 
-type Shard = HashMap<TokenRequest, Arc<Entry>, BuildHasherDefault<Prehashed>>;
+type Shard = HashMap<TokenRequest, Tenant, BuildHasherDefault<Prehashed>>;
+
+/// What a lookup needs, in the map itself and of half a cache line with its key: the entry would be
+/// one more place in memory to wait for.
+struct Tenant {
+    published: Published,
+    entry: Arc<Entry>,
+}
 
 /// Requests bring their hash along.
 #[derive(Default)]
@@ -45,6 +56,10 @@ impl Hasher for Prehashed {
         self.0 = hash;
     }
 }
+
+/// The turn at which something was used last. It is beside what is used: no place more in memory to
+/// wait for.
+pub(crate) struct LastUsed(AtomicU64);
 
 pub(crate) struct Tenants {
     /// As many as a power of two.
@@ -77,26 +92,32 @@ impl Tenants {
         }
     }
 
-    /// Calls `with` on the entry of `request`, if there is one.
-    pub(crate) fn look_up<R>(
+    /// Calls `with` on the current token of `request` if nothing but using it is to be done.
+    #[inline]
+    pub(crate) fn if_fresh<R>(
         &self,
         request: &TokenRequest,
         now: Moment,
-        with: impl FnOnce(&Arc<Entry>) -> R,
+        with: impl FnOnce(&Arc<Current>) -> R,
     ) -> Option<R> {
-        let shard = self
-            .shard(request)
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        shard.get(request).map(|entry| {
-            entry.used_at(self.turn(now));
-            with(entry)
+        self.look_up(request, |tenant| {
+            tenant.published.if_fresh(now, |current| {
+                current.last_used.at(self.turn(now));
+                with(current)
+            })
         })
+        .flatten()
+    }
+
+    /// The entry of `request`, if there is one.
+    pub(crate) fn get(&self, request: &TokenRequest, now: Moment) -> Option<Arc<Entry>> {
+        let entry = self.look_up(request, |tenant| Arc::clone(&tenant.entry));
+        entry.inspect(|it| it.last_used.at(self.turn(now)))
     }
 
     /// The entry of `request`, a new one if there is none.
-    pub(crate) fn entry(&self, request: &TokenRequest, now: Moment) -> Arc<Entry> {
-        if let Some(entry) = self.look_up(request, now, Arc::clone) {
+    pub(crate) fn entry(self: &Arc<Self>, request: &TokenRequest, now: Moment) -> Arc<Entry> {
+        if let Some(entry) = self.get(request, now) {
             return entry;
         }
         let mut shard = self
@@ -104,21 +125,38 @@ impl Tenants {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         let mut added = false;
-        let entry = Arc::clone(shard.entry(request.clone()).or_insert_with(|| {
+        let tenant = shard.entry(request.clone()).or_insert_with(|| {
             added = true;
-            Arc::new(Entry::new(request.clone()))
-        }));
-        if added {
+            Tenant {
+                published: Published::empty(),
+                entry: Arc::new(Entry::among(self, request.clone())),
+            }
+        });
+        let entry = Arc::clone(&tenant.entry);
+        entry.last_used.at(if added {
             // After all uses so far, before all that follow.
-            entry.used_at(self.turn.fetch_add(2, Ordering::Relaxed) + 1);
+            self.turn.fetch_add(2, Ordering::Relaxed) + 1
         } else {
-            entry.used_at(self.turn(now));
-        }
+            self.turn(now)
+        });
         drop(shard);
         if added && self.len.fetch_add(1, Ordering::Relaxed) >= self.max_entries {
             self.evict(&entry);
         }
         entry
+    }
+
+    /// Shows lookups what the entry's state has as current, unless the entry has been dropped from here.
+    pub(crate) fn publish(&self, entry: &Entry, current: Option<&Arc<Current>>) {
+        let shard = self
+            .shard(&entry.request)
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(tenant) = shard.get(&entry.request)
+            && ptr::eq(&*tenant.entry, entry)
+        {
+            tenant.published.publish(current);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -143,8 +181,8 @@ impl Tenants {
             candidates.extend(
                 shard
                     .values()
-                    .filter(|it| !Arc::ptr_eq(it, newest))
-                    .map(|it| (it.last_used.load(Ordering::Relaxed), Arc::clone(it))),
+                    .filter(|it| !Arc::ptr_eq(&it.entry, newest))
+                    .map(|it| (it.last_used(), Arc::clone(&it.entry))),
             );
         }
         candidates.sort_unstable_by_key(|(last_used, _)| *last_used);
@@ -167,6 +205,15 @@ impl Tenants {
             0
         };
         self.next_scan.store(next_scan, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn look_up<R>(&self, request: &TokenRequest, with: impl FnOnce(&Tenant) -> R) -> Option<R> {
+        let shard = self
+            .shard(request)
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        shard.get(request).map(with)
     }
 
     fn turn(&self, now: Moment) -> u64 {
@@ -192,6 +239,31 @@ impl Tenants {
     }
 }
 
+impl Tenant {
+    /// By a lookup, or by a caller for whom there was no fresh token.
+    fn last_used(&self) -> u64 {
+        self.published.last_used().max(self.entry.last_used.turn())
+    }
+}
+
+impl LastUsed {
+    pub(crate) fn never() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub(crate) fn turn(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Written to only if the turn has moved on since.
+    #[inline]
+    pub(crate) fn at(&self, turn: u64) {
+        if self.turn() < turn {
+            self.0.fetch_max(turn, Ordering::Relaxed);
+        }
+    }
+}
+
 impl fmt::Debug for Tenants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tenants")
@@ -202,90 +274,4 @@ impl fmt::Debug for Tenants {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    /// So many seconds after any moment.
-    fn at(secs: u64) -> Moment {
-        Moment::new(Duration::from_secs(secs), Duration::from_secs(secs))
-    }
-
-    fn request(name: &str) -> TokenRequest {
-        TokenRequest::scope(name)
-    }
-
-    fn holds(tenants: &Tenants, name: &str) -> bool {
-        // Not by `look_up`, which counts as a use.
-        tenants
-            .shard(&request(name))
-            .read()
-            .unwrap()
-            .contains_key(&request(name))
-    }
-
-    #[test]
-    fn the_least_recently_used_goes_first() {
-        let tenants = Tenants::new(3);
-        for name in ["a", "b", "c", "b", "a"] {
-            tenants.entry(&request(name), at(0));
-        }
-        tenants.entry(&request("d"), at(0));
-        assert!(!holds(&tenants, "c"));
-        tenants.entry(&request("a"), at(0));
-        tenants.entry(&request("e"), at(0));
-        assert!(!holds(&tenants, "b"));
-        tenants.entry(&request("f"), at(0));
-        assert!(!holds(&tenants, "d"), "not used since it came");
-        assert!(["a", "e", "f"].iter().all(|name| holds(&tenants, name)));
-        assert_eq!(tenants.len(), 3);
-    }
-
-    /// To the second, if there is no newcomer in between.
-    #[test]
-    fn the_least_recently_used_goes_first_without_newcomers_too() {
-        let tenants = Tenants::new(3);
-        for name in ["a", "b", "c"] {
-            tenants.entry(&request(name), at(0));
-        }
-        for (second, name) in [(0, "a"), (0, "b"), (0, "c"), (1, "c"), (2, "a"), (3, "c")] {
-            tenants.look_up(&request(name), at(second), |_| {});
-        }
-        tenants.entry(&request("d"), at(3));
-        assert!(!holds(&tenants, "b"));
-        tenants.entry(&request("e"), at(3));
-        assert!(!holds(&tenants, "a"));
-        assert!(["c", "d", "e"].iter().all(|name| holds(&tenants, name)));
-    }
-
-    #[test]
-    fn a_sixteenth_makes_room_at_once() {
-        let tenants = Tenants::new(64);
-        for number in 0..64 {
-            tenants.entry(&request(&number.to_string()), at(0));
-        }
-        assert_eq!(tenants.len(), 64);
-        tenants.entry(&request("one more"), at(0));
-        assert_eq!(tenants.len(), 60);
-        assert!(!holds(&tenants, "4") && holds(&tenants, "5"));
-    }
-
-    #[test]
-    fn one_entry_per_request() {
-        let tenants = Tenants::new(10);
-        let first = tenants.entry(&request("b a"), at(0));
-        assert!(Arc::ptr_eq(&first, &tenants.entry(&request("a  b"), at(0))));
-        assert_eq!(tenants.len(), 1);
-    }
-
-    #[test]
-    fn a_bound_of_one_holds_the_newest() {
-        let tenants = Tenants::new(1);
-        for name in ["a", "b", "c"] {
-            tenants.entry(&request(name), at(0));
-            assert!(holds(&tenants, name));
-            assert_eq!(tenants.len(), 1);
-        }
-    }
-}
+mod tests;

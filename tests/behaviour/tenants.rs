@@ -45,6 +45,34 @@ async fn the_least_recently_used_tenant_goes_first() {
     assert_eq!(tokens.fetches(), 6, "the default one is not counted");
 }
 
+/// Uses of a fresh token are told apart by the second, if no tenant is new in between.
+#[tokio::test(start_paused = true)]
+async fn the_least_recently_used_tenant_goes_first_without_newcomers_too() {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::builder(tokens.clone()).max_entries(3).build();
+    let tenants = tenants(5);
+    for (tenant, fetches) in [
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (2, 3),
+        (0, 3),
+        // In place of tenant 1,
+        (3, 4),
+        (0, 4),
+        // in place of tenant 2.
+        (4, 5),
+        (0, 5),
+        (3, 5),
+        (1, 6),
+        (2, 7),
+    ] {
+        cache.token_for(&tenants[tenant]).await.unwrap();
+        assert_eq!(tokens.fetches(), fetches, "tenant {tenant}");
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_tenant_whose_token_is_being_fetched_stays() {
     let tokens = MockTokenSource::new();

@@ -63,7 +63,7 @@ impl Model {
             slots: Slots::new(1),
         };
         Self {
-            entry: Arc::new(Entry::new(TokenRequest::default())),
+            entry: Arc::new(Entry::new()),
             fetcher: Arc::new(fetcher),
             launched: Arc::default(),
         }
