@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! open ─▶ (fresh | acquire) ─▶ carry ─▶ send ─▶ answered ─▶ return
-//!   └─▶ pass                                       └─▶ acquire ─▶ renewed ─▶ send ─▶ replayed
+//!   └─▶ pass                                       └─▶ Renewal: acquire ─▶ send ─▶ replayed
 //! ```
 
 use std::ops::Deref;
@@ -15,7 +15,7 @@ use crate::cache::state::{Rejection, RejectionId};
 use crate::cache::{Granted, TokenCache};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::message::{Answer, Outgoing};
-use crate::policy::attach::{AttachPolicy, Destination};
+use crate::policy::attach::{AttachPolicy, Fingerprint};
 use crate::policy::rejection::{BearerChallenge, RejectionPolicy};
 use crate::policy::replay::ReplayPolicy;
 use crate::request_auth::{Choice, RequestAuth};
@@ -48,13 +48,11 @@ pub(crate) enum Opening<S: Deref<Target = Settings>> {
 pub(crate) struct Exchange<S: Deref<Target = Settings>> {
     settings: S,
     request: TokenRequest,
-    replay: bool,
     /// Where the token went.
-    destination: Destination,
+    destination: Fingerprint,
     generation: u64,
+    replay: bool,
     on_probation: bool,
-    /// The rejection that this request caused and still owes a verdict on.
-    owed: Option<RejectionId>,
 }
 
 /// What to do with an answer.
@@ -62,8 +60,16 @@ pub(crate) struct Exchange<S: Deref<Target = Settings>> {
 pub(crate) enum Next {
     /// It is the caller's.
     Return,
-    /// Acquire another token, and see whether to send the request again.
-    Renew,
+    /// Acquire another token, and see whether to send the request again: a [`Renewal`]. With the
+    /// rejection that this request caused, if it was this one.
+    Renew(Option<RejectionId>),
+}
+
+/// One request whose token was refused, and that may be sent again with another.
+pub(crate) struct Renewal<S: Deref<Target = Settings>> {
+    exchange: Exchange<S>,
+    /// The rejection that still owes a verdict.
+    owed: Option<RejectionId>,
 }
 
 impl Settings {
@@ -116,11 +122,10 @@ impl<S: Deref<Target = Settings>> Exchange<S> {
         Opening::Carry(Self {
             settings,
             request: token_request,
-            replay,
             destination,
             generation: 0,
+            replay,
             on_probation: false,
-            owed: None,
         })
     }
 
@@ -157,56 +162,36 @@ impl<S: Deref<Target = Settings>> Exchange<S> {
 
     /// What to do with the first answer.
     #[inline]
-    pub(crate) fn answered(&mut self, answer: &impl Answer, has_copy: bool) -> Next {
+    pub(crate) fn answered(&self, answer: &impl Answer, has_copy: bool) -> Next {
         if !self.is_refused(answer) {
             return Next::Return;
         }
         let cache = &self.settings.cache;
         match cache.reject(&self.request, self.generation) {
+            Rejection::Effective(rejection) if has_copy => Next::Renew(Some(rejection)),
             Rejection::Effective(rejection) => {
-                self.owed = Some(rejection);
-                if has_copy {
-                    return Next::Renew;
-                }
-                self.forgo();
-                self.settings.cache.renew(&self.request);
+                cache.forgo(&self.request, rejection);
+                cache.renew(&self.request);
                 Next::Return
             }
-            Rejection::Superseded if has_copy => Next::Renew,
+            Rejection::Superseded if has_copy => Next::Renew(None),
             Rejection::Superseded | Rejection::Spaced => Next::Return,
         }
     }
 
-    /// Whether the request is to be sent again, and with what: not if there is no other token.
-    pub(crate) fn renewed(&mut self, renewed: Result<Granted, TokenError>) -> Option<Granted> {
-        let another = renewed
-            .ok()
-            .filter(|granted| granted.generation != self.generation);
-        if another.is_none() {
-            self.forgo();
-        }
-        another
-    }
-
-    /// The second answer came. It is the caller's in any case.
-    pub(crate) fn replayed(&mut self, answer: &impl Answer) {
-        let refused = self.is_refused(answer);
-        if let Some(rejection) = self.owed.take() {
-            self.settings.cache.judge(&self.request, rejection, refused);
-        }
-    }
-
     /// Whether the answer rejects the token that the request carried.
+    #[inline]
     fn is_refused(&self, answer: &impl Answer) -> bool {
         let refused = self.settings.rejects(answer);
-        if !refused && !self.on_probation {
-            return false;
-        }
+        (refused || self.on_probation) && self.is_refused_here(answer, refused)
+    }
+
+    #[cold]
+    fn is_refused_here(&self, answer: &impl Answer, refused: bool) -> bool {
         // A client's own redirect may have led elsewhere, where nobody can judge this token.
-        let attach = &self.settings.attach;
         if answer
             .origin()
-            .is_some_and(|it| !attach.is_at(self.destination, it))
+            .is_some_and(|it| it.fingerprint() != self.destination)
         {
             return false;
         }
@@ -217,16 +202,51 @@ impl<S: Deref<Target = Settings>> Exchange<S> {
         }
         refused
     }
+}
+
+impl<S: Deref<Target = Settings>> Renewal<S> {
+    pub(crate) fn new(exchange: Exchange<S>, owed: Option<RejectionId>) -> Self {
+        Self { exchange, owed }
+    }
+
+    /// Another token to send the request with again: not if there is none, or the same as before.
+    pub(crate) async fn acquire(&mut self) -> Option<Granted> {
+        let another = self.exchange.acquire().await.ok();
+        let another = another.filter(|granted| granted.generation != self.exchange.generation);
+        if another.is_none() {
+            self.forgo();
+        }
+        another
+    }
+
+    /// Puts the other token into the request.
+    pub(crate) fn carry(&mut self, granted: Granted, request: &mut impl Outgoing) {
+        self.exchange.carry(granted, request);
+    }
+
+    /// The second answer came. It is the caller's in any case.
+    pub(crate) fn replayed(&mut self, answer: &impl Answer) {
+        let Exchange {
+            settings, request, ..
+        } = &self.exchange;
+        let refused = self.exchange.is_refused(answer);
+        if let Some(rejection) = self.owed.take() {
+            settings.cache.judge(request, rejection, refused);
+        }
+    }
 
     fn forgo(&mut self) {
+        let Exchange {
+            settings, request, ..
+        } = &self.exchange;
         if let Some(rejection) = self.owed.take() {
-            self.settings.cache.forgo(&self.request, rejection);
+            settings.cache.forgo(request, rejection);
         }
     }
 }
 
 /// A request that is given up in mid-way leaves the verdict to others.
-impl<S: Deref<Target = Settings>> Drop for Exchange<S> {
+impl<S: Deref<Target = Settings>> Drop for Renewal<S> {
     fn drop(&mut self) {
         self.forgo();
     }

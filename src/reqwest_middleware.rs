@@ -7,7 +7,7 @@ use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next as Chain, Result};
 
-use crate::exchange::{Exchange, Next, Opening, Settings};
+use crate::exchange::{Exchange, Next, Opening, Renewal, Settings};
 use crate::layer::BearerAuthLayer;
 
 /// Errors of the token are [`TokenError`](crate::TokenError)s inside of `Error::Middleware`, which
@@ -49,8 +49,9 @@ impl Middleware for BearerAuthLayer {
             let answer = chain.clone().run(request, extensions).await?;
             match exchange.answered(&answer, copy.is_some()) {
                 Next::Return => Ok(answer),
-                Next::Renew => {
-                    Box::pin(renew_and_replay(exchange, copy, answer, extensions, chain)).await
+                Next::Renew(owed) => {
+                    let renewal = Renewal::new(exchange, owed);
+                    Box::pin(renew_and_replay(renewal, copy, answer, extensions, chain)).await
                 }
             }
         })
@@ -60,19 +61,18 @@ impl Middleware for BearerAuthLayer {
 /// The first answer was a refusal: sends the copy with another token, if there is one to be had. Else
 /// the refusal is the answer.
 async fn renew_and_replay(
-    mut exchange: Exchange<&Settings>,
+    mut renewal: Renewal<&Settings>,
     copy: Option<Request>,
     refusal: Response,
     extensions: &mut Extensions,
     chain: Chain<'_>,
 ) -> Result<Response> {
-    let renewed = exchange.acquire().await;
-    let (Some(granted), Some(mut copy)) = (exchange.renewed(renewed), copy) else {
+    let (Some(granted), Some(mut copy)) = (renewal.acquire().await, copy) else {
         return Ok(refusal);
     };
     drop(refusal);
-    exchange.carry(granted, &mut copy);
+    renewal.carry(granted, &mut copy);
     let answer = chain.run(copy, extensions).await?;
-    exchange.replayed(&answer);
+    renewal.replayed(&answer);
     Ok(answer)
 }

@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::cache::within;
 use crate::error::BoxError;
-use crate::exchange::{Exchange, Next, Opening, Settings};
+use crate::exchange::{Exchange, Next, Opening, Renewal, Settings};
 use crate::message::{Answer, Outgoing};
 use crate::per_thread::PerThread;
 
@@ -165,7 +165,9 @@ where
     exchange.carry(granted, &mut request);
     let answer = service.call(request).await.map_err(Into::into)?;
     match (exchange.answered(&answer, copy.is_some()), copy) {
-        (Next::Renew, Some(copy)) => renew_and_replay(exchange, service, copy, answer).await,
+        (Next::Renew(owed), Some(copy)) => {
+            renew_and_replay(Renewal::new(exchange, owed), service, copy, answer).await
+        }
         _ => Ok(answer),
     }
 }
@@ -173,7 +175,7 @@ where
 /// The first answer was a refusal: sends the copy with another token, if there is one to be had and
 /// the service is ready for it. Else the refusal is the answer.
 async fn renew_and_replay<S, Q>(
-    mut exchange: Exchange<Arc<Settings>>,
+    mut renewal: Renewal<Arc<Settings>>,
     mut service: S,
     mut copy: Q,
     refusal: S::Response,
@@ -184,8 +186,7 @@ where
     S::Response: Answer,
     S::Error: Into<BoxError>,
 {
-    let renewed = exchange.acquire().await;
-    let Some(granted) = exchange.renewed(renewed) else {
+    let Some(granted) = renewal.acquire().await else {
         return Ok(refusal);
     };
     let ready = within(
@@ -200,8 +201,8 @@ where
         return Ok(refusal);
     }
     drop(refusal);
-    exchange.carry(granted, &mut copy);
+    renewal.carry(granted, &mut copy);
     let answer = service.call(copy).await.map_err(Into::into)?;
-    exchange.replayed(&answer);
+    renewal.replayed(&answer);
     Ok(answer)
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use http::Uri;
-use http::uri::{Authority, Scheme};
+use http::uri::Authority;
 
 use crate::error::InvalidSetting;
 
@@ -17,15 +17,10 @@ pub(crate) struct AttachPolicy {
     allow_http: bool,
 }
 
-/// Where a request that was admitted goes: kept to tell later whether an answer came from there,
-/// without keeping the URI.
+/// Stands for an origin: the same for the same one, and hardly ever for another. Tells later whether an
+/// answer came from where the token went, without keeping the URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Destination {
-    /// The allowed origin in this place.
-    Allowed(usize),
-    /// An origin with this fingerprint.
-    Other(u64),
-}
+pub(crate) struct Fingerprint(u64);
 
 /// Scheme, host and port, borrowed from where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +52,7 @@ struct Origin {
     port: u16,
     /// Host and port as most URIs write them: in lower case, without the scheme's own port.
     authority: Box<str>,
+    fingerprint: Fingerprint,
 }
 
 impl AttachPolicy {
@@ -76,50 +72,47 @@ impl AttachPolicy {
     }
 
     /// Where a request to this target takes its token, if it gets one.
-    pub(crate) fn admit(&self, target: Target<'_>) -> Option<Destination> {
+    #[inline]
+    pub(crate) fn admit(&self, target: Target<'_>) -> Option<Fingerprint> {
         // Most URIs name their origin letter by letter as it was allowed.
-        if let Some(place) = self.allowed.iter().position(|it| it.is_literally(target)) {
-            return Some(Destination::Allowed(place));
+        match self.allowed.iter().find(|it| it.is_literally(target)) {
+            Some(origin) => Some(origin.fingerprint),
+            None => self.judge(target),
         }
+    }
+
+    /// As [`admit`](Self::admit), by what the letters mean.
+    fn judge(&self, target: Target<'_>) -> Option<Fingerprint> {
         let target = target.taken_apart();
         let judged = match (target, &self.assumed) {
             (Target::PathOnly, Some(assumed)) => assumed.as_target(),
             (Target::PathOnly, None) if self.allowed.is_empty() => {
-                return Some(Destination::Other(target.fingerprint()));
+                return Some(target.fingerprint());
             }
             (target, _) => target,
         };
         let Target::Origin { https, host, .. } = judged else {
             return None;
         };
-        let place = self.allowed.iter().position(|it| it.is(judged));
-        match place {
-            Some(place) if target == judged => Some(Destination::Allowed(place)),
-            Some(_) => Some(Destination::Other(target.fingerprint())),
-            None if !self.allowed.is_empty() => None,
-            None => (https || self.allow_http || is_loopback(host))
-                .then(|| Destination::Other(target.fingerprint())),
-        }
-    }
-
-    /// Whether an answer from `target` came from where the token went.
-    pub(crate) fn is_at(&self, destination: Destination, target: Target<'_>) -> bool {
-        match destination {
-            Destination::Allowed(place) => self.allowed.get(place).is_some_and(|it| it.is(target)),
-            Destination::Other(fingerprint) => target.fingerprint() == fingerprint,
-        }
+        let admits = if self.allowed.is_empty() {
+            https || self.allow_http || is_loopback(host)
+        } else {
+            self.allowed.iter().any(|it| it.is(judged))
+        };
+        admits.then(|| target.fingerprint())
     }
 }
 
 impl<'a> Target<'a> {
+    #[inline]
     pub(crate) fn of_uri(uri: &'a Uri) -> Self {
-        match (uri.scheme(), uri.authority()) {
+        match (uri.scheme_str(), uri.authority()) {
             (None, None) => Self::PathOnly,
-            (Some(scheme), Some(authority)) if *scheme == Scheme::HTTPS => Self::Whole {
+            (Some("https"), Some(authority)) => Self::Whole {
                 https: true,
                 authority,
             },
-            (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP => Self::Whole {
+            (Some("http"), Some(authority)) => Self::Whole {
                 https: false,
                 authority,
             },
@@ -171,19 +164,17 @@ impl<'a> Target<'a> {
         Self::origin(https, host, number)
     }
 
-    /// The same for the same origin, and hardly ever for another: to recognise where an answer came
-    /// from without keeping the request's URI.
-    pub(crate) fn fingerprint(self) -> u64 {
+    pub(crate) fn fingerprint(self) -> Fingerprint {
         // FNV-1a: short, and nothing worse than a spaced-out renewal hangs on it.
         const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
         const PRIME: u64 = 0x0000_0100_0000_01b3;
         let Self::Origin { https, host, port } = self.taken_apart() else {
-            return 0;
+            return Fingerprint(0);
         };
         let seed = (OFFSET ^ (u64::from(port) << 1 | u64::from(https))).wrapping_mul(PRIME);
-        host.bytes().fold(seed, |hash, byte| {
+        Fingerprint(host.bytes().fold(seed, |hash, byte| {
             (hash ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(PRIME)
-        })
+        }))
     }
 }
 
@@ -212,7 +203,8 @@ impl Origin {
         let uri: Uri = text
             .parse()
             .map_err(|_| wrong("host or port can't be read"))?;
-        match Target::of_uri(&uri).taken_apart() {
+        let target = Target::of_uri(&uri).taken_apart();
+        match target {
             Target::Origin { https, host, port } if port != 0 && !rest.ends_with(':') => {
                 let host = host.to_ascii_lowercase();
                 let authority = match (https, port) {
@@ -224,6 +216,7 @@ impl Origin {
                     host: host.into(),
                     port,
                     authority: authority.into(),
+                    fingerprint: target.fingerprint(),
                 })
             }
             Target::Origin { .. } => Err(wrong("the port can't be read")),
@@ -235,6 +228,7 @@ impl Origin {
     }
 
     /// Whether `target` is this origin, without reading it; `false` may mean that it has to be read.
+    #[inline]
     fn is_literally(&self, target: Target<'_>) -> bool {
         match target {
             Target::Whole { https, authority } => {

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::error::BoxError;
-use crate::exchange::{Exchange, Next, Settings};
+use crate::exchange::{Exchange, Next, Renewal, Settings};
 use crate::message::{Answer, Outgoing};
 use crate::service::renew_and_replay;
 
@@ -121,21 +121,22 @@ where
                 } => {
                     let ended = ready!(future.poll(cx)).map_err(Into::into);
                     // Moved only to be sent again: that costs as much as all there is to see.
-                    let next = match (&ended, exchange.as_mut()) {
+                    let next = match (&ended, exchange.as_ref()) {
                         (Ok(answer), Some(exchange)) => exchange.answered(answer, kept.is_some()),
                         _ => Next::Return,
                     };
-                    if next == Next::Return {
+                    let Next::Renew(owed) = next else {
                         // Nothing is held on to by a future that has ended.
                         self.project().state.set(State::Failed { error: None });
                         return Poll::Ready(ended);
-                    }
+                    };
                     let (answer, exchange, (service, copy)) =
                         match (ended, exchange.take(), kept.take()) {
                             (Ok(answer), Some(exchange), Some(kept)) => (answer, exchange, kept),
                             (ended, ..) => return Poll::Ready(ended),
                         };
-                    let slow = Box::pin(renew_and_replay(exchange, service, copy, answer));
+                    let renewal = Renewal::new(exchange, owed);
+                    let slow = Box::pin(renew_and_replay(renewal, service, copy, answer));
                     self.as_mut()
                         .project()
                         .state
