@@ -3,9 +3,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use http::HeaderValue;
 
 use crate::cache::entry::{Boarding, Entry};
 use crate::cache::flight::{Fetcher, Outcome, runtime};
@@ -63,14 +60,6 @@ struct Shared {
     unusable: Option<InvalidSetting>,
 }
 
-/// A token as a request is given it.
-#[derive(Clone, Debug)]
-pub(crate) struct Granted {
-    pub(crate) authorization: HeaderValue,
-    pub(crate) generation: u64,
-    pub(crate) on_probation: bool,
-}
-
 impl TokenCache {
     /// A cache with the default settings, see [`TokenCache::builder`].
     pub fn new(source: impl TokenSource) -> Self {
@@ -111,9 +100,7 @@ impl TokenCache {
         if let Some(token) = self.if_fresh(request, Current::token) {
             return Ok(token);
         }
-        self.acquire_current(request)
-            .await
-            .map(|current| current.token())
+        self.acquire(request).await.map(|current| current.token())
     }
 
     /// Says that a server refused this token: it is served no more, and the next call fetches
@@ -130,63 +117,10 @@ impl TokenCache {
         }
     }
 
-    /// The token for a request, if it is fresh: without a lock, an allocation or an await.
-    pub(crate) fn fresh(&self, request: &TokenRequest) -> Option<Granted> {
-        self.if_fresh(request, |current| Granted::new(current))
-    }
-
-    /// The token for a request: at once, or when the flight has landed.
-    pub(crate) async fn acquire(&self, request: &TokenRequest) -> Result<Granted, TokenError> {
-        self.acquire_current(request)
-            .await
-            .map(|current| Granted::new(&current))
-    }
-
-    /// Starts a flight for this request if one is called for, and waits for nothing.
-    pub(crate) fn renew(&self, request: &TokenRequest) {
-        // Without a runtime the next caller starts it instead, or is told.
-        if let Ok(runtime) = runtime() {
-            let entry = self.entry(request);
-            match entry.board(self.now()) {
-                Boarding::ServeAndLaunch(_, launch) | Boarding::Launch(launch, _) => {
-                    launch.start(&entry, &self.shared.fetcher, &runtime);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// An API refused the token of this generation.
-    pub(crate) fn reject(&self, request: &TokenRequest, generation: u64) -> Rejection {
-        let now = self.shared.fetcher.timeline.read();
-        self.at_entry(request, |entry| {
-            entry.report(|state| state.reject(generation, now))
-        })
-        .unwrap_or(Rejection::Superseded)
-    }
-
-    /// How the request that caused the rejection fared with the new token.
-    pub(crate) fn judge(&self, request: &TokenRequest, rejection: RejectionId, refused: bool) {
-        self.at_entry(request, |entry| {
-            entry.report(|state| state.judge(rejection, refused))
-        });
-    }
-
-    /// The request that caused the rejection is not sent again.
-    pub(crate) fn forgo(&self, request: &TokenRequest, rejection: RejectionId) {
-        self.at_entry(request, |entry| {
-            entry.report(|state| state.forgo(rejection))
-        });
-    }
-
-    /// An answer came to a token on probation.
-    pub(crate) fn first_answer(&self, request: &TokenRequest, generation: u64, refused: bool) {
-        self.at_entry(request, |entry| {
-            entry.report(|state| state.first_answer(generation, refused))
-        });
-    }
-
-    fn if_fresh<R>(
+    /// Calls `with` on the token for a request, if it is fresh: without a lock that a renewal holds, an
+    /// allocation or an await.
+    #[inline]
+    pub(crate) fn if_fresh<R>(
         &self,
         request: &TokenRequest,
         with: impl FnOnce(&Arc<Current>) -> R,
@@ -199,7 +133,8 @@ impl TokenCache {
         }
     }
 
-    async fn acquire_current(&self, request: &TokenRequest) -> Result<Arc<Current>, TokenError> {
+    /// The token for a request: at once, or when the flight has landed.
+    pub(crate) async fn acquire(&self, request: &TokenRequest) -> Result<Arc<Current>, TokenError> {
         let fetcher = &self.shared.fetcher;
         if let Some(unusable) = &self.shared.unusable {
             return Err(unusable.clone().into());
@@ -255,6 +190,50 @@ impl TokenCache {
         }
     }
 
+    /// Starts a flight for this request if one is called for, and waits for nothing.
+    pub(crate) fn renew(&self, request: &TokenRequest) {
+        // Without a runtime the next caller starts it instead, or is told.
+        if let Ok(runtime) = runtime() {
+            let entry = self.entry(request);
+            match entry.board(self.now()) {
+                Boarding::ServeAndLaunch(_, launch) | Boarding::Launch(launch, _) => {
+                    launch.start(&entry, &self.shared.fetcher, &runtime);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// An API refused the token of this generation.
+    pub(crate) fn reject(&self, request: &TokenRequest, generation: u64) -> Rejection {
+        let now = self.shared.fetcher.timeline.read();
+        self.at_entry(request, |entry| {
+            entry.report(|state| state.reject(generation, now))
+        })
+        .unwrap_or(Rejection::Superseded)
+    }
+
+    /// How the request that caused the rejection fared with the new token.
+    pub(crate) fn judge(&self, request: &TokenRequest, rejection: RejectionId, refused: bool) {
+        self.at_entry(request, |entry| {
+            entry.report(|state| state.judge(rejection, refused))
+        });
+    }
+
+    /// The request that caused the rejection is not sent again.
+    pub(crate) fn forgo(&self, request: &TokenRequest, rejection: RejectionId) {
+        self.at_entry(request, |entry| {
+            entry.report(|state| state.forgo(rejection))
+        });
+    }
+
+    /// An answer came to a token on probation.
+    pub(crate) fn first_answer(&self, request: &TokenRequest, generation: u64, refused: bool) {
+        self.at_entry(request, |entry| {
+            entry.report(|state| state.first_answer(generation, refused))
+        });
+    }
+
     fn now(&self) -> Moment {
         self.shared.fetcher.timeline.now()
     }
@@ -284,16 +263,5 @@ impl fmt::Debug for TokenCache {
             .field("fetcher", &self.shared.fetcher)
             .field("tenants", &self.shared.tenants)
             .finish_non_exhaustive()
-    }
-}
-
-impl Granted {
-    #[inline]
-    fn new(current: &Current) -> Self {
-        Self {
-            authorization: current.authorization().clone(),
-            generation: current.generation,
-            on_probation: current.on_probation.load(Ordering::Relaxed),
-        }
     }
 }

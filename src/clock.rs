@@ -78,6 +78,7 @@ impl Moment {
     }
 
     /// Whether `deadline` has passed, by the clock that says so first.
+    #[inline]
     pub(crate) fn has_reached(self, deadline: Self) -> bool {
         self.monotonic >= deadline.monotonic || self.wall >= deadline.wall
     }
@@ -113,6 +114,7 @@ impl Timeline {
     }
 
     /// One monotonic read; a wall read as well if the last is more than a second old.
+    #[inline]
     pub(crate) fn now(&self) -> Moment {
         let monotonic = self.monotonic();
         if monotonic >= self.next_reading.load(Ordering::Acquire) {
@@ -139,6 +141,7 @@ impl Timeline {
         Moment { monotonic, wall }
     }
 
+    #[inline]
     fn monotonic(&self) -> u64 {
         nanos(match &self.clock {
             None => Instant::now().saturating_duration_since(self.origin),

@@ -3,6 +3,7 @@
 //! Measured by `benches/fresh.rs`: what threads contend for is neither the token's cell nor a lock,
 //! which are only read, but the counts of what every request clones.
 
+use std::cell::Cell;
 use std::iter::repeat_with;
 use std::num::NonZero;
 use std::sync::OnceLock;
@@ -40,12 +41,17 @@ pub(crate) fn parallelism() -> usize {
 /// Threads are numbered as they come here first.
 #[inline]
 fn number_of_thread() -> usize {
+    const NONE: usize = usize::MAX;
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+        static NUMBER: Cell<usize> = const { Cell::new(NONE) };
     }
-    // Any copy will do where there is no thread's own.
-    NUMBER.try_with(|number| *number).unwrap_or_default()
+    NUMBER.with(|number| {
+        if number.get() == NONE {
+            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next as Chain, Result};
 
-use crate::exchange::{Exchange, Next, Opening, Renewal, Settings};
+use crate::exchange::{Exchange, Next, Opening, Renewal, Settings, carry};
 use crate::layer::BearerAuthLayer;
 
 /// Errors of the token are [`TokenError`](crate::TokenError)s inside of `Error::Middleware`, which
@@ -32,20 +32,26 @@ impl Middleware for BearerAuthLayer {
         Self: 'future,
     {
         Box::pin(async move {
-            let mut exchange = match Exchange::open(&*self.settings, &request, extensions.get()) {
-                Opening::Carry(exchange) => exchange,
+            let settings = &*self.settings;
+            let errand = match settings.open(&request, extensions.get()) {
+                Opening::Carry(errand) => errand,
                 Opening::Pass => return chain.run(request, extensions).await,
                 Opening::Refuse(error) => return Err(Error::middleware(error)),
             };
-            let granted = match exchange.fresh() {
-                Some(granted) => granted,
-                // Boxed, as all that is rare: every request pays for the size of this future.
-                None => Box::pin(exchange.acquire())
-                    .await
-                    .map_err(Error::middleware)?,
+            let mut copy = settings.copy(&errand, &request);
+            let carried = match settings.carry_fresh(&errand, &mut request) {
+                Some(carried) => carried,
+                None => {
+                    // Whoever waits holds one request, not two.
+                    drop(copy);
+                    // Boxed, as all that is rare: every request pays for the size of this future.
+                    let acquired = Box::pin(settings.acquire(&errand)).await;
+                    let current = acquired.map_err(Error::middleware)?;
+                    copy = settings.copy(&errand, &request);
+                    carry(&current, &mut request)
+                }
             };
-            let copy = exchange.copy(&request);
-            exchange.carry(granted, &mut request);
+            let exchange = Exchange::new(settings, errand, carried);
             let answer = chain.clone().run(request, extensions).await?;
             match exchange.answered(&answer, copy.is_some()) {
                 Next::Return => Ok(answer),
@@ -67,11 +73,11 @@ async fn renew_and_replay(
     extensions: &mut Extensions,
     chain: Chain<'_>,
 ) -> Result<Response> {
-    let (Some(granted), Some(mut copy)) = (renewal.acquire().await, copy) else {
+    let (Some(current), Some(mut copy)) = (renewal.acquire().await, copy) else {
         return Ok(refusal);
     };
     drop(refusal);
-    renewal.carry(granted, &mut copy);
+    renewal.carry(&current, &mut copy);
     let answer = chain.run(copy, extensions).await?;
     renewal.replayed(&answer);
     Ok(answer)

@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::cache::within;
 use crate::error::BoxError;
-use crate::exchange::{Exchange, Next, Opening, Renewal, Settings};
+use crate::exchange::{Errand, Exchange, Next, Opening, Renewal, Settings, carry};
 use crate::message::{Answer, Outgoing};
 use crate::per_thread::PerThread;
 
@@ -70,28 +70,33 @@ impl<S> BearerAuth<S> {
         S::Error: Into<BoxError>,
         S::Future: Send + 'static,
     {
-        let settings = Arc::clone(self.settings.get());
-        let mut exchange = match Exchange::open(settings, &request, request.request_auth()) {
-            Opening::Carry(exchange) => exchange,
+        let settings = self.settings.get();
+        let errand = match settings.open(&request, request.request_auth()) {
+            Opening::Carry(errand) => errand,
             Opening::Pass => return ResponseFuture::passing(self.inner.call(request)),
             Opening::Refuse(error) => return ResponseFuture::failed(error.into()),
         };
-        let Some(granted) = exchange.fresh() else {
+        let copy = settings.copy(&errand, &request);
+        let Some(carried) = settings.carry_fresh(&errand, &mut request) else {
+            let settings = Arc::clone(settings);
             // The clone that stays behind has yet to be made ready, the one that was goes along.
             let clone = self.inner.clone();
             let ready = mem::replace(&mut self.inner, clone);
-            return ResponseFuture::slow(acquire_and_send(exchange, ready, request));
+            return ResponseFuture::slow(acquire_and_send(settings, errand, ready, request));
         };
-        // Apart from each other: a `None` that is known to be one is not moved about at full size.
-        match exchange.copy(&request) {
+        // What goes into the future is put together last: it is not moved about meanwhile, and a `None` that
+        // is known to be one is not moved at full size.
+        match copy {
             Some(copy) => {
                 let kept = (self.inner.clone(), copy);
-                exchange.carry(granted, &mut request);
-                ResponseFuture::sending(self.inner.call(request), exchange, Some(kept))
+                let future = self.inner.call(request);
+                let exchange = Exchange::new(Arc::clone(settings), errand, carried);
+                ResponseFuture::sending(future, exchange, Some(kept))
             }
             None => {
-                exchange.carry(granted, &mut request);
-                ResponseFuture::sending(self.inner.call(request), exchange, None)
+                let future = self.inner.call(request);
+                let exchange = Exchange::new(Arc::clone(settings), errand, carried);
+                ResponseFuture::sending(future, exchange, None)
             }
         }
     }
@@ -150,7 +155,8 @@ impl<S: fmt::Debug> fmt::Debug for BearerAuth<S> {
 
 /// No fresh token was at hand: waits for one, then goes on as the fast path does.
 async fn acquire_and_send<S, Q>(
-    mut exchange: Exchange<Arc<Settings>>,
+    settings: Arc<Settings>,
+    errand: Errand,
     mut service: S,
     mut request: Q,
 ) -> Result<S::Response, BoxError>
@@ -160,9 +166,10 @@ where
     S::Response: Answer,
     S::Error: Into<BoxError>,
 {
-    let granted = exchange.acquire().await?;
-    let copy = exchange.copy(&request);
-    exchange.carry(granted, &mut request);
+    let current = settings.acquire(&errand).await?;
+    let copy = settings.copy(&errand, &request);
+    let carried = carry(&current, &mut request);
+    let exchange = Exchange::new(settings, errand, carried);
     let answer = service.call(request).await.map_err(Into::into)?;
     match (exchange.answered(&answer, copy.is_some()), copy) {
         (Next::Renew(owed), Some(copy)) => {
@@ -186,7 +193,7 @@ where
     S::Response: Answer,
     S::Error: Into<BoxError>,
 {
-    let Some(granted) = renewal.acquire().await else {
+    let Some(current) = renewal.acquire().await else {
         return Ok(refusal);
     };
     let ready = within(
@@ -201,7 +208,7 @@ where
         return Ok(refusal);
     }
     drop(refusal);
-    renewal.carry(granted, &mut copy);
+    renewal.carry(&current, &mut copy);
     let answer = service.call(copy).await.map_err(Into::into)?;
     renewal.replayed(&answer);
     Ok(answer)

@@ -1,8 +1,11 @@
 //! Each figure beside its baseline, both of this run, and whether it is where it should be.
 //!
-//! `cargo bench --bench summary` takes about a minute. Requests go to services that answer at once: what is
+//! `cargo bench --bench summary` takes about a minute; with `-- fresh` or `-- life` behind it, only those
+//! rows. Requests go to services that answer at once: what is
 //! measured is what a layer adds. Rounds take turns, so that whatever else the machine does falls on all;
 //! a ratio is the median over the rounds, with the quartiles behind it.
+
+use std::env;
 
 mod fresh;
 mod life;
@@ -36,8 +39,18 @@ impl Row {
 }
 
 fn main() {
-    let mut rows = fresh::rows();
-    rows.extend(life::rows());
+    let parts: Vec<String> = env::args()
+        .skip(1)
+        .filter(|it| !it.starts_with('-'))
+        .collect();
+    let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|it| it == part);
+    let mut rows = Vec::new();
+    if is_wanted("fresh") {
+        rows.extend(fresh::rows());
+    }
+    if is_wanted("life") {
+        rows.extend(life::rows());
+    }
     println!();
     println!("| figure | measured | target | |");
     println!("|---|---|---|---|");

@@ -80,6 +80,7 @@ impl Current {
     }
 
     /// What a request is given.
+    #[inline]
     pub(crate) fn authorization(&self) -> &HeaderValue {
         match &self.copies {
             Some(copies) => copies.get(),

@@ -29,6 +29,7 @@ pin_project! {
 
 pin_project! {
     #[project = StateProjection]
+    #[project_replace = StateBefore]
     enum State<S, Q>
     where
         S: Service<Q>,
@@ -39,7 +40,7 @@ pin_project! {
         Sending {
             #[pin]
             future: S::Future,
-            exchange: Option<Exchange<Arc<Settings>>>,
+            exchange: Exchange<Arc<Settings>>,
             kept: Option<(S, Q)>,
         },
         /// Waits for a token, or for the end of a second sending.
@@ -67,7 +68,7 @@ where
         Self {
             state: State::Sending {
                 future,
-                exchange: Some(exchange),
+                exchange,
                 kept,
             },
         }
@@ -119,24 +120,31 @@ where
                     exchange,
                     kept,
                 } => {
-                    let ended = ready!(future.poll(cx)).map_err(Into::into);
-                    // Moved only to be sent again: that costs as much as all there is to see.
-                    let next = match (&ended, exchange.as_ref()) {
-                        (Ok(answer), Some(exchange)) => exchange.answered(answer, kept.is_some()),
-                        _ => Next::Return,
+                    let ended = ready!(future.poll(cx));
+                    let next = match &ended {
+                        Ok(answer) => exchange.answered(answer, kept.is_some()),
+                        Err(_) => Next::Return,
                     };
+                    // Nothing is held on to by a future that has ended.
+                    let end = State::Failed { error: None };
                     let Next::Renew(owed) = next else {
-                        // Nothing is held on to by a future that has ended.
-                        self.project().state.set(State::Failed { error: None });
-                        return Poll::Ready(ended);
+                        self.project().state.set(end);
+                        return Poll::Ready(ended.map_err(Into::into));
                     };
-                    let (answer, exchange, (service, copy)) =
-                        match (ended, exchange.take(), kept.take()) {
-                            (Ok(answer), Some(exchange), Some(kept)) => (answer, exchange, kept),
-                            (ended, ..) => return Poll::Ready(ended),
-                        };
+                    let before = self.as_mut().project().state.project_replace(end);
+                    let (refusal, exchange, (service, copy)) = match (ended, before) {
+                        (
+                            Ok(refusal),
+                            StateBefore::Sending {
+                                exchange,
+                                kept: Some(kept),
+                                ..
+                            },
+                        ) => (refusal, exchange, kept),
+                        (ended, _) => return Poll::Ready(ended.map_err(Into::into)),
+                    };
                     let renewal = Renewal::new(exchange, owed);
-                    let slow = Box::pin(renew_and_replay(renewal, service, copy, answer));
+                    let slow = Box::pin(renew_and_replay(renewal, service, copy, refusal));
                     self.as_mut()
                         .project()
                         .state
