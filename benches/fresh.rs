@@ -48,7 +48,12 @@ mod tower_service {
 
     #[divan::bench]
     fn token(bencher: Bencher) {
-        send(bencher, stack::bearer());
+        send(bencher, stack::bearer(stack::layer()));
+    }
+
+    #[divan::bench]
+    fn token_coarse_clock(bencher: Bencher) {
+        send(bencher, stack::bearer(stack::coarse_layer()));
     }
 
     #[divan::bench]
@@ -58,7 +63,7 @@ mod tower_service {
 
     #[divan::bench]
     fn token_with_replay(bencher: Bencher) {
-        send(bencher, stack::replaying());
+        send(bencher, stack::replaying(stack::layer()));
     }
 }
 
@@ -78,7 +83,12 @@ mod reqwest_middleware_stack {
 
     #[divan::bench]
     fn token(bencher: Bencher) {
-        execute(bencher, &middleware::bearer());
+        execute(bencher, &middleware::bearer(stack::layer()));
+    }
+
+    #[divan::bench]
+    fn token_coarse_clock(bencher: Bencher) {
+        execute(bencher, &middleware::bearer(stack::coarse_layer()));
     }
 
     #[divan::bench]
@@ -88,7 +98,7 @@ mod reqwest_middleware_stack {
 
     #[divan::bench]
     fn token_with_replay(bencher: Bencher) {
-        execute(bencher, &middleware::replaying());
+        execute(bencher, &middleware::replaying(stack::layer()));
     }
 }
 
@@ -102,7 +112,7 @@ fn tower_service_for_one_of(bencher: Bencher, tenants: usize) {
             .block_on(cache.token_for(&request))
             .expect("a token");
     }
-    let (service, uri) = (stack::around(cache), stack::uri());
+    let (service, uri) = (stack::bearer(stack::over(cache)), stack::uri());
     bencher
         .with_inputs(|| {
             let mut request = stack::request(&uri);

@@ -234,6 +234,7 @@ impl TokenCache {
         });
     }
 
+    #[inline]
     fn now(&self) -> Moment {
         self.shared.fetcher.timeline.now()
     }

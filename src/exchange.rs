@@ -38,16 +38,6 @@ pub(crate) struct Settings {
     pub(crate) require_request_auth: bool,
 }
 
-/// How a request begins.
-pub(crate) enum Opening {
-    /// It goes out as it is.
-    Pass,
-    /// It is to carry a token.
-    Carry(Errand),
-    /// It doesn't go out.
-    Refuse(TokenError),
-}
-
 /// Which token a request is to carry, and where to.
 pub(crate) struct Errand {
     request: TokenRequest,
@@ -62,13 +52,6 @@ pub(crate) struct Carried {
     on_probation: bool,
 }
 
-/// One request that carries a token. `S` is a hold on the settings: borrowed, where that can be.
-pub(crate) struct Exchange<S: Deref<Target = Settings>> {
-    settings: S,
-    errand: Errand,
-    carried: Carried,
-}
-
 /// What to do with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -79,9 +62,12 @@ pub(crate) enum Next {
     Renew(Option<RejectionId>),
 }
 
-/// One request whose token was refused, and that may be sent again with another.
+/// One request whose token was refused, and that may be sent again with another. `S` is a hold on the
+/// settings: borrowed, where that can be.
 pub(crate) struct Renewal<S: Deref<Target = Settings>> {
-    exchange: Exchange<S>,
+    settings: S,
+    errand: Errand,
+    carried: Carried,
     /// The rejection that still owes a verdict.
     owed: Option<RejectionId>,
 }
@@ -97,14 +83,19 @@ impl Settings {
         }
     }
 
-    /// Which token this request is to carry, if any. `own` is what it says itself.
+    /// Which token this request is to carry, if any. `own` is what it says itself. An error if it says
+    /// nothing, and must.
     #[inline]
-    pub(crate) fn open(&self, request: &impl Outgoing, own: Option<&RequestAuth>) -> Opening {
+    pub(crate) fn open(
+        &self,
+        request: &impl Outgoing,
+        own: Option<&RequestAuth>,
+    ) -> Result<Option<Errand>, TokenError> {
         if request.headers().contains_key(AUTHORIZATION) {
-            return Opening::Pass;
+            return Ok(None);
         }
         let Some(destination) = self.attach.admit(request.target()) else {
-            return Opening::Pass;
+            return Ok(None);
         };
         let (choice, without_replay) = match (own, ambient()) {
             (None, None) => (None, false),
@@ -112,18 +103,18 @@ impl Settings {
             (None, Some(task)) => task.into_parts(),
         };
         let token_request = match choice {
-            Some(Choice::Skip) => return Opening::Pass,
+            Some(Choice::Skip) => return Ok(None),
             Some(Choice::Token(request)) => request,
             None if self.require_request_auth => {
-                return Opening::Refuse(TokenError::new(TokenErrorKind::RequestAuthMissing, false));
+                return Err(TokenError::new(TokenErrorKind::RequestAuthMissing, false));
             }
             None => TokenRequest::default(),
         };
-        Opening::Carry(Errand {
+        Ok(Some(Errand {
             request: token_request,
             destination,
             replay: self.replay.is_enabled() && !without_replay,
-        })
+        }))
     }
 
     /// A copy to send again, if that may come to pass. To be made before the request carries a token.
@@ -152,6 +143,64 @@ impl Settings {
         self.cache.acquire(&errand.request).await
     }
 
+    /// What to do with the first answer.
+    #[inline]
+    pub(crate) fn answered(
+        &self,
+        errand: &Errand,
+        carried: Carried,
+        answer: &impl Answer,
+        has_copy: bool,
+    ) -> Next {
+        if self.is_refused(errand, carried, answer) {
+            self.refused(errand, carried, has_copy)
+        } else {
+            Next::Return
+        }
+    }
+
+    #[cold]
+    fn refused(&self, errand: &Errand, carried: Carried, has_copy: bool) -> Next {
+        let (cache, request) = (&self.cache, &errand.request);
+        match cache.reject(request, carried.generation) {
+            Rejection::Effective(rejection) if has_copy => Next::Renew(Some(rejection)),
+            Rejection::Effective(rejection) => {
+                cache.forgo(request, rejection);
+                cache.renew(request);
+                Next::Return
+            }
+            Rejection::Superseded if has_copy => Next::Renew(None),
+            Rejection::Superseded | Rejection::Spaced => Next::Return,
+        }
+    }
+
+    /// Whether the answer rejects the token that the request carried.
+    #[inline]
+    fn is_refused(&self, errand: &Errand, carried: Carried, answer: &impl Answer) -> bool {
+        let refused = self.rejects(answer);
+        (refused || carried.on_probation) && self.is_refused_here(errand, carried, answer, refused)
+    }
+
+    #[cold]
+    fn is_refused_here(
+        &self,
+        errand: &Errand,
+        carried: Carried,
+        answer: &impl Answer,
+        refused: bool,
+    ) -> bool {
+        // A client's own redirect may have led elsewhere, where nobody can judge this token.
+        let origin = answer.origin();
+        if origin.is_some_and(|it| it.fingerprint() != errand.destination) {
+            return false;
+        }
+        if carried.on_probation {
+            self.cache
+                .first_answer(&errand.request, carried.generation, refused);
+        }
+        refused
+    }
+
     #[inline]
     fn rejects(&self, answer: &impl Answer) -> bool {
         match &self.rejection {
@@ -173,83 +222,25 @@ pub(crate) fn carry(current: &Current, request: &mut impl Outgoing) -> Carried {
     }
 }
 
-impl<S: Deref<Target = Settings>> Exchange<S> {
-    #[inline]
-    pub(crate) fn new(settings: S, errand: Errand, carried: Carried) -> Self {
+impl<S: Deref<Target = Settings>> Renewal<S> {
+    pub(crate) fn new(
+        settings: S,
+        errand: Errand,
+        carried: Carried,
+        owed: Option<RejectionId>,
+    ) -> Self {
         Self {
             settings,
             errand,
             carried,
+            owed,
         }
-    }
-
-    /// What to do with the first answer.
-    #[inline]
-    pub(crate) fn answered(&self, answer: &impl Answer, has_copy: bool) -> Next {
-        if self.is_refused(answer) {
-            self.refused(has_copy)
-        } else {
-            Next::Return
-        }
-    }
-
-    #[cold]
-    fn refused(&self, has_copy: bool) -> Next {
-        let (cache, request) = (&self.settings.cache, &self.errand.request);
-        match cache.reject(request, self.carried.generation) {
-            Rejection::Effective(rejection) if has_copy => Next::Renew(Some(rejection)),
-            Rejection::Effective(rejection) => {
-                cache.forgo(request, rejection);
-                cache.renew(request);
-                Next::Return
-            }
-            Rejection::Superseded if has_copy => Next::Renew(None),
-            Rejection::Superseded | Rejection::Spaced => Next::Return,
-        }
-    }
-
-    /// Whether the answer rejects the token that the request carried.
-    #[inline]
-    fn is_refused(&self, answer: &impl Answer) -> bool {
-        let refused = self.settings.rejects(answer);
-        (refused || self.carried.on_probation) && self.is_refused_here(answer, refused)
-    }
-
-    #[cold]
-    fn is_refused_here(&self, answer: &impl Answer, refused: bool) -> bool {
-        // A client's own redirect may have led elsewhere, where nobody can judge this token.
-        if answer
-            .origin()
-            .is_some_and(|it| it.fingerprint() != self.errand.destination)
-        {
-            return false;
-        }
-        let Carried {
-            generation,
-            on_probation,
-        } = self.carried;
-        if on_probation {
-            let cache = &self.settings.cache;
-            cache.first_answer(&self.errand.request, generation, refused);
-        }
-        refused
-    }
-}
-
-impl<S: Deref<Target = Settings>> Renewal<S> {
-    pub(crate) fn new(exchange: Exchange<S>, owed: Option<RejectionId>) -> Self {
-        Self { exchange, owed }
     }
 
     /// Another token to send the request with again: not if there is none, or the same as before.
     pub(crate) async fn acquire(&mut self) -> Option<Arc<Current>> {
-        let Exchange {
-            settings,
-            errand,
-            carried,
-        } = &self.exchange;
-        let another = settings.acquire(errand).await.ok();
-        let another = another.filter(|current| current.generation != carried.generation);
+        let another = self.settings.acquire(&self.errand).await.ok();
+        let another = another.filter(|current| current.generation != self.carried.generation);
         if another.is_none() {
             self.forgo();
         }
@@ -258,27 +249,22 @@ impl<S: Deref<Target = Settings>> Renewal<S> {
 
     /// Puts the other token into the request.
     pub(crate) fn carry(&mut self, current: &Current, request: &mut impl Outgoing) {
-        self.exchange.carried = carry(current, request);
+        self.carried = carry(current, request);
     }
 
     /// The second answer came. It is the caller's in any case.
     pub(crate) fn replayed(&mut self, answer: &impl Answer) {
-        let refused = self.exchange.is_refused(answer);
+        let (settings, errand) = (&*self.settings, &self.errand);
+        let refused = settings.is_refused(errand, self.carried, answer);
         if let Some(rejection) = self.owed.take() {
-            let (cache, request) = self.whose();
-            cache.judge(request, rejection, refused);
+            settings.cache.judge(&errand.request, rejection, refused);
         }
     }
 
     fn forgo(&mut self) {
         if let Some(rejection) = self.owed.take() {
-            let (cache, request) = self.whose();
-            cache.forgo(request, rejection);
+            self.settings.cache.forgo(&self.errand.request, rejection);
         }
-    }
-
-    fn whose(&self) -> (&TokenCache, &TokenRequest) {
-        (&self.exchange.settings.cache, &self.exchange.errand.request)
     }
 }
 

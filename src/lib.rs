@@ -70,6 +70,8 @@ mod token_request;
 
 pub use cache::{TokenCache, TokenCacheBuilder};
 pub use clock::Clock;
+#[cfg(feature = "coarse-clock")]
+pub use clock::CoarseClock;
 pub use error::{BoxError, InvalidSetting, InvalidToken, TokenError, TokenErrorKind};
 pub use layer::BearerAuthLayer;
 #[cfg(feature = "mock-server")]

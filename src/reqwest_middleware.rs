@@ -7,7 +7,7 @@ use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next as Chain, Result};
 
-use crate::exchange::{Exchange, Next, Opening, Renewal, Settings, carry};
+use crate::exchange::{Next, Renewal, Settings, carry};
 use crate::layer::BearerAuthLayer;
 
 /// Errors of the token are [`TokenError`](crate::TokenError)s inside of `Error::Middleware`, which
@@ -33,10 +33,9 @@ impl Middleware for BearerAuthLayer {
     {
         Box::pin(async move {
             let settings = &*self.settings;
-            let errand = match settings.open(&request, extensions.get()) {
-                Opening::Carry(errand) => errand,
-                Opening::Pass => return chain.run(request, extensions).await,
-                Opening::Refuse(error) => return Err(Error::middleware(error)),
+            let opened = settings.open(&request, extensions.get());
+            let Some(errand) = opened.map_err(Error::middleware)? else {
+                return chain.run(request, extensions).await;
             };
             let mut copy = settings.copy(&errand, &request);
             let carried = match settings.carry_fresh(&errand, &mut request) {
@@ -51,12 +50,11 @@ impl Middleware for BearerAuthLayer {
                     carry(&current, &mut request)
                 }
             };
-            let exchange = Exchange::new(settings, errand, carried);
             let answer = chain.clone().run(request, extensions).await?;
-            match exchange.answered(&answer, copy.is_some()) {
+            match settings.answered(&errand, carried, &answer, copy.is_some()) {
                 Next::Return => Ok(answer),
                 Next::Renew(owed) => {
-                    let renewal = Renewal::new(exchange, owed);
+                    let renewal = Renewal::new(settings, errand, carried, owed);
                     Box::pin(renew_and_replay(renewal, copy, answer, extensions, chain)).await
                 }
             }

@@ -13,13 +13,14 @@ use tower_service::Service;
 
 use crate::cache::within;
 use crate::error::BoxError;
-use crate::exchange::{Errand, Exchange, Next, Opening, Renewal, Settings, carry};
+use crate::exchange::{Errand, Next, Renewal, Settings, carry};
 use crate::message::{Answer, Outgoing};
 use crate::per_thread::PerThread;
 
 mod future;
 
 pub use future::ResponseFuture;
+use future::Sent;
 
 /// How long the inner service may take to be ready for the second sending. Beyond that the caller is
 /// better off with the answer that is there; the inner service may even be waiting for its end.
@@ -72,9 +73,9 @@ impl<S> BearerAuth<S> {
     {
         let settings = self.settings.get();
         let errand = match settings.open(&request, request.request_auth()) {
-            Opening::Carry(errand) => errand,
-            Opening::Pass => return ResponseFuture::passing(self.inner.call(request)),
-            Opening::Refuse(error) => return ResponseFuture::failed(error.into()),
+            Ok(Some(errand)) => errand,
+            Ok(None) => return ResponseFuture::passing(self.inner.call(request)),
+            Err(error) => return ResponseFuture::failed(error.into()),
         };
         let copy = settings.copy(&errand, &request);
         let Some(carried) = settings.carry_fresh(&errand, &mut request) else {
@@ -90,13 +91,13 @@ impl<S> BearerAuth<S> {
             Some(copy) => {
                 let kept = (self.inner.clone(), copy);
                 let future = self.inner.call(request);
-                let exchange = Exchange::new(Arc::clone(settings), errand, carried);
-                ResponseFuture::sending(future, exchange, Some(kept))
+                let sent = Sent::new(Arc::clone(settings), errand, carried);
+                ResponseFuture::sending(future, sent, Some(kept))
             }
             None => {
                 let future = self.inner.call(request);
-                let exchange = Exchange::new(Arc::clone(settings), errand, carried);
-                ResponseFuture::sending(future, exchange, None)
+                let sent = Sent::new(Arc::clone(settings), errand, carried);
+                ResponseFuture::sending(future, sent, None)
             }
         }
     }
@@ -169,11 +170,12 @@ where
     let current = settings.acquire(&errand).await?;
     let copy = settings.copy(&errand, &request);
     let carried = carry(&current, &mut request);
-    let exchange = Exchange::new(settings, errand, carried);
     let answer = service.call(request).await.map_err(Into::into)?;
-    match (exchange.answered(&answer, copy.is_some()), copy) {
+    let next = settings.answered(&errand, carried, &answer, copy.is_some());
+    match (next, copy) {
         (Next::Renew(owed), Some(copy)) => {
-            renew_and_replay(Renewal::new(exchange, owed), service, copy, answer).await
+            let renewal = Renewal::new(settings, errand, carried, owed);
+            renew_and_replay(renewal, service, copy, answer).await
         }
         _ => Ok(answer),
     }

@@ -5,7 +5,9 @@ use std::future::{Ready, ready};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use bearer_auth::{BearerAuth, BearerAuthLayer, StaticTokenSource, TokenCache};
+use bearer_auth::{
+    BearerAuth, BearerAuthLayer, CoarseClock, StaticTokenSource, TokenCache, TokenCacheBuilder,
+};
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response, Uri};
 use pin_project_lite::pin_project;
@@ -48,23 +50,24 @@ pub(crate) fn layer() -> BearerAuthLayer {
     over(cache())
 }
 
-fn over(cache: TokenCache) -> BearerAuthLayer {
+/// The same, with another clock than the default's.
+pub(crate) fn coarse_layer() -> BearerAuthLayer {
+    over(warm(builder().clock(CoarseClock)))
+}
+
+pub(crate) fn over(cache: TokenCache) -> BearerAuthLayer {
     BearerAuthLayer::from_cache(cache)
         .allow_origin(ORIGIN)
         .expect("an origin")
 }
 
-pub(crate) fn bearer() -> BearerAuth<Noop> {
-    around(cache())
-}
-
 /// Without replay.
-pub(crate) fn around(cache: TokenCache) -> BearerAuth<Noop> {
-    over(cache).without_replay().layer(Noop)
+pub(crate) fn bearer(layer: BearerAuthLayer) -> BearerAuth<Noop> {
+    layer.without_replay().layer(Noop)
 }
 
-pub(crate) fn replaying() -> BearerAuth<Noop> {
-    layer().layer(Noop)
+pub(crate) fn replaying(layer: BearerAuthLayer) -> BearerAuth<Noop> {
+    layer.layer(Noop)
 }
 
 /// Keeps a copy of each request until it is answered, as whoever sends it again by hand must.
@@ -107,7 +110,15 @@ impl<F: Future, K> Future for Kept<F, K> {
 }
 
 pub(crate) fn cache() -> TokenCache {
-    let cache = TokenCache::new(StaticTokenSource::new("x".repeat(TOKEN)).expect("a token"));
+    warm(builder())
+}
+
+fn builder() -> TokenCacheBuilder {
+    TokenCache::builder(StaticTokenSource::new("x".repeat(TOKEN)).expect("a token"))
+}
+
+fn warm(builder: TokenCacheBuilder) -> TokenCache {
+    let cache = builder.build();
     runtime().block_on(cache.token()).expect("a token");
     cache
 }

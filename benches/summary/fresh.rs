@@ -22,105 +22,122 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut rows = vec![
         Row::at_most(
             "tower, fresh token, no replay: time added, 1 thread",
-            one.added,
+            one.token,
             1.2,
         ),
-        Row::at_most("the same, 2 threads that share a layer", two.added, 0.9),
+        Row::at_most(WITH_COARSE_CLOCK, one.coarse_token, 1.2),
+        Row::at_most("the same, 2 threads that share a layer", two.token, 0.9),
+        Row::at_most(WITH_COARSE_CLOCK, two.coarse_token, 0.9),
         scaling(&one, &two),
         Row::at_most(
             "tower, replay on: added to a copy of the request",
             one.replay,
             1.1,
         ),
+        Row::at_most(WITH_COARSE_CLOCK, one.coarse_replay, 1.1),
     ];
-    rows.extend(reqwest_middleware());
+    let middleware = reqwest_middleware();
+    rows.extend([
+        Row::at_most(
+            "reqwest-middleware, fresh token, no replay: time added",
+            middleware.token,
+            1.2,
+        ),
+        Row::at_most(WITH_COARSE_CLOCK, middleware.coarse_token, 1.2),
+        Row::at_most(
+            "reqwest-middleware, replay on: added to `try_clone`",
+            middleware.replay,
+            1.1,
+        ),
+        Row::at_most(WITH_COARSE_CLOCK, middleware.coarse_replay, 1.1),
+    ]);
     rows.extend(tenants());
     rows
 }
 
-/// Nanoseconds by round: without a layer, with the token; and what that adds.
-struct Tower {
+const WITH_COARSE_CLOCK: &str = "· the same with `CoarseClock`";
+
+/// The stacks that are compared, in the order in which `cases` are.
+const STACKS: [&str; 7] = [
+    "bare",
+    "constant header",
+    "token",
+    "token, CoarseClock",
+    "copy, constant header",
+    "replay on",
+    "replay on, CoarseClock",
+];
+
+/// What each adds to its baseline; nanoseconds by round, without a layer and with the token.
+struct Added {
+    token: Spread,
+    coarse_token: Spread,
+    replay: Spread,
+    coarse_replay: Spread,
     bare: Vec<f64>,
     bearer: Vec<f64>,
-    added: Spread,
-    replay: Spread,
 }
 
-fn tower(threads: usize) -> Tower {
-    let (fixed, bearer, replaying) = (stack::fixed(), stack::bearer(), stack::replaying());
+impl Added {
+    fn measure(name: &str, cases: &mut [Case; STACKS.len()]) -> Self {
+        let nanos = measure(cases, ROUNDS, REQUESTS);
+        println!("{name}, ns per request");
+        print(STACKS, &nanos);
+        let added = |with: usize, baseline: usize| {
+            Spread::of_added(&nanos[with], &nanos[baseline], &nanos[0])
+        };
+        Self {
+            token: added(2, 1),
+            coarse_token: added(3, 1),
+            replay: added(5, 4),
+            coarse_replay: added(6, 4),
+            bare: nanos[0].clone(),
+            bearer: nanos[2].clone(),
+        }
+    }
+}
+
+fn tower(threads: usize) -> Added {
+    let fixed = stack::fixed();
+    let [bearer, coarse_bearer] = [stack::layer(), stack::coarse_layer()].map(stack::bearer);
+    let [replaying, coarse_replaying] =
+        [stack::layer(), stack::coarse_layer()].map(stack::replaying);
     let mut cases = [
         Case::new(threads, || sending(stack::Noop)),
         Case::new(threads, || sending(fixed.clone())),
         Case::new(threads, || sending(bearer.clone())),
+        Case::new(threads, || sending(coarse_bearer.clone())),
         Case::new(threads, || sending(stack::Copying(fixed.clone()))),
         Case::new(threads, || sending(replaying.clone())),
+        Case::new(threads, || sending(coarse_replaying.clone())),
     ];
-    let nanos = measure(&mut cases, ROUNDS, REQUESTS);
-    println!("tower, {threads} thread(s), ns per request");
-    print(
-        [
-            "bare",
-            "constant header",
-            "token",
-            "copy, constant header",
-            "token, replay on",
-        ],
-        &nanos,
-    );
-    Tower {
-        added: Spread::of_added(&nanos[2], &nanos[1], &nanos[0]),
-        replay: Spread::of_added(&nanos[4], &nanos[3], &nanos[0]),
-        bare: nanos[0].clone(),
-        bearer: nanos[2].clone(),
-    }
+    Added::measure(&format!("tower, {threads} thread(s)"), &mut cases)
 }
 
 /// How much more two threads do than one.
-fn scaling(one: &Tower, two: &Tower) -> Row {
+fn scaling(one: &Added, two: &Added) -> Row {
     let gain = |one: &[f64], two: &[f64]| 2.0 * Spread::of_ratio(one, two).median;
     let (ours, bare) = (gain(&one.bearer, &two.bearer), gain(&one.bare, &two.bare));
     Row {
-        figure: "the same, from 1 thread to 2",
+        figure: "tower, from 1 thread to 2",
         measured: format!("{ours:.2} × (a bare service {bare:.2})"),
         target: "≥ 1.9 ×".to_owned(),
         is_met: ours >= 1.9,
     }
 }
 
-fn reqwest_middleware() -> [Row; 2] {
+fn reqwest_middleware() -> Added {
     let mut cases = [
-        Case::new(1, || executing(middleware::bare())),
-        Case::new(1, || executing(middleware::fixed())),
-        Case::new(1, || executing(middleware::bearer())),
-        Case::new(1, || executing(middleware::copying())),
-        Case::new(1, || executing(middleware::replaying())),
-    ];
-    let nanos = measure(&mut cases, ROUNDS, REQUESTS);
-    println!("reqwest-middleware, ns per request");
-    print(
-        [
-            "bare",
-            "constant header",
-            "token",
-            "copy, constant header",
-            "token, replay on",
-        ],
-        &nanos,
-    );
-    let added =
-        |with: usize, baseline: usize| Spread::of_added(&nanos[with], &nanos[baseline], &nanos[0]);
-    [
-        Row::at_most(
-            "reqwest-middleware, fresh token, no replay: time added",
-            added(2, 1),
-            1.2,
-        ),
-        Row::at_most(
-            "reqwest-middleware, replay on: added to `try_clone`",
-            added(4, 3),
-            1.1,
-        ),
+        middleware::bare(),
+        middleware::fixed(),
+        middleware::bearer(stack::layer()),
+        middleware::bearer(stack::coarse_layer()),
+        middleware::copying(),
+        middleware::replaying(stack::layer()),
+        middleware::replaying(stack::coarse_layer()),
     ]
+    .map(|client| Case::new(1, || executing(client.clone())));
+    Added::measure("reqwest-middleware", &mut cases)
 }
 
 /// Requests that name their tenant, who is one of 10,000 or always the same.
@@ -133,7 +150,7 @@ fn tenants() -> [Row; 2] {
                 .block_on(cache.token_for(&request))
                 .expect("a token");
         }
-        stack::around(cache)
+        stack::bearer(stack::over(cache))
     };
     let (one, all) = (service(1), service(TENANTS));
     let rows = [1, 2].map(|threads| {

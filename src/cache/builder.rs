@@ -111,7 +111,10 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Another clock than tokio's monotonic and the system's wall clock, for tests.
+    /// Another clock than tokio's monotonic and the system's wall clock: for tests, or one that takes less
+    /// time to read (`CoarseClock`, with the feature `coarse-clock`).
+    ///
+    /// Default: those two, read once for each request and once a second.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self

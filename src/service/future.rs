@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::error::BoxError;
-use crate::exchange::{Exchange, Next, Renewal, Settings};
+use crate::exchange::{Carried, Errand, Next, Renewal, Settings};
 use crate::message::{Answer, Outgoing};
 use crate::service::renew_and_replay;
 
@@ -40,12 +40,30 @@ pin_project! {
         Sending {
             #[pin]
             future: S::Future,
-            exchange: Exchange<Arc<Settings>>,
+            sent: Sent,
             kept: Option<(S, Q)>,
         },
         /// Waits for a token, or for the end of a second sending.
         Slow { future: Boxed<S::Response> },
         Failed { error: Option<BoxError> },
+    }
+}
+
+/// What it takes to judge the answer.
+pub(super) struct Sent {
+    settings: Arc<Settings>,
+    errand: Errand,
+    carried: Carried,
+}
+
+impl Sent {
+    #[inline]
+    pub(super) fn new(settings: Arc<Settings>, errand: Errand, carried: Carried) -> Self {
+        Self {
+            settings,
+            errand,
+            carried,
+        }
     }
 }
 
@@ -60,17 +78,9 @@ where
     }
 
     #[inline]
-    pub(super) fn sending(
-        future: S::Future,
-        exchange: Exchange<Arc<Settings>>,
-        kept: Option<(S, Q)>,
-    ) -> Self {
+    pub(super) fn sending(future: S::Future, sent: Sent, kept: Option<(S, Q)>) -> Self {
         Self {
-            state: State::Sending {
-                future,
-                exchange,
-                kept,
-            },
+            state: State::Sending { future, sent, kept },
         }
     }
 
@@ -115,14 +125,17 @@ where
                         None => Poll::Pending,
                     };
                 }
-                StateProjection::Sending {
-                    future,
-                    exchange,
-                    kept,
-                } => {
+                StateProjection::Sending { future, sent, kept } => {
                     let ended = ready!(future.poll(cx));
                     let next = match &ended {
-                        Ok(answer) => exchange.answered(answer, kept.is_some()),
+                        Ok(answer) => {
+                            let Sent {
+                                settings,
+                                errand,
+                                carried,
+                            } = sent;
+                            settings.answered(errand, *carried, answer, kept.is_some())
+                        }
                         Err(_) => Next::Return,
                     };
                     // Nothing is held on to by a future that has ended.
@@ -132,18 +145,23 @@ where
                         return Poll::Ready(ended.map_err(Into::into));
                     };
                     let before = self.as_mut().project().state.project_replace(end);
-                    let (refusal, exchange, (service, copy)) = match (ended, before) {
+                    let (refusal, sent, (service, copy)) = match (ended, before) {
                         (
                             Ok(refusal),
                             StateBefore::Sending {
-                                exchange,
+                                sent,
                                 kept: Some(kept),
                                 ..
                             },
-                        ) => (refusal, exchange, kept),
+                        ) => (refusal, sent, kept),
                         (ended, _) => return Poll::Ready(ended.map_err(Into::into)),
                     };
-                    let renewal = Renewal::new(exchange, owed);
+                    let Sent {
+                        settings,
+                        errand,
+                        carried,
+                    } = sent;
+                    let renewal = Renewal::new(settings, errand, carried, owed);
                     let slow = Box::pin(renew_and_replay(renewal, service, copy, refusal));
                     self.as_mut()
                         .project()
