@@ -17,6 +17,7 @@ use crate::token_request::TokenRequest;
 mod builder;
 mod entry;
 mod flight;
+mod last_used;
 mod lifespan;
 mod published;
 mod slots;
@@ -84,14 +85,17 @@ impl TokenCache {
         self.token_for(&TokenRequest::default()).await
     }
 
-    /// A token for this request: at once if there is one that has not expired, else when the one
-    /// fetch that is under way for all callers has brought it.
+    /// A token for this request.
+    ///
+    /// At once if there is one that has not expired, else when the one fetch that is under way for all
+    /// callers has brought it.
     ///
     /// # Errors
     ///
     /// The fetch failed or timed out, or failed a while ago and the pause after it has not ended:
     /// then [`TokenError::retry_after`] is the time that remains. Outside of a tokio runtime with
-    /// timers only a token that is at hand can be had ([`TokenErrorKind::NoRuntime`]).
+    /// timers only a token that is at hand can be had ([`TokenErrorKind::NoRuntime`]). A setting of the
+    /// builder or a parameter of the request can't work ([`TokenErrorKind::InvalidSetting`]).
     ///
     /// # Cancel safety
     ///
@@ -103,8 +107,9 @@ impl TokenCache {
         self.acquire(request).await.map(|current| current.token())
     }
 
-    /// Says that a server refused this token: it is served no more, and the next call fetches
-    /// another.
+    /// Says that a server refused this token.
+    ///
+    /// It is served no more, and the next call fetches another.
     ///
     /// The token knows where it came from; nothing happens unless it is still current there, so a
     /// late call never costs a newer token. Unlike a 401 that the layer sees, this has no spacing:

@@ -1,4 +1,4 @@
-//! The one place that reads clocks.
+//! The one place that reads the clocks by which tokens expire.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ const WALL_READING: Duration = Duration::from_secs(1);
 /// The two clocks that decide whether a token has expired.
 ///
 /// The default reads tokio's monotonic clock (which `tokio::time::pause` stops in tests) and the
-/// system's wall clock. One of your own is for tests of suspended machines and of wall clocks that jump, or
-/// saves time (`CoarseClock`, with the feature `coarse-clock`). Timers are tokio's in any case.
+/// system's wall clock. One of your own is for tests of suspended machines and of wall clocks that
+/// jump, or saves time (`CoarseClock`, with the feature `coarse-clock`). Timers are tokio's in any case.
 pub trait Clock: Send + Sync + 'static {
     /// Time since any fixed moment; never goes back. Need not go on while the machine is suspended.
     fn monotonic(&self) -> Duration;

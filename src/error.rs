@@ -14,7 +14,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// Why there is no token.
 ///
 /// Cheap to clone: everyone who waited for one flight gets the same failure. Its text says what to
-/// do and is safe to log: no token, no secret, no response body, no URL of ours.
+/// do and is safe to log: no token, no secret, no response body, no URL.
 #[derive(Clone)]
 pub struct TokenError {
     details: Arc<Details>,
@@ -43,14 +43,16 @@ pub enum TokenErrorKind {
     Throttled,
     /// The token endpoint failed: 408, 5xx or `temporarily_unavailable`. Transient.
     Unavailable,
-    /// The answer is no token response (RFC 6749 §5.1). Transient.
+    /// The answer is no token response (RFC 6749 §5.1), nor an error that is known. Transient.
     InvalidResponse,
     /// The client is not known, or may not use this grant: `invalid_client`,
-    /// `unauthorized_client`. Permanent.
+    /// `unauthorized_client` (RFC 6749 §5.2). Permanent.
     InvalidClient,
-    /// The scope or target is refused: `invalid_scope`, `invalid_target`. Permanent.
+    /// The scope or target is refused: `invalid_scope` (RFC 6749 §5.2), `invalid_target`
+    /// (RFC 8707 §2). Permanent.
     InvalidScope,
-    /// The token request is refused for another reason: any other 4xx. Permanent.
+    /// The token request is refused for another reason: any other 4xx, or `unsupported_grant_type`
+    /// (RFC 6749 §5.2). Permanent.
     Refused,
     /// The token endpoint redirects; no redirect is followed with a secret. Permanent.
     Redirected,
@@ -70,7 +72,9 @@ pub enum TokenErrorKind {
 }
 
 impl TokenError {
-    /// A source's own failure that may pass: it is tried again, in the flight and after a pause.
+    /// A source's own failure that may pass.
+    ///
+    /// It is tried again, in the flight and after a pause.
     ///
     /// `error` is the [`source`](std::error::Error::source) of this one, whose own text doesn't repeat
     /// it: print the chain to see both.
@@ -78,13 +82,17 @@ impl TokenError {
         Self::new(TokenErrorKind::Source, true).with_cause(error)
     }
 
-    /// A source's own failure that will not pass by itself: not tried again in the flight, only
-    /// after a pause. `error` is where [`transient`](Self::transient) says.
+    /// A source's own failure that will not pass by itself.
+    ///
+    /// It is not tried again in the flight, only after a pause. `error` becomes the
+    /// [`source`](std::error::Error::source) of this one, as with [`transient`](Self::transient).
     pub fn permanent(error: impl Into<BoxError>) -> Self {
         Self::new(TokenErrorKind::Source, false).with_cause(error)
     }
 
-    /// Says how long to wait before the next try; taken into account for the pause (at most 1 h).
+    /// Says how long to wait before the next try, as `Retry-After` does (RFC 9110 §10.2.3).
+    ///
+    /// The pause is at least that long, up to 1 h. Default: nothing is said, and the pause is the cache's.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
@@ -116,8 +124,9 @@ impl TokenError {
         self.details.oauth_error.as_deref()
     }
 
-    /// The server's own words, for an operator's eyes. In no `Display` or `Debug`: a server may
-    /// repeat what it was sent.
+    /// The server's own words (`error_description`, RFC 6749 §5.2), for an operator's eyes.
+    ///
+    /// In no `Display` or `Debug`: a server may repeat what it was sent.
     pub fn error_description(&self) -> Option<&str> {
         self.details.error_description.as_deref()
     }
@@ -232,8 +241,13 @@ impl TokenErrorKind {
             Self::Timeout => {
                 "no token within the limit: check the token endpoint, or raise `fetch_timeout`"
             }
-            Self::Throttled => "the token endpoint asks for fewer token requests",
-            Self::Unavailable => "the token endpoint fails",
+            Self::Throttled => {
+                "the token endpoint asks for fewer token requests: wait for `retry_after`, or lower \
+                 `max_concurrent_fetches`"
+            }
+            Self::Unavailable => {
+                "the token endpoint fails: wait for `retry_after`, or ask those who run it"
+            }
             Self::InvalidResponse => {
                 "the answer is no token response: check that the token URL is the token endpoint's"
             }
@@ -242,16 +256,25 @@ impl TokenErrorKind {
                  `client_authentication`"
             }
             Self::InvalidScope => "the token endpoint refuses the scope or target: check it",
-            Self::Refused => "the token endpoint refuses the token request",
+            Self::Refused => {
+                "the token endpoint refuses the token request: see `oauth_error` and \
+                 `error_description` for why"
+            }
             Self::Redirected => {
                 "the token endpoint redirects, which is not followed with a secret: use its final \
                  URL"
             }
             Self::Source if transient => "the token source failed and may recover",
             Self::Source => "the token source failed and needs attention",
-            Self::SourcePanicked => "the token source panicked",
-            Self::InvalidToken => "the token source made a token that can't be sent",
-            Self::InvalidSetting => "a setting of the token source or cache can't work",
+            Self::SourcePanicked => {
+                "the token source panicked: mend it, it is asked again after a pause"
+            }
+            Self::InvalidToken => {
+                "the token source made a token that can't be sent: mend it, as the cause says"
+            }
+            Self::InvalidSetting => {
+                "a setting of the token source or cache can't work: change it, as the cause says"
+            }
             Self::NoRuntime => {
                 "a token must be fetched, which needs a tokio runtime with timers: call from within \
                  one built with `enable_all`"

@@ -5,7 +5,8 @@ use http::Uri;
 
 use crate::challenge;
 use crate::error::InvalidSetting;
-use crate::policy::attach::{AttachPolicy, Target};
+use crate::origin::Target;
+use crate::policy::attach::AttachPolicy;
 
 /// A challenge as it was read.
 #[derive(Clone, Debug, PartialEq)]

@@ -19,8 +19,8 @@ use crate::source::TokenSource;
 /// Clones, and all services made of it, share one [`TokenCache`].
 ///
 /// A request goes out untouched, and no token is fetched for it, if it has an `Authorization` header
-/// already, if [`RequestAuth::skip`](crate::RequestAuth::skip) is in its extensions, or if its origin
-/// is not one that the token may go to.
+/// already, if it or its task says [`RequestAuth::skip`](crate::RequestAuth::skip), or if its origin is
+/// not one that the token may go to.
 ///
 /// Limits of concurrency and rate, retries and the overall timeout belong outside of this layer: inside,
 /// a request that waits for a token holds its turn, and the second sending needs another one, within
@@ -64,8 +64,9 @@ impl BearerAuthLayer {
         }
     }
 
-    /// Allows the token to go to this origin, and from the first call on to no origin that is not
-    /// allowed. Call again for more.
+    /// Allows the token to go to this origin; call again for more.
+    ///
+    /// From the first call on it goes to no origin that is not allowed.
     ///
     /// Scheme, host and port must all be equal; a missing port is the scheme's own, letter case makes
     /// no difference. To name a plain `http` origin is to allow plain http there.
@@ -80,8 +81,9 @@ impl BearerAuthLayer {
         self.try_edit(|settings| settings.attach.allow_origin(origin.as_ref()))
     }
 
-    /// Judges a URI without authority (a path alone, as with a service that adds the host) as if it
-    /// was this origin's. The `Host` header is never looked at.
+    /// Judges a URI without authority as if it was this origin's.
+    ///
+    /// That is a path alone, as with a service that adds the host. The `Host` header is never looked at.
     ///
     /// Default: such a request gets a token only if no origins are named.
     ///
@@ -92,8 +94,10 @@ impl BearerAuthLayer {
         self.try_edit(|settings| settings.attach.assume_origin(origin.as_ref()))
     }
 
-    /// Allows plain `http` to every host, while no origin is named. Whoever is on the way reads the token; RFC 6750 §5.3 forbids
-    /// it. For one host, name its http origin instead.
+    /// Allows plain `http` to every host, while no origin is named.
+    ///
+    /// Whoever is on the way reads the token; RFC 6750 §5.3 forbids it. For one host, name its http
+    /// origin instead.
     ///
     /// Default: plain http to loopback only.
     #[must_use]
@@ -101,7 +105,9 @@ impl BearerAuthLayer {
         self.edit(|settings| settings.attach.allow_http())
     }
 
-    /// Never sends a request twice. A refused token is still renewed for the next request.
+    /// Never sends a request twice.
+    ///
+    /// A refused token is still renewed for the next request.
     ///
     /// Default: a refused request is sent again once.
     #[must_use]
@@ -111,9 +117,10 @@ impl BearerAuthLayer {
 
     /// Sends requests with bodies of type `B` again too, by a clone of the body.
     ///
-    /// A clone must give the same bytes as the original. Known without this: `()`, `Bytes`, `String`,
-    /// `Vec<u8>`, `&'static str`, `&'static [u8]`, `Full<Bytes>`, `Empty<Bytes>`, and bodies of reqwest
-    /// that are no streams.
+    /// A clone must give the same bytes as the original.
+    ///
+    /// Default, known without this: `()`, `Bytes`, `String`, `Vec<u8>`, `&'static str`, `&'static [u8]`,
+    /// `Full<Bytes>`, `Empty<Bytes>`, and bodies of reqwest that are no streams.
     ///
     /// ```
     /// # use bearer_auth::{BearerAuthLayer, StaticTokenSource};
@@ -128,20 +135,21 @@ impl BearerAuthLayer {
         self.edit(|settings| settings.replay.add_body::<B>())
     }
 
-    /// Decides which answers reject the token, in place of
-    /// [`BearerChallenge`](crate::BearerChallenge).
+    /// Decides which answers reject the token.
+    ///
+    /// Default: [`BearerChallenge`](crate::BearerChallenge).
     #[must_use]
     pub fn reject_when(self, policy: impl RejectionPolicy) -> Self {
         let policy: Arc<dyn RejectionPolicy> = Arc::new(policy);
         self.edit(|settings| settings.rejection = Some(policy))
     }
 
-    /// Makes it an error ([`RequestAuthMissing`](crate::TokenErrorKind::RequestAuthMissing)) if
-    /// neither a request nor its task chose a token: no silent default tenant.
+    /// Makes it an error if neither a request nor its task chose a token: no silent default tenant.
     ///
-    /// The task is read when the service is called: behind a `Buffer`, or in a task that was spawned
-    /// inside of the scope, it is not seen. A layer outside of this one may drop a request's
-    /// extensions, as `FollowRedirect` does for its second and further hops.
+    /// The error is a [`RequestAuthMissing`](crate::TokenErrorKind::RequestAuthMissing). The task is read
+    /// when the service is called: behind a `Buffer`, or in a task that was spawned inside of the scope,
+    /// it is not seen. A layer outside of this one may drop a request's extensions, as tower-http's
+    /// `FollowRedirect` does with those of a hop (0.6 always, 0.7 across origins).
     ///
     /// Default: such a request gets the token of the source's own configuration.
     #[must_use]

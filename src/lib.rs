@@ -5,11 +5,11 @@
 //!   `reqwest::Client`, and a reqwest middleware. Call its
 //!   [`allow_origin`](BearerAuthLayer::allow_origin).
 //! - [`TokenCache`] keeps tokens, one per [`TokenRequest`]. It is of use on its own too.
-//! - [`TokenSource`] is where tokens come from: [`ClientCredentials`], [`StaticTokenSource`],
-//!   [`source_fn`].
-//! - [`RequestAuth`] says by request, or by [task](task_local), which token it gets, if any.
+//! - [`TokenSource`] is where tokens come from: `ClientCredentials` (feature `client-credentials`),
+//!   [`StaticTokenSource`], [`source_fn`].
+//! - [`RequestAuth`] says by request, or by task (feature `task-local`), which token it gets, if any.
 //! - [`TokenError`] says what went wrong and what to do about it.
-//! - [`MockTokenSource`] and [`MockAuthServer`] are for tests.
+//! - `MockTokenSource` (feature `mock`) and `MockAuthServer` (feature `mock-server`) are for tests.
 //!
 //! ```
 //! # #[cfg(all(feature = "client-credentials", feature = "reqwest-middleware"))]
@@ -51,6 +51,7 @@ mod layer;
 mod message;
 #[cfg(feature = "mock-server")]
 mod mock_server;
+mod origin;
 mod per_thread;
 mod policy;
 mod request_auth;

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Request, Response, StatusCode};
 
-use crate::policy::attach::Target;
+use crate::origin::Target;
 use crate::policy::replay::ReplayPolicy;
 use crate::request_auth::RequestAuth;
 

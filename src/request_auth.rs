@@ -54,6 +54,8 @@ impl RequestAuth {
     }
 
     /// Renew the token after a refusal, but don't send this request again.
+    ///
+    /// Default: it is sent again once.
     #[must_use]
     pub fn without_replay(mut self) -> Self {
         self.without_replay = true;

@@ -4,7 +4,7 @@ use http::{HeaderMap, StatusCode};
 use reqwest::{Request, Response, Url};
 
 use crate::message::{Answer, Outgoing};
-use crate::policy::attach::Target;
+use crate::origin::Target;
 use crate::policy::replay::ReplayPolicy;
 use crate::request_auth::RequestAuth;
 

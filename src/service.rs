@@ -23,7 +23,7 @@ pub use future::ResponseFuture;
 use future::Sent;
 
 /// How long the inner service may take to be ready for the second sending. Beyond that the caller is
-/// better off with the answer that is there; the inner service may even be waiting for its end.
+/// better off with the answer that is there; the inner service may even be waiting until that is dropped.
 const READY_LIMIT: Duration = Duration::from_secs(1);
 
 /// The service that [`BearerAuthLayer`](crate::BearerAuthLayer) makes.
@@ -85,8 +85,8 @@ impl<S> BearerAuth<S> {
             let ready = mem::replace(&mut self.inner, clone);
             return ResponseFuture::slow(acquire_and_send(settings, errand, ready, request));
         };
-        // What goes into the future is put together last: it is not moved about meanwhile, and a `None` that
-        // is known to be one is not moved at full size.
+        // What goes into the future is put together last: it is not moved about meanwhile, and a `None`
+        // that is known to be one is not moved at full size.
         match copy {
             Some(copy) => {
                 let kept = (self.inner.clone(), copy);

@@ -11,8 +11,10 @@ use task_local_extensions::{get_local_item, set_local_item};
 
 use crate::request_auth::RequestAuth;
 
-/// Runs `future` with `auth` as what its task says: for requests that say nothing themselves, or
-/// can't, as a `reqwest::Request` that is driven through tower.
+/// Runs `future` with `auth` as what its task says about its requests' tokens.
+///
+/// It is for requests that say nothing themselves, or can't, as a `reqwest::Request` that is driven
+/// through tower.
 ///
 /// Scopes nest, field by field: what the inner one leaves open is the outer one's. Other items of the
 /// ambient store stay visible inside. Nothing is left behind on the thread when the future panics or

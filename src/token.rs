@@ -91,7 +91,7 @@ impl AccessToken {
         })))
     }
 
-    /// Says how long the token lives, as from the moment before it was asked for.
+    /// Says how long the token lives, counted from just before it was asked for.
     ///
     /// Zero means that no life is known; more than 10 years are cut to 10 years.
     #[must_use]

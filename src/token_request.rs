@@ -53,14 +53,18 @@ struct Rest {
 }
 
 impl TokenRequest {
-    /// A token with this scope (RFC 6749 §3.3: a list of names, separated by blanks) in place of the
-    /// source's own. An empty scope means that none is sent.
+    /// A token with this scope (RFC 6749 §3.3) in place of the source's own.
+    ///
+    /// A scope is a list of names, separated by blanks. An empty one means that none is sent. One with
+    /// characters that RFC 6749 has no room for makes `ClientCredentials` fail with an
+    /// [`InvalidSetting`](crate::TokenErrorKind::InvalidSetting), before anything is sent.
     pub fn scope(scope: impl AsRef<str>) -> Self {
         Self::named(Named::scope(scope.as_ref()))
     }
 
-    /// Adds a `resource` that the token is to be good for (RFC 8707 §2): an absolute URI without
-    /// fragment. Again for more, where the server takes more than one.
+    /// Adds a `resource` that the token is to be good for (RFC 8707 §2).
+    ///
+    /// It is an absolute URI without fragment. Again for more, where the server takes more than one.
     #[must_use]
     pub fn with_resource(self, resource: impl Into<String>) -> Self {
         self.with_param("resource", resource)
@@ -72,8 +76,11 @@ impl TokenRequest {
         self.with_param("audience", audience)
     }
 
-    /// Adds a parameter of the token request. It takes the place of those that the source was built
-    /// with under the same name; the standard ones can't be set this way.
+    /// Adds a parameter of the token request.
+    ///
+    /// It takes the place of those that the source was built with under the same name. With the name of a
+    /// standard one, or none, `ClientCredentials` fails with an
+    /// [`InvalidSetting`](crate::TokenErrorKind::InvalidSetting), before anything is sent.
     #[must_use]
     pub fn with_param(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let named = self.0.map(|key| Arc::unwrap_or_clone(key.named));

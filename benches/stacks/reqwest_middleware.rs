@@ -12,8 +12,8 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, 
 
 use crate::stack::TOKEN;
 
-/// Ends the stack. The answer brings its URL along, as a client's does: else reqwest would parse one for each,
-/// which takes longer than all that is measured.
+/// Ends the stack. The answer brings its URL along, as a client's does: else reqwest would parse one for
+/// each, which takes longer than all that is measured.
 struct Answer;
 
 #[async_trait]

@@ -75,9 +75,11 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// The pause after a failed flight, in which callers without a token fail at once and the source
-    /// is not asked. Doubles with each further failure; jitter lengthens it by up to 25 %; a longer
-    /// `Retry-After` wins (at most 1 h).
+    /// The pause after a failed flight.
+    ///
+    /// In it callers without a token fail at once, and the source is not asked. It doubles with each
+    /// further failure, and jitter lengthens it by up to 25 %. A longer `Retry-After` (RFC 9110 §10.2.3)
+    /// wins, up to 1 h.
     ///
     /// Default: 1 s. More than zero, at most one day.
     pub fn first_pause(mut self, pause: Duration) -> Self {
@@ -93,8 +95,10 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// How many tokens are kept beside the default request's; the least recently used, to the second,
-    /// goes first, but never one that is being fetched.
+    /// How many tokens are kept beside the default request's.
+    ///
+    /// The least recently used is dropped first, but never one that is being fetched. Uses are told apart
+    /// to the second.
     ///
     /// Default: 10,000. At least 1.
     pub fn max_entries(mut self, entries: usize) -> Self {
@@ -102,8 +106,9 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// How many fetches are under way at most, over all token requests. The others queue, which
-    /// their `fetch_timeout` doesn't count.
+    /// How many fetches are under way at most, over all token requests.
+    ///
+    /// The others queue; that wait doesn't count against their `fetch_timeout`.
     ///
     /// Default: 64. At least 1.
     pub fn max_concurrent_fetches(mut self, fetches: usize) -> Self {
@@ -111,10 +116,12 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Another clock than tokio's monotonic and the system's wall clock: for tests, or one that takes less
-    /// time to read (`CoarseClock`, with the feature `coarse-clock`).
+    /// Another clock: for tests, or one that takes less time to read.
     ///
-    /// Default: those two, read once for each request and once a second.
+    /// `CoarseClock` (feature `coarse-clock`) is of the latter kind.
+    ///
+    /// Default: tokio's monotonic clock, read for each request, and the system's wall clock, read once a
+    /// second and when tokens are fetched or rejected.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self

@@ -7,10 +7,11 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::cache::flight::{Launch, Phase, Ticket};
+use crate::cache::last_used::LastUsed;
 use crate::cache::published::Published;
 use crate::cache::slots::Slot;
 use crate::cache::state::{Current, Decision, Fetched, FlightId, Landing, Permit, State, Tempo};
-use crate::cache::tenants::{LastUsed, Tenants};
+use crate::cache::tenants::Tenants;
 use crate::clock::Moment;
 use crate::error::TokenError;
 use crate::sync::{Mutex, MutexGuard};

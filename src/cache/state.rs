@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use crate::cache::last_used::LastUsed;
 use crate::cache::lifespan::{FETCH_SPACING, Lifespan};
-use crate::cache::tenants::LastUsed;
 use crate::clock::Moment;
 use crate::error::TokenError;
 use crate::per_thread::PerThread;

@@ -57,10 +57,6 @@ impl Hasher for Prehashed {
     }
 }
 
-/// The turn at which something was used last. It is beside what is used: no place more in memory to
-/// wait for.
-pub(crate) struct LastUsed(AtomicU64);
-
 pub(crate) struct Tenants {
     /// As many as a power of two.
     shards: Box<[RwLock<Shard>]>,
@@ -243,24 +239,6 @@ impl Tenant {
     /// By a lookup, or by a caller for whom there was no fresh token.
     fn last_used(&self) -> u64 {
         self.published.last_used().max(self.entry.last_used.turn())
-    }
-}
-
-impl LastUsed {
-    pub(crate) fn never() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    pub(crate) fn turn(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Written to only if the turn has moved on since.
-    #[inline]
-    pub(crate) fn at(&self, turn: u64) {
-        if self.turn() < turn {
-            self.0.fetch_max(turn, Ordering::Relaxed);
-        }
     }
 }
 

@@ -7,8 +7,8 @@ use crate::challenge;
 
 /// Decides which answers reject the token that the request carried.
 ///
-/// The default is [`BearerChallenge`]. A closure over status and headers is one too; it replaces the
-/// default, so call that for what it is to go on with:
+/// The default is [`BearerChallenge`]. A closure over status and headers is one too. It replaces the
+/// default, so call `BearerChallenge` from it for answers that should still reject:
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, BearerChallenge, RejectionPolicy, StaticTokenSource};

@@ -18,6 +18,8 @@ type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 pin_project! {
     /// The answer to come from a [`BearerAuth`](crate::BearerAuth) service.
+    ///
+    /// Cancel safe, as [`BearerAuth`](crate::BearerAuth) says.
     pub struct ResponseFuture<S, Q>
     where
         S: Service<Q>,

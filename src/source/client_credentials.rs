@@ -120,13 +120,13 @@ impl ClientCredentialsBuilder {
         self
     }
 
-    /// The client's secret. Required.
+    /// The client's secret (RFC 6749 §2.3.1). Required.
     pub fn client_secret(mut self, secret: impl Into<String>) -> Self {
         self.client_secret = Zeroizing::new(secret.into());
         self
     }
 
-    /// How id and secret are sent.
+    /// How id and secret are sent (RFC 6749 §2.3.1).
     ///
     /// Default: [`ClientAuthentication::SecretPost`].
     pub fn client_authentication(mut self, style: ClientAuthentication) -> Self {
@@ -144,13 +144,15 @@ impl ClientCredentialsBuilder {
 
     /// One more field of the form, such as `resource` (RFC 8707) or `audience`; again for more.
     ///
-    /// The standard fields can't be set this way.
+    /// The standard fields can't be set this way: `build` refuses them. Default: none.
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.params.push((name.into(), value.into()));
         self
     }
 
-    /// Allows a plain http token URL off loopback. Whoever is on the way reads the secret.
+    /// Allows a plain http token URL off loopback.
+    ///
+    /// Whoever is on the way reads the secret; RFC 6749 §3.2 forbids it.
     ///
     /// Default: refused.
     pub fn allow_http(mut self) -> Self {
@@ -158,8 +160,9 @@ impl ClientCredentialsBuilder {
         self
     }
 
-    /// Sends token requests by a reqwest client made of this: for a proxy, an own CA, mTLS. Redirects
-    /// are turned off on it.
+    /// Sends token requests by a reqwest client made of this: for a proxy, a CA of your own, mTLS.
+    ///
+    /// Redirects are turned off on it.
     ///
     /// Default: `reqwest::Client::builder()`.
     #[cfg(feature = "reqwest")]
@@ -168,8 +171,13 @@ impl ClientCredentialsBuilder {
         self
     }
 
-    /// Sends token requests by a tower service, such as a hyper client. What it does with redirects
-    /// is up to it: it should follow none, since the request holds the client secret.
+    /// Sends token requests by a tower service, such as a hyper client.
+    ///
+    /// What it does with redirects is up to it: it should follow none, since the request holds the client
+    /// secret.
+    ///
+    /// Default: a reqwest client, see `reqwest_builder`; without the feature
+    /// `reqwest` there is none, and a transport has to be named.
     pub fn transport<S, R>(mut self, service: S) -> Self
     where
         S: Service<Request<Full<Bytes>>, Response = Response<R>> + Clone + Send + 'static,

@@ -13,8 +13,9 @@ use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token_request::TokenRequest;
 
-/// A [`TokenSource`] for tests: `mock-token-1`, `mock-token-2`, …, with failures and waits on
-/// request. Clones share their state.
+/// A [`TokenSource`] for tests: `mock-token-1`, `mock-token-2`, …, with failures and waits on request.
+///
+/// Clones share their state.
 ///
 /// Tokens live for 1 h unless [`with_lifetime`](Self::with_lifetime) says otherwise. Time is tokio's:
 /// `tokio::time::pause()` and `advance(…)` expire them.
@@ -75,6 +76,8 @@ impl MockTokenSource {
     }
 
     /// The life of this clone's tokens. Zero: none is named.
+    ///
+    /// Default: 1 h.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
@@ -90,8 +93,9 @@ impl MockTokenSource {
         self
     }
 
-    /// The next fetch that has no failure queued yet fails with this. A transient failure is tried
-    /// again in the same flight, which is one more fetch.
+    /// The next fetch that has no failure queued yet fails with this.
+    ///
+    /// A transient failure is tried again in the same flight, which is one more fetch.
     pub fn fail_next(&self, error: TokenError) {
         self.fail_times(1, error);
     }
