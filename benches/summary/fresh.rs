@@ -11,7 +11,7 @@ use reqwest_middleware::ClientWithMiddleware;
 use tower::Service;
 
 use crate::rounds::{Case, Load, Spread, measure};
-use crate::{Row, middleware, stack};
+use crate::{Row, callgrind, middleware, stack};
 
 const ROUNDS: usize = 101;
 const REQUESTS: usize = 5_000;
@@ -35,6 +35,7 @@ pub(crate) fn rows() -> Vec<Row> {
             1.1,
         ),
         Row::at_most(WITH_COARSE_CLOCK, one.coarse_replay, 1.1),
+        instructions(),
     ];
     let middleware = reqwest_middleware();
     rows.extend([
@@ -123,6 +124,23 @@ fn scaling(one: &Added, two: &Added) -> Row {
         measured: format!("{ours:.2} × (a bare service {bare:.2})"),
         target: "≥ 1.9 ×".to_owned(),
         is_met: ours >= 1.9,
+    }
+}
+
+/// Allocations are counted by `tests/allocations.rs`, where the counter slows nothing down that is timed.
+fn instructions() -> Row {
+    const MOST: u64 = 500;
+    let added = callgrind::is_there().then(|| {
+        ["fixed", "bearer"].map(|it| callgrind::count(it).saturating_sub(callgrind::count("none")))
+    });
+    Row {
+        figure: "tower, fresh token, no replay: instructions added",
+        measured: match added {
+            Some([fixed, bearer]) => format!("{bearer} (a constant header {fixed})"),
+            None => "not counted: there is no `valgrind`".to_owned(),
+        },
+        target: format!("≤ {MOST}"),
+        is_met: added.is_some_and(|[_, bearer]| bearer <= MOST),
     }
 }
 
