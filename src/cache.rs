@@ -61,6 +61,13 @@ struct Shared {
     unusable: Option<InvalidSetting>,
 }
 
+/// With the last handle, what is queued ends first, or the end of one flight would begin the next.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.fetcher.slots.close();
+    }
+}
+
 impl TokenCache {
     /// A cache with the default settings, see [`TokenCache::builder`].
     pub fn new(source: impl TokenSource) -> Self {

@@ -22,7 +22,8 @@ use crate::request_auth::RequestAuth;
 /// counts for nothing, since a panic would leave it to the thread's next task.
 ///
 /// The task is read when the service is called, so it isn't seen behind a `Buffer`, nor in a task
-/// that is spawned inside of the scope; see
+/// that is spawned inside of the scope, nor where the store itself is replaced inside of it
+/// (`task_local_extensions::with_extensions`); see
 /// [`require_request_auth`](crate::BearerAuthLayer::require_request_auth).
 ///
 /// ```

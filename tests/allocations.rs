@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use allocation_counter::measure;
 use async_trait::async_trait;
+use bearer_auth::task_local::with_request_auth;
 use bearer_auth::{BearerAuthLayer, RequestAuth, StaticTokenSource, TokenCache, TokenRequest};
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderValue, Request, Response};
@@ -91,6 +92,18 @@ async fn tower_for_a_tenant_allocates_nothing_either() {
 }
 
 #[tokio::test]
+async fn what_the_task_says_is_read_without_an_allocation() {
+    let layer = warm_layer().await.without_replay();
+    let tenant = TokenRequest::scope("tenant/42");
+    layer.cache().token_for(&tenant).await.unwrap();
+    let mut service = layer.layer(Inner);
+    let scope = with_request_auth(RequestAuth::token(tenant), async move {
+        allocations(&mut service)
+    });
+    assert_eq!(scope.await, 0);
+}
+
+#[tokio::test]
 async fn tower_with_replay_on_allocates_the_copy_of_the_request() {
     let mut service = warm_layer().await.layer(Inner);
     let original = request();
@@ -156,4 +169,16 @@ async fn reqwest_middleware_with_replay_off_allocates_no_more_than_a_static_head
     let (baseline, ours) = (allocations_of_client(&fixed), allocations_of_client(&auth));
     assert!(baseline > 0);
     assert_eq!(ours, baseline);
+}
+
+#[tokio::test]
+async fn reqwest_middleware_with_replay_on_allocates_the_copy_of_the_request_too() {
+    let fixed = client(StaticHeader(HeaderValue::from_static("Bearer opaque")));
+    let auth = client(warm_layer().await);
+    let url = reqwest::Url::parse("https://api.example.com/").unwrap();
+    let original = reqwest::Request::new(http::Method::GET, url);
+    let copy = measure(|| drop(original.try_clone())).count_total;
+    let (baseline, ours) = (allocations_of_client(&fixed), allocations_of_client(&auth));
+    assert!(copy > 0);
+    assert_eq!(ours, baseline + copy);
 }

@@ -47,8 +47,11 @@ struct Flight {
     id: FlightId,
     phase: watch::Receiver<Phase>,
     task: Option<AbortHandle>,
-    /// Kept here rather than in the task: a task that nobody drives would hold it for ever.
+    /// Kept here rather than in the task: a task that nobody drives would hold it for ever. Without one
+    /// the flight is in the queue.
     slot: Option<Slot>,
+    /// Shared with its waiters' tickets.
+    awaited: Arc<()>,
 }
 
 /// What a caller is to do, with what it takes to do it.
@@ -107,6 +110,7 @@ impl Entry {
                 Some(flight) => Boarding::Wait(Ticket {
                     flight: flight.id,
                     phase: flight.phase.clone(),
+                    awaited: Arc::clone(&flight.awaited),
                 }),
                 // Can't be: both are set and unset together. If it could, this would mend it.
                 None => {
@@ -182,29 +186,42 @@ impl Entry {
         self.change(|core| (change(&mut core.state), None))
     }
 
-    /// Takes the entry out of use, unless a flight is under way.
+    /// Takes the entry out of use, unless a flight is under way. One that is still in the queue, and that
+    /// nobody waits for, is given up.
     pub(crate) fn retire(&self) -> bool {
         let mut core = self.lock();
+        let idle = core
+            .flight
+            .take_if(|flight| flight.slot.is_none() && Arc::strong_count(&flight.awaited) == 1);
+        if let Some(flight) = &idle {
+            core.state.abandon(flight.id);
+        }
         core.retired = core.state.flight().is_none();
         core.retired
     }
 
     /// Changes the core and publishes what has become current, before anyone can be woken.
     fn change<R>(&self, change: impl FnOnce(&mut Core) -> (R, Option<Flight>)) -> R {
+        // Held longer than the lock: with the last hold on them, tenants end each other's flights.
+        let tenants = match &self.place {
+            Place::Own(_) => None,
+            Place::AmongTenants(tenants) => tenants.upgrade(),
+        };
         let mut core = self.lock();
         let (result, ended) = change(&mut core);
         let current = core.state.current();
-        match &self.place {
-            Place::Own(published) => published.publish(current),
-            Place::AmongTenants(tenants) => {
-                if let Some(tenants) = tenants.upgrade() {
-                    tenants.publish(self, current);
-                }
-            }
+        match (&self.place, &tenants) {
+            (Place::Own(published), _) => published.publish(current),
+            (Place::AmongTenants(_), Some(tenants)) => tenants.publish(self, current),
+            (Place::AmongTenants(_), None) => {}
         }
         drop(core);
+        let has_ended = ended.is_some();
         // Wakes whoever is next in the queue, so not under the lock.
         drop(ended);
+        if let Some(tenants) = tenants.filter(|_| has_ended) {
+            tenants.make_room();
+        }
         result
     }
 
@@ -223,6 +240,7 @@ impl Core {
             phase,
             task: None,
             slot: None,
+            awaited: Arc::clone(&ticket.awaited),
         });
         (launch, ticket)
     }

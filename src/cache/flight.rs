@@ -77,6 +77,8 @@ pub(crate) struct Departure {
 pub(crate) struct Ticket {
     pub(crate) flight: FlightId,
     pub(crate) phase: watch::Receiver<Phase>,
+    /// Counts those who wait.
+    pub(crate) awaited: Arc<()>,
 }
 
 /// How waiting for a flight ended.
@@ -124,6 +126,7 @@ impl Launch {
             Ticket {
                 flight: permit.flight,
                 phase,
+                awaited: Arc::default(),
             },
         )
     }
@@ -190,14 +193,15 @@ impl Ticket {
                 Phase::Landed(result) => return Ok(Outcome::Landed(result)),
                 Phase::Rejected => return Ok(Outcome::Rejected),
                 Phase::Queued => {
-                    let turn = Instant::now() + fetcher.fetch_timeout + WAITERS_GRACE;
+                    let now = Instant::now();
+                    // Now, since this caller may not stay for as long as a flight takes.
+                    fetcher.slots.reap(now);
+                    // By then the first of those who have a slot has ended, or never will.
+                    let overdue = fetcher.slots.first_deadline();
+                    let turn = overdue.unwrap_or(now + fetcher.fetch_timeout) + WAITERS_GRACE;
                     match within(turn, self.phase.changed())?.await {
                         Ok(changed) => Ok(changed),
-                        // By now whoever had a slot has ended, or never will.
-                        Err(_) => {
-                            fetcher.slots.reap(Instant::now());
-                            continue;
-                        }
+                        Err(_) => continue,
                     }
                 }
                 Phase::Flying { deadline } => {

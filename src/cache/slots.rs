@@ -4,6 +4,7 @@
 //! therefore holds nothing on a runtime that may not be driven, and its limit begins with its slot.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::time::Instant;
@@ -53,8 +54,26 @@ impl Slots {
 
     /// Lets this flight depart, now or when it is its turn.
     pub(crate) fn enqueue(self: &Arc<Self>, departure: Departure) {
-        self.lock().queue.push_back(departure);
+        let mut state = self.lock();
+        state.queue.push_back(departure);
+        let is_full = state.free == 0;
+        drop(state);
+        if is_full {
+            // Not left to those who wait, who may all have shorter limits than a flight has.
+            self.reap(Instant::now());
+        }
         self.drain();
+    }
+
+    /// Drops those in the queue: nobody is left whom a token could reach.
+    pub(crate) fn close(&self) {
+        let queue = mem::take(&mut self.lock().queue);
+        drop(queue);
+    }
+
+    /// When the first of those who have a slot should long have ended.
+    pub(crate) fn first_deadline(&self) -> Option<Instant> {
+        self.lock().taken.values().map(|taken| taken.deadline).min()
     }
 
     /// Gives up the flights that should long have ended: nobody drives them, and they hold up those

@@ -11,6 +11,7 @@ mod origins;
 mod outage;
 mod poll;
 mod redirects;
+mod room;
 mod secrets;
 mod spacing;
 mod support;
