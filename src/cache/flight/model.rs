@@ -89,7 +89,15 @@ impl Model {
                 boarded.served = Some(current.generation);
                 let phase = launch.phase.subscribe();
                 let flight = launch.flight();
-                (launch, Ticket { flight, phase })
+                let awaited = Arc::default();
+                (
+                    launch,
+                    Ticket {
+                        flight,
+                        phase,
+                        awaited,
+                    },
+                )
             }
             Boarding::Launch(launch, ticket) => (launch, ticket),
             Boarding::Wait(ticket) => {
