@@ -17,20 +17,26 @@ use std::process::ExitCode;
 /// was written, and a few in a hundred for other compilers. The others are here to be compared with.
 type Stack = (&'static str, &'static str, Option<u64>);
 
-const TOWER: [Stack; 5] = [
+const TOWER: [Stack; 6] = [
     ("constant header", "fixed", None),
     ("token, replay off", "bearer", Some(840)),
     ("the same with `CoarseClock`", "coarse", Some(780)),
+    ("the same with no origin named", "open", Some(1_100)),
     ("copy of the request, constant header", "copying", None),
     ("token, replay on", "replaying", Some(1_570)),
 ];
-const MIDDLEWARE: [Stack; 5] = [
+const MIDDLEWARE: [Stack; 6] = [
     ("constant header", "middleware-fixed", None),
     ("token, replay off", "middleware-bearer", Some(1_720)),
     (
         "the same with `CoarseClock`",
         "middleware-coarse",
         Some(1_660),
+    ),
+    (
+        "the same with no origin named",
+        "middleware-open",
+        Some(1_860),
     ),
     (
         "copy of the request, constant header",

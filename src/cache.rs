@@ -4,9 +4,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::cache::current::Current;
 use crate::cache::entry::{Boarding, Entry};
 use crate::cache::flight::{Fetcher, Outcome, runtime};
-use crate::cache::state::{Current, Rejection, RejectionId};
+use crate::cache::state::{Rejection, RejectionId};
 use crate::cache::tenants::Tenants;
 use crate::clock::Moment;
 use crate::error::{InvalidSetting, TokenError, TokenErrorKind};
@@ -15,6 +16,7 @@ use crate::token::AccessToken;
 use crate::token_request::TokenRequest;
 
 mod builder;
+pub(crate) mod current;
 mod entry;
 mod flight;
 mod last_used;
@@ -108,10 +110,10 @@ impl TokenCache {
     ///
     /// Cancel safe: a fetch that was begun goes on, and the next caller finds its token.
     pub async fn token_for(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
-        if let Some(token) = self.if_fresh(request, Current::token) {
+        if let Some(token) = self.if_in_order(request, Current::token) {
             return Ok(token);
         }
-        self.acquire(request).await.map(|current| current.token())
+        self.acquire(request).await.map(AccessToken::held_by)
     }
 
     /// Says that a server refused this token.
@@ -129,19 +131,19 @@ impl TokenCache {
         }
     }
 
-    /// Calls `with` on the token for a request, if it is fresh: without a lock that a renewal holds, an
+    /// Calls `with` on the token for a request, if it is in order: without a lock that a renewal holds, an
     /// allocation or an await.
     #[inline]
-    pub(crate) fn if_fresh<R>(
+    pub(crate) fn if_in_order<R>(
         &self,
         request: &TokenRequest,
         with: impl FnOnce(&Arc<Current>) -> R,
     ) -> Option<R> {
         let now = self.now();
         if request.is_default() {
-            self.shared.default.if_fresh(now, with)
+            self.shared.default.if_in_order(now, with)
         } else {
-            self.shared.tenants.if_fresh(request, now, with)
+            self.shared.tenants.if_in_order(request, now, with)
         }
     }
 

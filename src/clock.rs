@@ -94,6 +94,24 @@ impl Moment {
     }
 }
 
+/// A monotonic time that one thread sets and others read.
+pub(crate) struct SharedDeadline(AtomicU64);
+
+impl SharedDeadline {
+    pub(crate) fn passed() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub(crate) fn set(&self, monotonic: Duration) {
+        self.0.store(nanos(monotonic), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn is_ahead_of(&self, now: Moment) -> bool {
+        now.monotonic < self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Reads both clocks, the wall clock at most once a second on the fresh path.
 ///
 /// In between, the wall time is the last reading carried forward by the monotonic clock. The last

@@ -2,7 +2,7 @@
 //! is next.
 //!
 //! ```text
-//! open ─▶ copy ─▶ carry_fresh | acquire, carry ─▶ send ─▶ answered ─▶ return
+//! open ─▶ copy ─▶ carry_at_once | acquire, carry ─▶ send ─▶ answered ─▶ return
 //!   └─▶ pass                                                  └─▶ Renewal: acquire ─▶ send ─▶ replayed
 //! ```
 //!
@@ -16,7 +16,8 @@ use std::sync::atomic::Ordering;
 use http::header::AUTHORIZATION;
 
 use crate::cache::TokenCache;
-use crate::cache::state::{Current, Rejection, RejectionId};
+use crate::cache::current::Current;
+use crate::cache::state::{Rejection, RejectionId};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::message::{Answer, Outgoing};
 use crate::origin::Fingerprint;
@@ -128,15 +129,15 @@ impl Settings {
         }
     }
 
-    /// Puts the token into the request, if it is fresh.
+    /// Puts the token into the request, if nothing else is to be done.
     #[inline]
-    pub(crate) fn carry_fresh(
+    pub(crate) fn carry_at_once(
         &self,
         errand: &Errand,
         request: &mut impl Outgoing,
     ) -> Option<Carried> {
         self.cache
-            .if_fresh(&errand.request, |current| carry(current, request))
+            .if_in_order(&errand.request, |current| carry(current, request))
     }
 
     /// The token, which may have to be waited for.

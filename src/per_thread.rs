@@ -1,6 +1,6 @@
 //! Copies of a value, so that threads which clone it don't all write to one reference count.
 //!
-//! Measured by `benches/fresh.rs`: what threads contend for is neither the token's cell nor a lock,
+//! Measured by `benches/rows`: what threads contend for is neither the token's cell nor a lock,
 //! which are only read, but the counts of what every request clones.
 
 use std::cell::Cell;

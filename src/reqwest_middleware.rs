@@ -38,7 +38,7 @@ impl Middleware for BearerAuthLayer {
                 return chain.run(request, extensions).await;
             };
             let mut copy = settings.copy(&errand, &request);
-            let carried = match settings.carry_fresh(&errand, &mut request) {
+            let carried = match settings.carry_at_once(&errand, &mut request) {
                 Some(carried) => carried,
                 None => {
                     // Whoever waits holds one request, not two.

@@ -60,7 +60,7 @@ impl<S> BearerAuth<S> {
         self.inner
     }
 
-    /// The fast path: a fresh token goes into the request, and the request goes on, with nothing
+    /// The fast path: a token that is in order goes into the request, and the request goes on, with nothing
     /// boxed and nothing awaited.
     #[inline]
     pub(crate) fn send<Q>(&mut self, mut request: Q) -> ResponseFuture<S, Q>
@@ -78,7 +78,7 @@ impl<S> BearerAuth<S> {
             Err(error) => return ResponseFuture::failed(error.into()),
         };
         let copy = settings.copy(&errand, &request);
-        let Some(carried) = settings.carry_fresh(&errand, &mut request) else {
+        let Some(carried) = settings.carry_at_once(&errand, &mut request) else {
             let settings = Arc::clone(settings);
             // The clone that stays behind has yet to be made ready, the one that was goes along.
             let clone = self.inner.clone();
@@ -154,7 +154,7 @@ impl<S: fmt::Debug> fmt::Debug for BearerAuth<S> {
     }
 }
 
-/// No fresh token was at hand: waits for one, then goes on as the fast path does.
+/// No token was in order: waits for one if need be, then goes on as the fast path does.
 async fn acquire_and_send<S, Q>(
     settings: Arc<Settings>,
     errand: Errand,

@@ -4,11 +4,15 @@ use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use allocation_counter::measure;
 use async_trait::async_trait;
 use bearer_auth::task_local::with_request_auth;
-use bearer_auth::{BearerAuthLayer, RequestAuth, StaticTokenSource, TokenCache, TokenRequest};
+use bearer_auth::{
+    BearerAuthLayer, MockTokenSource, RequestAuth, StaticTokenSource, TokenCache, TokenError,
+    TokenRequest,
+};
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderValue, Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
@@ -40,6 +44,13 @@ fn request() -> Request<()> {
     request
 }
 
+fn request_of(tenant: &TokenRequest) -> Request<()> {
+    let mut request = request();
+    let auth = RequestAuth::token(tenant.clone());
+    request.extensions_mut().insert(auth);
+    request
+}
+
 fn finish<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     loop {
@@ -63,7 +74,13 @@ fn allocations<S>(service: &mut S) -> u64
 where
     S: Service<Request<()>>,
 {
-    let request = request();
+    allocations_of(service, request())
+}
+
+fn allocations_of<S>(service: &mut S, request: Request<()>) -> u64
+where
+    S: Service<Request<()>>,
+{
     let count = measure(|| {
         assert!(finish(service.call(request)).is_ok());
     });
@@ -83,12 +100,39 @@ async fn tower_for_a_tenant_allocates_nothing_either() {
     let tenant = TokenRequest::scope("tenant/42");
     layer.cache().token_for(&tenant).await.unwrap();
     let mut service = layer.layer(Inner);
-    let mut request = request();
-    request.extensions_mut().insert(RequestAuth::token(tenant));
-    let count = measure(|| {
-        assert!(finish(service.call(request)).is_ok());
-    });
-    assert_eq!(count.count_total, 0);
+    assert_eq!(allocations_of(&mut service, request_of(&tenant)), 0);
+}
+
+/// Who comes first starts the renewal; all others, as long as it or the pause after it lasts, do as with a
+/// fresh token.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_makes_no_request_allocate() {
+    let tokens = MockTokenSource::new().with_lifetime(Duration::from_secs(900));
+    let cache = TokenCache::new(tokens.clone());
+    let tenant = TokenRequest::scope("tenant/42");
+    cache.token().await.unwrap();
+    cache.token_for(&tenant).await.unwrap();
+    let layer = BearerAuthLayer::from_cache(cache).without_replay();
+    let mut service = layer.layer(Inner);
+    let mut both = || {
+        let of_tenant = allocations_of(&mut service, request_of(&tenant));
+        [allocations(&mut service), of_tenant]
+    };
+
+    tokio::time::advance(Duration::from_secs(850)).await;
+    let hold = tokens.hold();
+    assert!(both().iter().all(|count| *count > 0), "due: renewals start");
+    assert_eq!(both(), [0, 0], "they are under way");
+    tokens.fail_next(TokenError::permanent("no"));
+    tokens.fail_next(TokenError::permanent("no"));
+    drop(hold);
+    while tokens.fetches() < 4 {
+        tokio::task::yield_now().await;
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(both(), [0, 0], "they have failed: a pause");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert!(both().iter().all(|count| *count > 0), "it is over");
 }
 
 #[tokio::test]

@@ -6,19 +6,17 @@
 use std::hint::black_box;
 
 use bearer_auth::{BearerAuth, RequestAuth, TokenRequest};
-use http::Request;
 use reqwest_middleware::ClientWithMiddleware;
-use tower::Service;
 
 use crate::rounds::{Case, Load, Spread, measure};
-use crate::{Row, callgrind, middleware, stack};
+use crate::{Row, callgrind, middleware, sending, stack};
 
 const ROUNDS: usize = 101;
 const REQUESTS: usize = 5_000;
 const TENANTS: usize = 10_000;
 
 pub(crate) fn rows() -> Vec<Row> {
-    let [one, two] = [tower(1), tower(2)];
+    let [one, two] = tower();
     let mut rows = vec![
         Row::at_most(
             "tower, fresh token, no replay: time added, 1 thread",
@@ -80,10 +78,9 @@ struct Added {
 }
 
 impl Added {
-    fn measure(name: &str, cases: &mut [Case; STACKS.len()]) -> Self {
-        let nanos = measure(cases, ROUNDS, REQUESTS);
+    fn of(name: &str, nanos: &[Vec<f64>]) -> Self {
         println!("{name}, ns per request");
-        print(STACKS, &nanos);
+        print(STACKS, nanos);
         let added = |with: usize, baseline: usize| {
             Spread::of_added(&nanos[with], &nanos[baseline], &nanos[0])
         };
@@ -98,21 +95,29 @@ impl Added {
     }
 }
 
-fn tower(threads: usize) -> Added {
+/// By one thread, and by two that share each layer: in the same rounds, since they are compared.
+fn tower() -> [Added; 2] {
     let fixed = stack::fixed();
     let [bearer, coarse_bearer] = [stack::layer(), stack::coarse_layer()].map(stack::bearer);
     let [replaying, coarse_replaying] =
         [stack::layer(), stack::coarse_layer()].map(stack::replaying);
-    let mut cases = [
-        Case::new(threads, || sending(stack::Noop)),
-        Case::new(threads, || sending(fixed.clone())),
-        Case::new(threads, || sending(bearer.clone())),
-        Case::new(threads, || sending(coarse_bearer.clone())),
-        Case::new(threads, || sending(stack::Copying(fixed.clone()))),
-        Case::new(threads, || sending(replaying.clone())),
-        Case::new(threads, || sending(coarse_replaying.clone())),
-    ];
-    Added::measure(&format!("tower, {threads} thread(s)"), &mut cases)
+    let cases = [1, 2].map(|threads| {
+        [
+            Case::new(threads, || sending(stack::Noop)),
+            Case::new(threads, || sending(fixed.clone())),
+            Case::new(threads, || sending(bearer.clone())),
+            Case::new(threads, || sending(coarse_bearer.clone())),
+            Case::new(threads, || sending(stack::Copying(fixed.clone()))),
+            Case::new(threads, || sending(replaying.clone())),
+            Case::new(threads, || sending(coarse_replaying.clone())),
+        ]
+    });
+    let nanos = measure(cases.into_iter().flatten(), ROUNDS, REQUESTS);
+    let (one, two) = nanos.split_at(STACKS.len());
+    [
+        Added::of("tower, 1 thread", one),
+        Added::of("tower, 2 threads", two),
+    ]
 }
 
 /// How much more two threads do than one.
@@ -145,7 +150,7 @@ fn instructions() -> Row {
 }
 
 fn reqwest_middleware() -> Added {
-    let mut cases = [
+    let cases = [
         middleware::bare(),
         middleware::fixed(),
         middleware::bearer(stack::layer()),
@@ -155,7 +160,8 @@ fn reqwest_middleware() -> Added {
         middleware::replaying(stack::coarse_layer()),
     ]
     .map(|client| Case::new(1, || executing(client.clone())));
-    Added::measure("reqwest-middleware", &mut cases)
+    let nanos = measure(cases, ROUNDS, REQUESTS);
+    Added::of("reqwest-middleware", &nanos)
 }
 
 /// Requests that name their tenant, who is one of 10,000 or always the same.
@@ -172,11 +178,11 @@ fn tenants() -> [Row; 2] {
     };
     let (one, all) = (service(1), service(TENANTS));
     let rows = [1, 2].map(|threads| {
-        let mut cases = [
+        let cases = [
             Case::new(threads, || naming(one.clone(), 1)),
             Case::new(threads, || naming(all.clone(), TENANTS)),
         ];
-        let nanos = measure(&mut cases, ROUNDS, REQUESTS);
+        let nanos = measure(cases, ROUNDS, REQUESTS);
         println!("tenants, {threads} thread(s), ns per request");
         print(["always the same", "any of 10,000"], &nanos);
         Spread::of_ratio(&nanos[1], &nanos[0])
@@ -194,19 +200,6 @@ fn tenants() -> [Row; 2] {
 
 fn scope(tenant: usize) -> String {
     format!("tenant/{tenant:08x}-0000-4000-8000-{tenant:012x}")
-}
-
-fn sending<S>(mut service: S) -> Load
-where
-    S: Service<Request<()>> + Send + 'static,
-{
-    let uri = stack::uri();
-    Box::new(move |requests| {
-        for _ in 0..requests {
-            let request = stack::request(black_box(&uri));
-            black_box(stack::send(&mut service, black_box(request)));
-        }
-    })
 }
 
 fn executing(client: ClientWithMiddleware) -> Load {

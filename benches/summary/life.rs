@@ -1,55 +1,40 @@
-//! What a token's life costs those who call meanwhile: the first fetch, its renewal, its revocation.
+//! What a token's life costs those who call meanwhile.
 
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bearer_auth::{BearerAuthLayer, MockTokenSource, TokenCache};
-use http::header::AUTHORIZATION;
-use http::{Request, Response, StatusCode};
-use tokio::task::JoinSet;
-use tower::{Layer, ServiceExt, service_fn};
+use tokio::runtime::Runtime;
 
-use crate::Row;
-use crate::rounds::Spread;
+use crate::rounds::{Case, Spread, measure};
+use crate::stages::{self, Aged, herd};
+use crate::{Row, sending, stack};
 
 pub(crate) fn rows() -> Vec<Row> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let mut rows = runtime.block_on(herd());
-    rows.push(runtime.block_on(rollover()));
-    rows.push(runtime.block_on(revocation()));
+    let runtime = stages::runtime(2);
+    let mut rows = cold_callers(&runtime);
+    rows.extend(renewal());
+    rows.push(rollover(&runtime));
+    rows.push(revocation(&runtime));
     rows
 }
 
-/// 10,000 cold callers, and a bare timer in the cache's place.
-async fn herd() -> Vec<Row> {
-    const CALLERS: usize = 10_000;
-    const LATENCY: Duration = Duration::from_millis(50);
+/// 10,000 cold callers, and as many bare timers in the cache's place.
+fn cold_callers(runtime: &Runtime) -> Vec<Row> {
     const ROUNDS: usize = 21;
 
     let (mut cached, mut bare, mut most) = (Vec::new(), Vec::new(), 0);
     for _ in 0..ROUNDS {
-        bare.push(until_all(CALLERS, || tokio::time::sleep(LATENCY)).await);
-        let tokens = MockTokenSource::new().with_latency(LATENCY);
-        let cache = TokenCache::new(tokens.clone());
-        let call = || {
-            let cache = cache.clone();
-            async move {
-                cache.token().await.expect("a token");
-            }
-        };
-        cached.push(until_all(CALLERS, call).await);
-        most = most.max(tokens.fetches());
+        let start = Instant::now();
+        runtime.block_on(herd::of_timers());
+        bare.push(start.elapsed());
+        let start = Instant::now();
+        most = most.max(runtime.block_on(herd::of_cold_callers()));
+        cached.push(start.elapsed());
     }
-    let of = |seconds: &[f64]| Spread::of(seconds.iter().map(|it| it / LATENCY.as_secs_f64()));
+    let of =
+        |times: &[Duration]| Spread::of(times.iter().map(|it| it.div_duration_f64(herd::LATENCY)));
     let (cached, bare) = (of(&cached), of(&bare));
     println!(
-        "10,000 cold callers: {:.2} times the endpoint's latency, a bare timer {:.2}",
+        "10,000 cold callers: {:.2} times the endpoint's latency, bare timers {:.2}",
         cached.median, bare.median
     );
     vec![
@@ -63,100 +48,54 @@ async fn herd() -> Vec<Row> {
     ]
 }
 
-/// How long it takes until all callers have finished.
-async fn until_all<F, Fut>(callers: usize, caller: F) -> f64
-where
-    F: Fn() -> Fut,
-    Fut: Future<Output = ()> + Send + 'static,
-{
-    let start = Instant::now();
-    let mut running = JoinSet::new();
-    for _ in 0..callers {
-        running.spawn(caller());
-    }
-    running.join_all().await;
-    start.elapsed().as_secs_f64()
+/// Requests with a token that is being renewed, and with a fresh one, by the same clock.
+fn renewal() -> [Row; 2] {
+    const ROUNDS: usize = 101;
+    const REQUESTS: usize = 5_000;
+
+    let (fresh, due) = (Aged::fresh(), Aged::due());
+    let [fresh, due] = [&fresh, &due].map(|it| stack::bearer(it.layer.clone()));
+    let [one, two] = [1, 2].map(|threads| {
+        let cases = [&fresh, &due].map(|it| Case::new(threads, || sending(it.clone())));
+        let nanos = measure(cases, ROUNDS, REQUESTS);
+        Spread::of_ratio(&nanos[1], &nanos[0])
+    });
+    [
+        Row::at_most(
+            "a request while the token is renewed, to one with a fresh token",
+            one,
+            1.1,
+        ),
+        Row::at_most("the same, 2 threads", two, 1.1),
+    ]
 }
 
-/// 500 requests/s for 10 s through renewals that take 100 ms.
-async fn rollover() -> Row {
-    const EVERY: Duration = Duration::from_millis(2);
-    const FOR: Duration = Duration::from_secs(10);
-    /// Half of what a renewal takes: nothing else takes so long.
-    const HELD: Duration = Duration::from_millis(50);
-
-    let tokens = MockTokenSource::new()
-        .with_latency(Duration::from_millis(100))
-        .with_lifetime(Duration::from_secs(4));
-    let layer = BearerAuthLayer::new(tokens.clone());
-    layer.cache().token().await.expect("a token");
-    let service = layer.layer(service_fn(async |_: Request<()>| {
-        Ok::<_, Infallible>(Response::new(()))
-    }));
-    let held = Arc::<AtomicUsize>::default();
-    let mut ticks = tokio::time::interval(EVERY);
-    let mut calls = JoinSet::new();
-    let start = Instant::now();
-    while start.elapsed() < FOR {
-        ticks.tick().await;
-        let (service, held) = (service.clone(), Arc::clone(&held));
-        calls.spawn(async move {
-            let begun = Instant::now();
-            service.oneshot(request()).await.expect("an answer");
-            if begun.elapsed() > HELD {
-                held.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-    }
-    let count = calls.len();
-    calls.join_all().await;
-    let (held, fetches) = (held.load(Ordering::Relaxed), tokens.fetches());
+fn rollover(runtime: &Runtime) -> Row {
+    let rollover = runtime.block_on(stages::rollover(Duration::from_secs(10)));
+    let stages::Rollover {
+        requests,
+        held,
+        token_requests,
+    } = rollover;
     Row {
         figure: "500 requests/s through renewals of 100 ms, 4 s tokens, 10 s",
-        measured: format!("{held} of {count} waited, {fetches} token requests"),
+        measured: format!("{held} of {requests} waited, {token_requests} token requests"),
         target: "0, ≤ 4".to_owned(),
-        is_met: held == 0 && fetches <= 4,
+        is_met: held == 0 && token_requests <= 4,
     }
 }
 
-/// 100 requests with a token that the API knows no more.
-async fn revocation() -> Row {
+fn revocation(runtime: &Runtime) -> Row {
     const REQUESTS: usize = 100;
-
-    let tokens = MockTokenSource::new().with_latency(Duration::from_millis(20));
-    let layer = BearerAuthLayer::new(tokens.clone());
-    layer.cache().token().await.expect("a token");
-    let service = layer.layer(service_fn(async |request: Request<()>| {
-        // All are under way before the first is refused.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let is_revoked = request.headers()[AUTHORIZATION] == "Bearer mock-token-1";
-        let mut answer = Response::new(());
-        if is_revoked {
-            *answer.status_mut() = StatusCode::UNAUTHORIZED;
-        }
-        Ok::<_, Infallible>(answer)
-    }));
-    let mut calls = JoinSet::new();
-    for _ in 0..REQUESTS {
-        calls.spawn(service.clone().oneshot(request()));
-    }
-    let answers = calls.join_all().await;
-    let is_fine = |answer: &Result<Response<()>, _>| {
-        answer
-            .as_ref()
-            .is_ok_and(|it| it.status() == StatusCode::OK)
-    };
-    let fine = answers.iter().filter(|it| is_fine(it)).count();
-    let fetches = tokens.fetches() - 1;
+    let revocation = runtime.block_on(stages::revocation(REQUESTS));
+    let stages::Revocation {
+        answered_200,
+        token_requests,
+    } = revocation;
     Row {
         figure: "a revoked token, 100 requests at once",
-        measured: format!("{fine} answered 200, {fetches} token request(s)"),
+        measured: format!("{answered_200} answered 200, {token_requests} token request(s)"),
         target: "100, 1".to_owned(),
-        is_met: fine == REQUESTS && fetches == 1,
+        is_met: answered_200 == REQUESTS && token_requests == 1,
     }
-}
-
-fn request() -> Request<()> {
-    let request = Request::get("https://api.example.com/").body(());
-    request.expect("a request")
 }

@@ -5,8 +5,6 @@
 //! measured is what a layer adds. Rounds take turns, so that whatever else the machine does falls on all;
 //! a ratio is the median over the rounds, with the quartiles behind it.
 
-use std::env;
-
 #[path = "../stacks/callgrind.rs"]
 mod callgrind;
 mod fresh;
@@ -16,6 +14,14 @@ mod middleware;
 mod rounds;
 #[path = "../stacks/tower.rs"]
 mod stack;
+#[path = "../stacks/stages.rs"]
+mod stages;
+
+use std::env;
+use std::hint::black_box;
+
+use http::Request;
+use tower::Service;
 
 /// One line of the table.
 struct Row {
@@ -69,4 +75,18 @@ fn main() {
     let missed = rows.iter().filter(|row| !row.is_met).count();
     println!();
     println!("{} rows, {missed} short of their target", rows.len());
+}
+
+/// Requests by one thread through this service.
+fn sending<S>(mut service: S) -> rounds::Load
+where
+    S: Service<Request<()>> + Send + 'static,
+{
+    let uri = stack::uri();
+    Box::new(move |requests| {
+        for _ in 0..requests {
+            let request = stack::request(black_box(&uri));
+            black_box(stack::send(&mut service, black_box(request)));
+        }
+    })
 }

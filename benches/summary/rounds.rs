@@ -56,7 +56,12 @@ fn timed(load: &mut Load, requests: usize) -> f64 {
 }
 
 /// Nanoseconds by round, for each case.
-pub(crate) fn measure(cases: &mut [Case], rounds: usize, requests: usize) -> Vec<Vec<f64>> {
+pub(crate) fn measure(
+    cases: impl IntoIterator<Item = Case>,
+    rounds: usize,
+    requests: usize,
+) -> Vec<Vec<f64>> {
+    let mut cases: Vec<_> = cases.into_iter().collect();
     // Warm caches, pools and branch predictors.
     cases.iter_mut().for_each(|case| _ = case.run(requests));
     let mut nanos = vec![Vec::with_capacity(rounds); cases.len()];

@@ -6,11 +6,12 @@ use std::sync::{Arc, PoisonError, Weak};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::cache::current::Current;
 use crate::cache::flight::{Launch, Phase, Ticket};
 use crate::cache::last_used::LastUsed;
 use crate::cache::published::Published;
 use crate::cache::slots::Slot;
-use crate::cache::state::{Current, Decision, Fetched, FlightId, Landing, Permit, State, Tempo};
+use crate::cache::state::{Decision, Fetched, FlightId, Landing, Permit, State, Tempo};
 use crate::cache::tenants::Tenants;
 use crate::clock::Moment;
 use crate::error::TokenError;
@@ -20,13 +21,13 @@ use crate::token_request::TokenRequest;
 pub(crate) struct Entry {
     pub(crate) request: TokenRequest,
     place: Place,
-    /// When somebody came here; users of the fresh token don't.
+    /// When somebody came here; users of a token that is in order don't.
     pub(crate) last_used: LastUsed,
     /// Held for a few instructions at a time, never across an await.
     core: Mutex<Core>,
 }
 
-/// Where readers of a fresh token find what `core.state` has as current.
+/// Where those who only use a token find what `core.state` has as current.
 enum Place {
     /// The default entry's: here.
     Own(Published),
@@ -86,13 +87,13 @@ impl Entry {
 
     /// Calls `with` on the current token if nothing but using it is to be done. Takes no lock.
     #[inline]
-    pub(crate) fn if_fresh<R>(
+    pub(crate) fn if_in_order<R>(
         &self,
         now: Moment,
         with: impl FnOnce(&Arc<Current>) -> R,
     ) -> Option<R> {
         match &self.place {
-            Place::Own(published) => published.if_fresh(now, with),
+            Place::Own(published) => published.if_in_order(now, with),
             Place::AmongTenants(_) => None,
         }
     }

@@ -17,9 +17,10 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, Timeout, sleep, timeout, timeout_at};
 
+use crate::cache::current::Current;
 use crate::cache::entry::Entry;
 use crate::cache::slots::{Slot, Slots, Taken};
-use crate::cache::state::{Current, Fetched, FlightId, Permit, Tempo};
+use crate::cache::state::{Fetched, FlightId, Permit, Tempo};
 use crate::clock::{Moment, Timeline};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::source::TokenSource;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cache::state::Current;
+use crate::cache::current::Current;
 use crate::clock::Moment;
 use crate::sync::ArcSwapOption;
 
@@ -16,14 +16,14 @@ impl Published {
 
     /// Calls `with` on the current token if nothing but using it is to be done. Takes no lock.
     #[inline]
-    pub(crate) fn if_fresh<R>(
+    pub(crate) fn if_in_order<R>(
         &self,
         now: Moment,
         with: impl FnOnce(&Arc<Current>) -> R,
     ) -> Option<R> {
         let published = self.0.load();
         let current = published.as_ref()?;
-        (!now.has_reached(current.lifespan.due)).then(|| with(current))
+        current.is_in_order(now).then(|| with(current))
     }
 
     /// The turn at which the current token was used last, if there is one.

@@ -9,20 +9,18 @@
 //!      └──────────────── pause        reject ◀───────┘
 //! ```
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::HeaderValue;
-
+use crate::cache::current::Current;
 use crate::cache::last_used::LastUsed;
 use crate::cache::lifespan::{FETCH_SPACING, Lifespan};
-use crate::clock::Moment;
+use crate::clock::{Moment, SharedDeadline};
 use crate::error::TokenError;
 use crate::per_thread::PerThread;
 use crate::sync::AtomicBool;
-use crate::token::{AccessToken, Held, Issued, Lifetime, Parts};
+use crate::token::{AccessToken, Issued, Lifetime};
 use crate::token_request::TokenRequest;
 
 /// The longest `Retry-After` that is believed.
@@ -56,52 +54,6 @@ pub(crate) struct State {
     rejections: Rejections,
     /// Orders flights and rejections.
     sequence: u64,
-}
-
-/// A token as it is served. In this order, so that what every reader needs comes first.
-#[repr(C)]
-pub(crate) struct Current {
-    /// Of no meaning to the default token, which never makes room for others.
-    pub(crate) last_used: LastUsed,
-    pub(crate) lifespan: Lifespan,
-    /// Stands for the token's value: the same value fetched again keeps it.
-    pub(crate) generation: u64,
-    /// The first answer to this token decides the spacing of rejections.
-    pub(crate) on_probation: AtomicBool,
-    /// Of the default token, which all threads use, a header value for each.
-    copies: Option<PerThread<HeaderValue>>,
-    parts: Parts,
-    flight: FlightId,
-}
-
-impl Current {
-    pub(crate) fn token(self: &Arc<Self>) -> AccessToken {
-        AccessToken::held_by(Arc::clone(self))
-    }
-
-    /// What a request is given.
-    #[inline]
-    pub(crate) fn authorization(&self) -> &HeaderValue {
-        match &self.copies {
-            Some(copies) => copies.get(),
-            None => self.parts.authorization(),
-        }
-    }
-}
-
-impl Held for Current {
-    fn parts(&self) -> &Parts {
-        &self.parts
-    }
-}
-
-impl fmt::Debug for Current {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Current")
-            .field("generation", &self.generation)
-            .field("lifespan", &self.lifespan)
-            .finish_non_exhaustive()
-    }
 }
 
 /// A permit to fetch. At most one is valid at a time; it ends by `complete`, `fail` or `abandon`.
@@ -279,6 +231,7 @@ impl State {
         self.pause = None;
         self.failures = 0;
         self.landed = Some(now.monotonic());
+        self.tell_users();
         if let Some(current) = &self.current
             && now.has_reached(lifespan.expired)
             && !now.has_reached(current.lifespan.expired)
@@ -304,8 +257,10 @@ impl State {
             lifespan,
             on_probation: AtomicBool::new(self.rejections.verdict == Verdict::FirstAnswer),
             flight,
+            seen_to: SharedDeadline::passed(),
         });
         self.current = Some(Arc::clone(&current));
+        self.tell_users();
         Landing::Current(current)
     }
 
@@ -337,6 +292,7 @@ impl State {
             until: now.monotonic().saturating_add(pause),
             error: error.clone(),
         });
+        self.tell_users();
         error
     }
 
@@ -431,6 +387,7 @@ impl State {
         self.sequence += 1;
         let flight = FlightId(self.sequence);
         self.flight = Some(flight);
+        self.tell_users();
         let soonest = self
             .landed
             .map(|landed| landed.saturating_add(FETCH_SPACING));
@@ -443,8 +400,20 @@ impl State {
         let valid = self.flight == Some(flight);
         if valid {
             self.flight = None;
+            self.tell_users();
         }
         valid
+    }
+
+    /// Users of the current token don't come here: tells them until when they need not.
+    fn tell_users(&self) {
+        if let Some(current) = &self.current {
+            current.seen_to.set(match (self.flight, &self.pause) {
+                (Some(_), _) => Duration::MAX,
+                (None, Some(pause)) => pause.until,
+                (None, None) => Duration::ZERO,
+            });
+        }
     }
 
     fn withdraw(&mut self) {

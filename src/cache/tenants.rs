@@ -17,9 +17,9 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::cache::current::Current;
 use crate::cache::entry::Entry;
 use crate::cache::published::Published;
-use crate::cache::state::Current;
 use crate::clock::Moment;
 use crate::per_thread::parallelism;
 use crate::token_request::TokenRequest;
@@ -91,14 +91,14 @@ impl Tenants {
 
     /// Calls `with` on the current token of `request` if nothing but using it is to be done.
     #[inline]
-    pub(crate) fn if_fresh<R>(
+    pub(crate) fn if_in_order<R>(
         &self,
         request: &TokenRequest,
         now: Moment,
         with: impl FnOnce(&Arc<Current>) -> R,
     ) -> Option<R> {
         self.look_up(request, |tenant| {
-            tenant.published.if_fresh(now, |current| {
+            tenant.published.if_in_order(now, |current| {
                 current.last_used.at(self.turn(now));
                 with(current)
             })
@@ -248,7 +248,7 @@ impl Tenants {
 }
 
 impl Tenant {
-    /// By a lookup, or by a caller for whom there was no fresh token.
+    /// By a lookup, or by a caller for whom there was none in order.
     fn last_used(&self) -> u64 {
         self.published.last_used().max(self.entry.last_used.turn())
     }

@@ -38,7 +38,7 @@ pin_project! {
     {
         /// No token: the inner service's answer as it is.
         Passing { #[pin] future: S::Future },
-        /// A fresh token went along; what is kept is for the second sending.
+        /// A token went along; what is kept is for the second sending.
         Sending {
             #[pin]
             future: S::Future,

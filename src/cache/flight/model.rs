@@ -125,7 +125,7 @@ impl Model {
 
     /// The generation that a reader is given without a lock.
     fn fresh(&self) -> Option<u64> {
-        self.entry.if_fresh(at(0), |current| current.generation)
+        self.entry.if_in_order(at(0), |current| current.generation)
     }
 
     fn reject(&self, generation: u64) -> Rejection {

@@ -73,7 +73,12 @@ impl Tested {
                 delay => format!("fetch in {delay} s"),
             }
         };
-        match self.state.decide(now) {
+        let current = self.state.current();
+        let is_in_order = current.is_some_and(|it| it.is_in_order(now));
+        let decision = self.state.decide(now);
+        // Users of a token that is in order don't come here, all others do.
+        assert_eq!(is_in_order, matches!(decision, Decision::Serve(_)));
+        match decision {
             Decision::Serve(current) => format!("serve {}", current.token().expose_secret()),
             Decision::ServeAndFetch(current, permit) => {
                 format!(

@@ -97,7 +97,7 @@ fn land(entry: &Entry) {
 #[test]
 fn an_entry_that_was_dropped_shows_nothing_at_its_successors() {
     let tenants = tenants(1);
-    let is_fresh = |name| tenants.if_fresh(&request(name), at(0), |_| {}).is_some();
+    let is_fresh = |name| tenants.if_in_order(&request(name), at(0), |_| {}).is_some();
     let dropped = tenants.entry(&request("a"), at(0));
     land(&dropped);
     assert!(is_fresh("a"));

@@ -50,6 +50,7 @@ fn with_origins_only_those() {
         "https://api.example.com/",
         "https://API.Example.COM:443/x?y",
         "https://user:pass@api.example.com/",
+        "https://user@api.example.com/",
         "http://127.0.0.1:8080/",
     ] {
         assert!(allows(&policy, uri), "{uri}");
@@ -76,6 +77,7 @@ fn what_is_no_port_is_no_origin() {
     for (origin, uri) in [
         ("http://[::1]", "http://[::1].api.example.com:80/"),
         ("https://[::1]:8443", "https://[::1]x:8443/"),
+        ("https://[v1]", "https://[v1]x/"),
         (
             "https://api.example.com",
             "https://api.example.com[:x]:443/",

@@ -13,6 +13,22 @@ fn a_renewal_that_is_dead_on_arrival_costs_no_usable_token() {
     );
 }
 
+/// The same when another flight has failed meanwhile: a success ends the pause.
+#[test]
+fn a_late_renewal_that_is_dead_on_arrival_ends_a_pause() {
+    let mut tested = Tested::renewing("a");
+    let given_up = tested.flight();
+    tested.state.abandon(given_up);
+    assert_eq!(tested.decide(801.0), "serve a, fetch");
+    assert_eq!(tested.fail(outage(), 801.0, 0.0), 1.0);
+    assert_eq!(tested.decide(801.5), "serve a");
+    assert_eq!(
+        tested.land_from(given_up, token("b", 1.0), (800.0, 801.5)),
+        "a"
+    );
+    assert_eq!(tested.decide(801.5), "serve a, fetch in 1 s");
+}
+
 /// Rule 21: it is accepted, so the spacing returns to 1 s, whatever else fails meanwhile.
 #[test]
 fn a_failed_renewal_takes_no_verdict_from_a_request_that_was_sent_again() {

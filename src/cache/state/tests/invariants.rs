@@ -141,9 +141,22 @@ impl Observed {
             "only these steps change it"
         );
         assert_eq!(self.state.flight(), self.valid);
+        self.check_users();
         if matches!(step, Step::Decide | Step::Complete(..)) {
             self.decide();
+            self.check_users();
         }
+    }
+
+    /// Users of the token are sent here if there is something to be done, and only then.
+    fn check_users(&self) {
+        let current = self.current.as_ref().map(|(current, _)| current);
+        let is_due = current.is_some_and(|it| self.now.has_reached(it.lifespan.due));
+        let is_seen_to = self.valid.is_some() || self.now.monotonic() < self.paused_until;
+        assert_eq!(
+            current.is_some_and(|it| it.is_in_order(self.now)),
+            self.is_usable() && (!is_due || is_seen_to),
+        );
     }
 
     fn decide(&mut self) {

@@ -1,31 +1,10 @@
-//! The rows of the summary that are about a fresh token, one by one: `cargo bench --bench fresh`, with
-//! divan's options behind `--` (a filter, `--threads`, `--sample-count`).
-
-#[path = "stacks/reqwest_middleware.rs"]
-mod middleware;
-#[path = "stacks/tower.rs"]
-mod stack;
+//! A request with a fresh token, beside one with a constant header.
 
 use bearer_auth::{RequestAuth, TokenRequest};
 use divan::Bencher;
-use http::Request;
 use reqwest_middleware::ClientWithMiddleware;
-use tower::Service;
 
-fn main() {
-    divan::main();
-}
-
-/// Requests are made outside of the measured time.
-fn send<S>(bencher: Bencher, service: S)
-where
-    S: Service<Request<()>> + Clone + Sync,
-{
-    let uri = stack::uri();
-    bencher
-        .with_inputs(|| (service.clone(), stack::request(&uri)))
-        .bench_values(|(mut service, request)| stack::send(&mut service, request));
-}
+use crate::{middleware, send, stack};
 
 fn execute(bencher: Bencher, client: &ClientWithMiddleware) {
     let url = middleware::url();
@@ -54,6 +33,11 @@ mod tower_service {
     #[divan::bench]
     fn token_coarse_clock(bencher: Bencher) {
         send(bencher, stack::bearer(stack::coarse_layer()));
+    }
+
+    #[divan::bench]
+    fn token_with_no_origin_named(bencher: Bencher) {
+        send(bencher, stack::bearer(stack::open_layer()));
     }
 
     #[divan::bench]

@@ -1,0 +1,70 @@
+//! The token that a cache serves, with what it knows of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use crate::cache::last_used::LastUsed;
+use crate::cache::lifespan::Lifespan;
+use crate::cache::state::FlightId;
+use crate::clock::{Moment, SharedDeadline};
+use crate::per_thread::PerThread;
+use crate::sync::AtomicBool;
+use crate::token::{AccessToken, Held, Parts};
+
+/// A token as it is served. In this order, so that what every reader needs comes first.
+#[repr(C)]
+pub(crate) struct Current {
+    /// Of no meaning to the default token, which never makes room for others.
+    pub(crate) last_used: LastUsed,
+    pub(crate) lifespan: Lifespan,
+    /// Stands for the token's value: the same value fetched again keeps it.
+    pub(crate) generation: u64,
+    /// The first answer to this token decides the spacing of rejections.
+    pub(crate) on_probation: AtomicBool,
+    /// Of the default token, which all threads use, a header value for each.
+    pub(super) copies: Option<PerThread<HeaderValue>>,
+    pub(super) parts: Parts,
+    pub(super) flight: FlightId,
+    /// Until then a due token needs nothing but using it: its renewal is under way, or has to wait.
+    pub(super) seen_to: SharedDeadline,
+}
+
+impl Current {
+    /// Whether nothing but using this token is to be done. A renewal, and the pause after one that failed,
+    /// cost those who use the token no more than a fresh one.
+    #[inline]
+    pub(crate) fn is_in_order(&self, now: Moment) -> bool {
+        !now.has_reached(self.lifespan.due)
+            || (self.seen_to.is_ahead_of(now) && !now.has_reached(self.lifespan.expired))
+    }
+
+    pub(crate) fn token(self: &Arc<Self>) -> AccessToken {
+        AccessToken::held_by(Arc::clone(self))
+    }
+
+    /// What a request is given.
+    #[inline]
+    pub(crate) fn authorization(&self) -> &HeaderValue {
+        match &self.copies {
+            Some(copies) => copies.get(),
+            None => self.parts.authorization(),
+        }
+    }
+}
+
+impl Held for Current {
+    fn parts(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Current")
+            .field("generation", &self.generation)
+            .field("lifespan", &self.lifespan)
+            .finish_non_exhaustive()
+    }
+}
