@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::cache::current::Current;
 use crate::cache::entry::{Boarding, Entry};
-use crate::cache::flight::{Fetcher, Outcome, runtime};
+use crate::cache::flight::{Fetcher, Outcome, Ticket, runtime};
 use crate::cache::state::{Rejection, RejectionId};
 use crate::cache::tenants::Tenants;
 use crate::clock::Moment;
@@ -61,6 +61,12 @@ struct Shared {
     tenants: Arc<Tenants>,
     /// What the builder was given and can't work; reported by every call.
     unusable: Option<InvalidSetting>,
+}
+
+/// A caller on board: with the token, or with a ticket for the flight that fetches it.
+enum Boarded {
+    Served(Arc<Current>),
+    Waits(Arc<Entry>, Ticket),
 }
 
 /// With the last handle, what is queued ends first, or the end of one flight would begin the next.
@@ -149,17 +155,39 @@ impl TokenCache {
 
     /// The token for a request: at once, or when the flight has landed.
     pub(crate) async fn acquire(&self, request: &TokenRequest) -> Result<Arc<Current>, TokenError> {
+        // One flight of one's own, and one more if its runtime went away under it.
+        let mut launches = 2_i32;
+        loop {
+            let (entry, mut ticket) = match self.board(request, &mut launches) {
+                Ok(Boarded::Served(current)) => return Ok(current),
+                Ok(Boarded::Waits(entry, ticket)) => (entry, ticket),
+                Err(error) => return Err(error),
+            };
+            match ticket.wait(&self.shared.fetcher).await? {
+                Outcome::Landed(result) => return result,
+                Outcome::Rejected => launches = 2,
+                // Its task has given it up already; if not, this is no place to go round in circles.
+                Outcome::Lost => entry.abandon(ticket.flight),
+                Outcome::TimedOut => {
+                    entry.abandon(ticket.flight);
+                    return Err(TokenError::new(TokenErrorKind::Timeout, true));
+                }
+            }
+        }
+    }
+
+    /// Serves the token or boards the flight, which is started if there is none: as long as there are
+    /// `launches` left.
+    fn board(&self, request: &TokenRequest, launches: &mut i32) -> Result<Boarded, TokenError> {
         let fetcher = &self.shared.fetcher;
         if let Some(unusable) = &self.shared.unusable {
             return Err(unusable.clone().into());
         }
-        // One flight of one's own, and one more if its runtime went away under it.
-        let mut launches = 2_i32;
         loop {
             let entry = self.entry(request);
             let runtime = runtime();
             let ticket = match entry.board(self.now()) {
-                Boarding::Serve(current) => return Ok(current),
+                Boarding::Serve(current) => return Ok(Boarded::Served(current)),
                 Boarding::Fail(error) => return Err(error),
                 Boarding::Retired => continue,
                 Boarding::ServeAndLaunch(current, launch) => {
@@ -168,12 +196,12 @@ impl TokenCache {
                         Ok(runtime) => launch.start(&entry, fetcher, &runtime),
                         Err(_) => entry.abandon(launch.flight()),
                     }
-                    return Ok(current);
+                    return Ok(Boarded::Served(current));
                 }
                 Boarding::Launch(launch, ticket) => {
-                    launches -= 1;
+                    *launches -= 1;
                     match runtime {
-                        Ok(runtime) if launches >= 0 => launch.start(&entry, fetcher, &runtime),
+                        Ok(runtime) if *launches >= 0 => launch.start(&entry, fetcher, &runtime),
                         Ok(_) => {
                             entry.abandon(launch.flight());
                             return Err(TokenError::new(TokenErrorKind::NoRuntime, false));
@@ -190,17 +218,7 @@ impl TokenCache {
                     ticket
                 }
             };
-            let flight = ticket.flight;
-            match ticket.wait(fetcher).await? {
-                Outcome::Landed(result) => return result,
-                Outcome::Rejected => launches = 2,
-                // Its task has given it up already; if not, this is no place to go round in circles.
-                Outcome::Lost => entry.abandon(flight),
-                Outcome::TimedOut => {
-                    entry.abandon(flight);
-                    return Err(TokenError::new(TokenErrorKind::Timeout, true));
-                }
-            }
+            return Ok(Boarded::Waits(entry, ticket));
         }
     }
 

@@ -11,7 +11,7 @@ fn execute(bencher: Bencher, client: &ClientWithMiddleware) {
     bencher.bench(|| middleware::send(client, &url));
 }
 
-#[divan::bench_group(threads = [1, 2])]
+#[divan::bench_group(threads = [1, 2], sample_count = 200, sample_size = 100)]
 mod tower_service {
     use super::*;
 
@@ -51,7 +51,7 @@ mod tower_service {
     }
 }
 
-#[divan::bench_group(threads = [1, 2])]
+#[divan::bench_group(threads = [1, 2], sample_count = 200, sample_size = 100)]
 mod reqwest_middleware_stack {
     use super::*;
 
@@ -86,7 +86,7 @@ mod reqwest_middleware_stack {
     }
 }
 
-#[divan::bench(args = [1, 10_000], threads = [1, 2])]
+#[divan::bench(args = [1, 10_000], threads = [1, 2], sample_count = 200, sample_size = 100)]
 fn tower_service_for_one_of(bencher: Bencher, tenants: usize) {
     let scope = |tenant: usize| format!("tenant/{tenant:08x}");
     let (cache, runtime) = (stack::cache(), stack::runtime());

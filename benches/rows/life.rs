@@ -19,6 +19,12 @@ mod ten_thousand {
     }
 
     #[divan::bench(args = [1, 2])]
+    fn listeners_to_a_word_after_50_ms(bencher: Bencher, workers: usize) {
+        let runtime = stages::runtime(workers);
+        bencher.bench_local(|| runtime.block_on(herd::of_listeners()));
+    }
+
+    #[divan::bench(args = [1, 2])]
     fn cold_callers_at_an_endpoint_of_50_ms(bencher: Bencher, workers: usize) {
         let runtime = stages::runtime(workers);
         bencher.bench_local(|| assert_eq!(runtime.block_on(herd::of_cold_callers()), 1));
@@ -26,7 +32,7 @@ mod ten_thousand {
 }
 
 /// One request; an argument of divan's is how many threads send at once.
-#[divan::bench_group(threads = [1, 2])]
+#[divan::bench_group(threads = [1, 2], sample_count = 200, sample_size = 100)]
 mod a_request {
     use super::*;
 

@@ -18,7 +18,8 @@ fn main() {
     divan::main();
 }
 
-/// One request. It is made outside of the measured time.
+/// One request. It is made outside of the measured time; a hundred make a sample, so that what two threads
+/// share doesn't come from the other one's cache for each of them.
 fn send<S>(bencher: Bencher, service: S)
 where
     S: Service<Request<()>> + Clone + Sync,

@@ -9,7 +9,9 @@ use bearer_auth::{BearerAuthLayer, Clock, Hold, MockTokenSource, TokenCache};
 use http::header::AUTHORIZATION;
 use http::{Request, Response, StatusCode};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::stack;
@@ -47,6 +49,24 @@ pub(crate) mod herd {
     /// Who wait for as long as the token endpoint takes, each by a timer of their own: what so many tasks cost.
     pub(crate) async fn of_timers() {
         until_all_have(|| tokio::time::sleep(LATENCY)).await;
+    }
+
+    /// Who wait for word of somebody who sleeps, and no longer than 30 s: a channel and a timer each, as waiters
+    /// for a token have, and nothing else.
+    pub(crate) async fn of_listeners() {
+        let (word, listener) = watch::channel(false);
+        tokio::spawn(async move {
+            tokio::time::sleep(LATENCY).await;
+            word.send_replace(true);
+        });
+        let listen = || {
+            let mut listener = listener.clone();
+            async move {
+                let heard = timeout(Duration::from_secs(30), listener.changed());
+                heard.await.expect("in time").expect("word");
+            }
+        };
+        until_all_have(listen).await;
     }
 
     async fn until_all_have<Fut>(call: impl Fn() -> Fut)

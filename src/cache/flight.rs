@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn, ready};
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -184,38 +185,61 @@ impl Departure {
 impl Ticket {
     /// Waits until the flight has landed, is lost, or is overdue by this caller's own timer.
     ///
+    /// There may be many who wait, so its future is kept small: what needs no await is not in it, and what is
+    /// awaited is there once.
+    ///
     /// # Cancel safety
     ///
     /// Cancel safe: the flight goes on.
-    pub(crate) async fn wait(mut self, fetcher: &Fetcher) -> Result<Outcome, TokenError> {
+    pub(crate) async fn wait(&mut self, fetcher: &Fetcher) -> Result<Outcome, TokenError> {
         loop {
-            let phase = self.phase.borrow_and_update().clone();
-            let changed = match phase {
-                Phase::Landed(result) => return Ok(Outcome::Landed(result)),
-                Phase::Rejected => return Ok(Outcome::Rejected),
-                Phase::Queued => {
-                    let now = Instant::now();
-                    // Now, since this caller may not stay for as long as a flight takes.
-                    fetcher.slots.reap(now);
-                    // By then the first of those who have a slot has ended, or never will.
-                    let overdue = fetcher.slots.first_deadline();
-                    let turn = overdue.unwrap_or(now + fetcher.fetch_timeout) + WAITERS_GRACE;
-                    match within(turn, self.phase.changed())?.await {
-                        Ok(changed) => Ok(changed),
-                        Err(_) => continue,
-                    }
-                }
-                Phase::Flying { deadline } => {
-                    within(deadline + WAITERS_GRACE, self.phase.changed())?.await
-                }
+            let patience = match self.look(fetcher) {
+                ControlFlow::Break(outcome) => return Ok(outcome),
+                ControlFlow::Continue(patience) => patience,
             };
-            match changed {
+            // Not by `?`, which would keep room for another one.
+            let news = match within(patience.until, self.phase.changed()) {
+                Ok(news) => news,
+                Err(error) => return Err(error),
+            };
+            match news.await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Ok(Outcome::Lost),
+                Err(_) if patience.is_queued => {}
                 Err(_) => return Ok(Outcome::TimedOut),
             }
         }
     }
+
+    /// How the flight has ended, or until when to wait for news of it.
+    fn look(&mut self, fetcher: &Fetcher) -> ControlFlow<Outcome, Patience> {
+        let phase = self.phase.borrow_and_update().clone();
+        match phase {
+            Phase::Landed(result) => ControlFlow::Break(Outcome::Landed(result)),
+            Phase::Rejected => ControlFlow::Break(Outcome::Rejected),
+            Phase::Queued => {
+                let now = Instant::now();
+                // Now, since this caller may not stay for as long as a flight takes.
+                fetcher.slots.reap(now);
+                // By then the first of those who have a slot has ended, or never will.
+                let overdue = fetcher.slots.first_deadline();
+                ControlFlow::Continue(Patience {
+                    until: overdue.unwrap_or(now + fetcher.fetch_timeout) + WAITERS_GRACE,
+                    is_queued: true,
+                })
+            }
+            Phase::Flying { deadline } => ControlFlow::Continue(Patience {
+                until: deadline + WAITERS_GRACE,
+                is_queued: false,
+            }),
+        }
+    }
+}
+
+/// How long a waiter goes without news: then it looks again at a queued flight, and gives up one that flies.
+struct Patience {
+    until: Instant,
+    is_queued: bool,
 }
 
 /// Runs the flight. Dropped before it has landed, it gives the permit back.

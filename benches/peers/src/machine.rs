@@ -28,6 +28,7 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) os: &'static str,
     pub(crate) architecture: &'static str,
+    pub(crate) rustc: &'static str,
 }
 
 impl Machine {
@@ -42,6 +43,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             os: std::env::consts::OS,
             architecture: std::env::consts::ARCH,
+            rustc: env!("RUSTC_VERSION"),
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::stats::Spread;
 pub(crate) fn print(results: &Results) {
     let machine = &results.machine;
     println!(
-        "{}, {} cores, {}, {}",
-        machine.cpu, machine.cores, machine.os, results.date
+        "{}, {} cores, {}, {}, {}",
+        machine.cpu, machine.cores, machine.os, machine.rustc, results.date
     );
     let versions = |(name, versions): (&&str, &Vec<&str>)| format!("{name} {}", versions.join("/"));
     println!(
