@@ -27,11 +27,11 @@ const TOWER: [Stack; 6] = [
 ];
 const MIDDLEWARE: [Stack; 6] = [
     ("constant header", "middleware-fixed", None),
-    ("token, replay off", "middleware-bearer", Some(1_720)),
+    ("token, replay off", "middleware-bearer", Some(1_750)),
     (
         "the same with `CoarseClock`",
         "middleware-coarse",
-        Some(1_660),
+        Some(1_700),
     ),
     (
         "the same with no origin named",

@@ -127,11 +127,11 @@ fn cases() -> Vec<Case> {
     let dash = dashmap::DashMap::with_hasher(Brings::default());
     let papaya = papaya::HashMap::with_hasher(Brings::default());
     // Each has keys and values of its own: no row finds in the caches what the one before it read.
-    (0..TENANTS).for_each(|n| plain.insert(key(n), Value::default()));
-    (0..TENANTS).for_each(|n| stamped.insert(key(n), Value::default()));
-    (0..TENANTS).for_each(|n| moka.insert(key(n), Value::default()));
-    (0..TENANTS).for_each(|n| _ = dash.insert(key(n), Value::default()));
-    (0..TENANTS).for_each(|n| _ = papaya.pin().insert(key(n), Value::default()));
+    (0..TENANTS).for_each(|n| plain.insert(key(n), Token::new()));
+    (0..TENANTS).for_each(|n| stamped.insert(key(n), Token::new()));
+    (0..TENANTS).for_each(|n| moka.insert(key(n), Token::new()));
+    (0..TENANTS).for_each(|n| _ = dash.insert(key(n), Token::new()));
+    (0..TENANTS).for_each(|n| _ = papaya.pin().insert(key(n), Token::new()));
     moka.run_pending_tasks();
     vec![
         Case::new("a  the default token", |_| {
@@ -200,8 +200,24 @@ fn fresh(cache: &TokenCache, request: &TokenRequest) -> bearer_auth::AccessToken
     }
 }
 
-/// What the maps hold: as in the cache, room for the turn at which it was used last.
-type Value = Arc<AtomicU64>;
+/// What the maps hold: as in the cache, a token and what is known of it, 1.7 kB apart from the next in memory, and
+/// room for the turn at which it was used last.
+type Value = Arc<Token>;
+
+struct Token {
+    last_used: AtomicU64,
+    _rest: [u8; 1_690],
+}
+
+impl Token {
+    fn new() -> Value {
+        Arc::new(Self {
+            last_used: AtomicU64::new(0),
+            _rest: [0; 1_690],
+        })
+    }
+}
+
 type Shard = HashMap<TokenRequest, Value, Brings>;
 
 /// All maps take the hash that a key brings along, as the cache does: none reads the key's name for it.
@@ -255,8 +271,8 @@ impl Sharded {
         let shard = self.shard(key).read().expect("no panic");
         let value = shard.get(key).expect("a value");
         let turn = self.turn.load(Ordering::Relaxed);
-        if self.stamped && value.load(Ordering::Relaxed) < turn {
-            value.store(turn, Ordering::Relaxed);
+        if self.stamped && value.last_used.load(Ordering::Relaxed) < turn {
+            value.last_used.store(turn, Ordering::Relaxed);
         }
         Arc::clone(value)
     }

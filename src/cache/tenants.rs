@@ -5,9 +5,9 @@
 //!
 //! Measured by `benches/tenants.rs` (figures in `docs/performance.md`): among many tenants a lookup is as
 //! fast as its places in memory are found, of which there are two, the map's and the token's.
-//! `moka::sync::Cache` alone takes two to three times as long as a whole lookup here, and knows no entry
-//! that must stay. dashmap and papaya alone take about two thirds of it; bounds and turns would have to be
-//! added to them, and more crates would come into the core than there is to gain.
+//! `moka::sync::Cache` alone takes three to four times as long as a whole lookup here, and knows no entry
+//! that must stay. dashmap and papaya alone take as long as these maps do; bounds and turns would have to be
+//! added to them, and more crates would come into the core.
 
 use std::collections::HashMap;
 use std::fmt;
