@@ -158,10 +158,9 @@ impl TokenCache {
         // One flight of one's own, and one more if its runtime went away under it.
         let mut launches = 2_i32;
         loop {
-            let (entry, mut ticket) = match self.board(request, &mut launches) {
-                Ok(Boarded::Served(current)) => return Ok(current),
-                Ok(Boarded::Waits(entry, ticket)) => (entry, ticket),
-                Err(error) => return Err(error),
+            let (entry, mut ticket) = match self.board(request, &mut launches)? {
+                Boarded::Served(current) => return Ok(current),
+                Boarded::Waits(entry, ticket) => (entry, ticket),
             };
             match ticket.wait(&self.shared.fetcher).await? {
                 Outcome::Landed(result) => return result,

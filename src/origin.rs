@@ -42,7 +42,7 @@ pub(crate) struct Origin {
 
 /// Stands for an origin: the same for the same one, and hardly ever for another. Tells later whether an
 /// answer came from where the token went, without keeping the URI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Fingerprint(u64);
 
 impl<'a> Target<'a> {
@@ -88,7 +88,7 @@ impl<'a> Target<'a> {
         let Self::Whole { https, authority } = self else {
             return self;
         };
-        // Most have a host and nothing else: found out in a fraction of the instructions.
+        // Most have a host and nothing else: found out in a fraction of the instructions. `]` is not without `[`.
         let is_mark = |byte| matches!(byte, b'@' | b':' | b'[');
         if !authority.as_str().bytes().any(is_mark) {
             return Self::origin(https, authority.as_str(), None);
@@ -111,18 +111,23 @@ impl<'a> Target<'a> {
         Self::origin(https, host, number)
     }
 
-    /// Short, and eight letters at a time: nothing worse than a spaced-out renewal hangs on it.
+    /// Eight letters at a time. Good against chance, not against malice, which could do no more than space out
+    /// the renewals of a token that is refused elsewhere.
     pub(crate) fn fingerprint(self) -> Fingerprint {
         /// Odd, and its bits without a pattern: the first digits of pi after the point.
         const MULTIPLIER: u64 = 0x243f_6a88_85a3_08d3;
-        /// Makes letters small, and changes nothing else that a host can have.
+        /// Makes letters small. What else it changes, `_` and brackets, stays apart from all that hosts have.
         const SMALL: u64 = 0x2020_2020_2020_2020;
         let Self::Origin { https, host, port } = self.taken_apart() else {
             return Fingerprint(0);
         };
-        let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(MULTIPLIER);
+        // Both halves of the product: each bit tells on all, those of the last letter too.
+        let mix = |hash: u64, word: u64| {
+            let product = u128::from(hash ^ word) * u128::from(MULTIPLIER);
+            (product as u64) ^ (product >> 64) as u64
+        };
         let (words, rest) = host.as_bytes().as_chunks();
-        let seed = mix(0, u64::from(port) << 1 | u64::from(https));
+        let seed = mix(MULTIPLIER, u64::from(port) << 1 | u64::from(https));
         let hash = words.iter().fold(seed, |hash, word| {
             mix(hash, u64::from_le_bytes(*word) | SMALL)
         });

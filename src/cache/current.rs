@@ -32,8 +32,8 @@ pub(crate) struct Current {
 }
 
 impl Current {
-    /// Whether nothing but using this token is to be done. A renewal, and the pause after one that failed,
-    /// cost those who use the token no more than a fresh one.
+    /// Whether nothing but using this token is to be done: so a due one costs its users no more than a fresh one,
+    /// during its renewal and in the pause after one that failed.
     #[inline]
     pub(crate) fn is_in_order(&self, now: Moment) -> bool {
         !now.has_reached(self.lifespan.due)

@@ -5,9 +5,9 @@
 //!
 //! Measured by `benches/tenants.rs` (figures in `docs/performance.md`): among many tenants a lookup is as
 //! fast as its places in memory are found, of which there are two, the map's and the token's.
-//! `moka::sync::Cache` alone takes three to four times as long as a whole lookup here, and knows no entry
-//! that must stay. dashmap and papaya alone take as long as these maps do; bounds and turns would have to be
-//! added to them, and more crates would come into the core.
+//! `moka::sync::Cache` alone takes three times as long as a whole lookup here, and knows no entry that must
+//! stay. dashmap alone is as fast as these maps; bounds and turns would have to be added to it, and more
+//! crates would come into the core.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -152,6 +152,8 @@ impl Tenants {
         if let Some(tenant) = shard.get(&entry.request)
             && ptr::eq(&*tenant.entry, entry)
         {
+            // The uses of a token are kept with it; what takes its place knows of none.
+            entry.last_used.at(tenant.published.last_used());
             tenant.published.publish(current);
         }
     }

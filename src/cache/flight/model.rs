@@ -163,6 +163,25 @@ fn both(first: impl FnOnce() + 'static, second: impl FnOnce()) {
     first.join().unwrap();
 }
 
+/// Users of a due token are kept away from its renewal only as long as there is one.
+#[test]
+fn a_renewal_that_was_given_up_is_begun_again() {
+    loom::model(|| {
+        let model = Model::holding();
+        let due = at(850);
+        let call = |model: Model| {
+            move || {
+                let used = model.entry.if_in_order(due, |current| current.generation);
+                // Whoever is to renew the token gives up.
+                assert_eq!(used.or_else(|| model.board(due).served), Some(1));
+            }
+        };
+        both(call(model.clone()), call(model.clone()));
+        assert!(model.entry.if_in_order(due, |_| {}).is_none());
+        assert!(model.board(due).pilot.is_some());
+    });
+}
+
 #[test]
 fn one_flight_and_its_token_is_there_before_anyone_is_woken() {
     loom::model(|| {

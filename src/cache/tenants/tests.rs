@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::cache::entry::Boarding;
-use crate::cache::state::{Fetched, Tempo};
+use crate::cache::state::{Fetched, FlightId, Tempo};
 use crate::token::AccessToken;
 
 /// So many seconds after any moment.
@@ -19,7 +19,7 @@ fn request(name: &str) -> TokenRequest {
 }
 
 fn holds(tenants: &Tenants, name: &str) -> bool {
-    // Not by `look_up`, which counts as a use.
+    // Not by `get`, which counts as a use.
     tenants
         .shard(&request(name))
         .read()
@@ -78,11 +78,16 @@ fn land(entry: &Entry) {
     let Boarding::Launch(launch, _) = entry.board(at(0)) else {
         panic!("a token or a flight is there");
     };
+    let token = AccessToken::new("token").unwrap().without_expiry();
+    land_with(entry, launch.flight(), token, at(0));
+}
+
+fn land_with(entry: &Entry, flight: FlightId, token: AccessToken, now: Moment) {
     let fetched = Fetched {
-        token: AccessToken::new("token").unwrap().without_expiry(),
+        token,
         request: entry.request.clone(),
-        generation: 1,
-        started: at(0),
+        generation: now.monotonic().as_secs() + 1,
+        started: now,
         jitter: 0.0,
     };
     let second = Duration::from_secs(1);
@@ -91,7 +96,33 @@ fn land(entry: &Entry) {
         first_pause: second,
         longest_pause: second,
     };
-    entry.land(launch.flight(), Ok(fetched), at(0), tempo);
+    entry.land(flight, Ok(fetched), now, tempo);
+}
+
+/// They are kept with the token that was used, and another takes its place.
+#[test]
+fn uses_in_a_renewal_count_when_it_has_landed() {
+    let tenants = tenants(2);
+    let use_at = |name, second| tenants.if_in_order(&request(name), at(second), |_| {});
+    let life = Duration::from_secs(900);
+    let renewed = tenants.entry(&request("renewed"), at(0));
+    let Boarding::Launch(first, _) = renewed.board(at(0)) else {
+        panic!("there is a token or a flight already");
+    };
+    let token = AccessToken::new("first").unwrap().with_lifetime(life);
+    land_with(&renewed, first.flight(), token, at(0));
+    land(&tenants.entry(&request("other"), at(0)));
+
+    tenants.get(&request("renewed"), at(850));
+    let Boarding::ServeAndLaunch(_, renewal) = renewed.board(at(850)) else {
+        panic!("the token is not due");
+    };
+    assert!(use_at("other", 860).is_some());
+    assert!(use_at("renewed", 870).is_some(), "the last use of all");
+    let token = AccessToken::new("second").unwrap().with_lifetime(life);
+    land_with(&renewed, renewal.flight(), token, at(880));
+    tenants.entry(&request("newcomer"), at(880));
+    assert!(holds(&tenants, "renewed") && !holds(&tenants, "other"));
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use super::*;
 
 fn policy(origins: &[&str]) -> AttachPolicy {
@@ -224,5 +226,18 @@ fn a_fingerprint_tells_origins_apart() {
         "/x",
     ] {
         assert_ne!(of("https://a.example"), of(other), "{other}");
+    }
+    // Names as operators give them, and letters that differ side by side.
+    let letters = || (b'a'..=b'z').chain(b'0'..=b'9').map(char::from);
+    let mut seen = HashSet::new();
+    for (one, two) in letters().flat_map(|one| letters().map(move |two| (one, two))) {
+        for host in [
+            format!("worker-{one}{two}.example.com"),
+            format!("{one}{two}.api.example.com"),
+            format!("tenant-api-{one}{two}"),
+        ] {
+            let fingerprint = of(&format!("https://{host}/"));
+            assert!(seen.insert(fingerprint), "{host}");
+        }
     }
 }
