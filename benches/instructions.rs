@@ -17,11 +17,12 @@ use std::process::ExitCode;
 /// was written, and a few in a hundred for other compilers. The others are here to be compared with.
 type Stack = (&'static str, &'static str, Option<u64>);
 
-const TOWER: [Stack; 6] = [
+const TOWER: [Stack; 7] = [
     ("constant header", "fixed", None),
     ("token, replay off", "bearer", Some(840)),
     ("the same with `CoarseClock`", "coarse", Some(780)),
     ("the same with no origin named", "open", Some(1_100)),
+    ("a tenant's token, choice included", "tenant", Some(1_950)),
     ("copy of the request, constant header", "copying", None),
     ("token, replay on", "replaying", Some(1_570)),
 ];

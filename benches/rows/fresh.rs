@@ -1,6 +1,6 @@
 //! A request with a fresh token, beside one with a constant header.
 
-use bearer_auth::{RequestAuth, TokenRequest};
+use bearer_auth::RequestAuth;
 use divan::Bencher;
 use reqwest_middleware::ClientWithMiddleware;
 
@@ -86,23 +86,26 @@ mod reqwest_middleware_stack {
     }
 }
 
+/// Whose name has just been read.
 #[divan::bench(args = [1, 10_000], threads = [1, 2], sample_count = 200, sample_size = 100)]
-fn tower_service_for_one_of(bencher: Bencher, tenants: usize) {
-    let scope = |tenant: usize| format!("tenant/{tenant:08x}");
-    let (cache, runtime) = (stack::cache(), stack::runtime());
-    for tenant in 0..tenants {
-        let request = TokenRequest::scope(scope(tenant));
-        runtime
-            .block_on(cache.token_for(&request))
-            .expect("a token");
-    }
-    let (service, uri) = (stack::bearer(stack::over(cache)), stack::uri());
+fn one_of_many_tenants_by_name(bencher: Bencher, tenants: usize) {
+    let ((service, _), uri) = (stack::of_tenants(tenants), stack::uri());
     bencher
-        .with_inputs(|| {
-            let mut request = stack::request(&uri);
-            let auth = RequestAuth::scope(scope(fastrand::usize(..tenants)));
-            request.extensions_mut().insert(auth);
-            (service.clone(), request)
-        })
-        .bench_values(|(mut service, request)| stack::send(&mut service, request));
+        .with_inputs(|| (service.clone(), fastrand::usize(..tenants)))
+        .bench_values(|(mut service, tenant)| {
+            stack::send_for(&mut service, &uri, RequestAuth::scope(stack::scope(tenant)));
+            service
+        });
+}
+
+/// Whose key is kept.
+#[divan::bench(args = [1, 10_000], threads = [1, 2], sample_count = 200, sample_size = 100)]
+fn one_of_many_tenants_key_at_hand(bencher: Bencher, tenants: usize) {
+    let ((service, keys), uri) = (stack::of_tenants(tenants), stack::uri());
+    bencher
+        .with_inputs(|| (service.clone(), fastrand::usize(..tenants)))
+        .bench_values(|(mut service, tenant)| {
+            stack::send_for(&mut service, &uri, keys[tenant].clone());
+            service
+        });
 }

@@ -64,6 +64,7 @@ fn run(stack: &str, requests: u64) {
         "bearer" => send_all(stack::bearer(stack::layer()), requests),
         "coarse" => send_all(stack::bearer(stack::coarse_layer()), requests),
         "open" => send_all(stack::bearer(stack::open_layer()), requests),
+        "tenant" => send_for_tenant(requests),
         "copying" => send_all(stack::Copying(stack::fixed()), requests),
         "replaying" => send_all(stack::replaying(stack::layer()), requests),
         "middleware-none" => execute_all(&middleware::bare(), requests),
@@ -82,6 +83,13 @@ fn send_all(mut service: impl Service<Request<()>>, requests: u64) {
     for _ in 0..requests {
         let request = stack::request(black_box(&uri));
         black_box(stack::send(&mut service, black_box(request)));
+    }
+}
+
+fn send_for_tenant(requests: u64) {
+    let ((mut service, keys), uri) = (stack::of_tenants(1), stack::uri());
+    for _ in 0..requests {
+        stack::send_for(&mut service, &uri, keys[0].clone());
     }
 }
 

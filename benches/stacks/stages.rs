@@ -1,4 +1,4 @@
-//! The stages of a token's life, as those go through them who call meanwhile: first fetch, renewal, revocation.
+//! What callers meet with in a token's life: its first fetch, its renewal, its revocation.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(crate) mod herd {
     pub(crate) const CALLERS: usize = 10_000;
     pub(crate) const LATENCY: Duration = Duration::from_millis(50);
 
-    /// For whom there is no token yet; how many token requests that takes.
+    /// There is no token yet. How many token requests it takes.
     pub(crate) async fn of_cold_callers() -> usize {
         let tokens = MockTokenSource::new().with_latency(LATENCY);
         let cache = TokenCache::new(tokens.clone());
@@ -46,13 +46,14 @@ pub(crate) mod herd {
         tokens.fetches()
     }
 
-    /// Who wait for as long as the token endpoint takes, each by a timer of their own: what so many tasks cost.
+    /// All sleep until one moment, each by a timer of its own: what so many tasks cost.
     pub(crate) async fn of_timers() {
-        until_all_have(|| tokio::time::sleep(LATENCY)).await;
+        let end = tokio::time::Instant::now() + LATENCY;
+        until_all_have(|| tokio::time::sleep_until(end)).await;
     }
 
-    /// Who wait for word of somebody who sleeps, and no longer than 30 s: a channel and a timer each, as waiters
-    /// for a token have, and nothing else.
+    /// All listen to one channel, each with a timer of its own, as waiters for a token do: what that costs without
+    /// a cache.
     pub(crate) async fn of_listeners() {
         let (word, listener) = watch::channel(false);
         tokio::spawn(async move {
@@ -81,7 +82,7 @@ pub(crate) mod herd {
     }
 }
 
-/// What requests met with while tokens were renewed.
+/// How requests fared while tokens were renewed. `held` counts those that took longer than 50 ms.
 pub(crate) struct Rollover {
     pub(crate) requests: usize,
     pub(crate) held: usize,

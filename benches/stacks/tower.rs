@@ -2,11 +2,14 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::hint::black_box;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bearer_auth::{
-    BearerAuth, BearerAuthLayer, CoarseClock, StaticTokenSource, TokenCache, TokenCacheBuilder,
+    AccessToken, BearerAuth, BearerAuthLayer, CoarseClock, RequestAuth, TokenCache,
+    TokenCacheBuilder, TokenError, TokenRequest, source_fn,
 };
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response, Uri};
@@ -75,21 +78,21 @@ pub(crate) fn replaying(layer: BearerAuthLayer) -> BearerAuth<Noop> {
     layer.layer(Noop)
 }
 
-/// Keeps a copy of each request until it is answered, as whoever sends it again by hand must.
+/// Keeps a copy of each request until it is answered.
 #[derive(Clone)]
 pub(crate) struct Copying<S>(pub(crate) S);
 
-impl<S: Service<Request<()>> + Clone> Service<Request<()>> for Copying<S> {
+impl<S: Service<Request<()>>> Service<Request<()>> for Copying<S> {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Kept<S::Future, (S, Request<()>)>;
+    type Future = Kept<S::Future, Request<()>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<()>) -> Self::Future {
-        let kept = (self.0.clone(), request.clone());
+        let kept = request.clone();
         Kept {
             future: self.0.call(request),
             _kept: kept,
@@ -119,7 +122,37 @@ pub(crate) fn cache() -> TokenCache {
 }
 
 fn builder() -> TokenCacheBuilder {
-    TokenCache::builder(StaticTokenSource::new("x".repeat(TOKEN)).expect("a token"))
+    TokenCache::builder(source_fn(fetch))
+}
+
+/// Each its own, as tokens are, so that no two tenants share memory.
+async fn fetch(request: TokenRequest) -> Result<AccessToken, TokenError> {
+    let scope = request.scopes().unwrap_or_default();
+    Ok(AccessToken::new(format!("{scope:x<TOKEN$}"))?.without_expiry())
+}
+
+/// What a tenant is called: about as long as names with a UUID are.
+pub(crate) fn scope(tenant: usize) -> String {
+    format!("tenant/{tenant:08x}-0000-4000-8000-{tenant:012x}")
+}
+
+/// A service that has the tokens of so many tenants, and the keys by which it got them.
+pub(crate) fn of_tenants(tenants: usize) -> (BearerAuth<Noop>, Arc<[TokenRequest]>) {
+    let (cache, runtime) = (cache(), runtime());
+    let keys: Arc<[_]> = (0..tenants)
+        .map(|it| TokenRequest::scope(scope(it)))
+        .collect();
+    for key in &*keys {
+        runtime.block_on(cache.token_for(key)).expect("a token");
+    }
+    (bearer(over(cache)), keys)
+}
+
+/// Sends a request for this tenant.
+pub(crate) fn send_for(service: &mut BearerAuth<Noop>, uri: &Uri, tenant: impl Into<RequestAuth>) {
+    let mut request = request(black_box(uri));
+    request.extensions_mut().insert(tenant.into());
+    black_box(send(service, black_box(request)));
 }
 
 fn warm(builder: TokenCacheBuilder) -> TokenCache {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-use crate::rounds::{Case, Spread, measure};
+use crate::rounds::{Case, Spread, measure, print};
 use crate::stages::{self, Aged, herd};
 use crate::{Row, sending, stack};
 
@@ -49,12 +49,12 @@ fn cold_callers(runtime: &Runtime) -> Vec<Row> {
             figure: "the same: token requests",
             measured: most.to_string(),
             target: "1".to_owned(),
-            is_met: most == 1,
+            is_met: Some(most == 1),
         },
     ]
 }
 
-/// Requests with a token that is being renewed, and with a fresh one, by the same clock.
+/// Requests with a token that is being renewed, and with a fresh one, by the same clock. The target is ours.
 fn renewal() -> [Row; 2] {
     const ROUNDS: usize = 101;
     const REQUESTS: usize = 5_000;
@@ -62,13 +62,19 @@ fn renewal() -> [Row; 2] {
     let (fresh, due) = (Aged::fresh(), Aged::due());
     let [fresh, due] = [&fresh, &due].map(|it| stack::bearer(it.layer.clone()));
     let [one, two] = [1, 2].map(|threads| {
-        let cases = [&fresh, &due].map(|it| Case::new(threads, || sending(it.clone())));
+        let cases = [
+            Case::new(threads, || sending(stack::Noop)),
+            Case::new(threads, || sending(fresh.clone())),
+            Case::new(threads, || sending(due.clone())),
+        ];
         let nanos = measure(cases, ROUNDS, REQUESTS);
-        Spread::of_ratio(&nanos[1], &nanos[0])
+        println!("tower, {threads} thread(s), a clock that stands still, ns per request");
+        print(["bare", "fresh token", "token that is renewed"], &nanos);
+        Spread::of_added(&nanos[2], &nanos[1], &nanos[0])
     });
     [
         Row::at_most(
-            "a request while the token is renewed, to one with a fresh token",
+            "tower, while the token is renewed: added, to a fresh one's",
             one,
             1.1,
         ),
@@ -85,9 +91,11 @@ fn rollover(runtime: &Runtime) -> Row {
     } = rollover;
     Row {
         figure: "500 requests/s through renewals of 100 ms, 4 s tokens, 10 s",
-        measured: format!("{held} of {requests} waited, {token_requests} token requests"),
+        measured: format!(
+            "{held} of {requests} held up by over 50 ms, {token_requests} token requests"
+        ),
         target: "0, ≤ 4".to_owned(),
-        is_met: held == 0 && token_requests <= 4,
+        is_met: Some(held == 0 && token_requests <= 4),
     }
 }
 
@@ -102,6 +110,6 @@ fn revocation(runtime: &Runtime) -> Row {
         figure: "a revoked token, 100 requests at once",
         measured: format!("{answered_200} answered 200, {token_requests} token request(s)"),
         target: "100, 1".to_owned(),
-        is_met: answered_200 == REQUESTS && token_requests == 1,
+        is_met: Some(answered_200 == REQUESTS && token_requests == 1),
     }
 }

@@ -28,7 +28,8 @@ struct Row {
     figure: &'static str,
     measured: String,
     target: String,
-    is_met: bool,
+    /// `None`: not measured.
+    is_met: Option<bool>,
 }
 
 impl Row {
@@ -41,7 +42,7 @@ impl Row {
                 measured.median, measured.lower, measured.upper
             ),
             target: format!("≤ {most} ×"),
-            is_met: measured.median <= most,
+            is_met: Some(measured.median <= most),
         }
     }
 }
@@ -54,6 +55,10 @@ fn main() {
         .skip(1)
         .filter(|it| !it.starts_with('-'))
         .collect();
+    if let Some(unknown) = parts.iter().find(|it| !["fresh", "life"].contains(&&***it)) {
+        eprintln!("no part `{unknown}`: there are `fresh` and `life`");
+        return;
+    }
     let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|it| it == part);
     let mut rows = Vec::new();
     if is_wanted("fresh") {
@@ -66,13 +71,17 @@ fn main() {
     println!("| figure | measured | target | |");
     println!("|---|---|---|---|");
     for row in &rows {
-        let verdict = if row.is_met { "" } else { "missed" };
+        let verdict = match row.is_met {
+            Some(true) => "",
+            Some(false) => "missed",
+            None => "not measured",
+        };
         println!(
             "| {} | {} | {} | {verdict} |",
             row.figure, row.measured, row.target
         );
     }
-    let missed = rows.iter().filter(|row| !row.is_met).count();
+    let missed = rows.iter().filter(|row| row.is_met == Some(false)).count();
     println!();
     println!("{} rows, {missed} short of their target", rows.len());
 }

@@ -21,12 +21,10 @@ impl Case {
         }
     }
 
-    /// Nanoseconds for one request on each thread: of the slowest.
+    /// Nanoseconds for one request on each thread: of the slowest. The threads are new, one as well as two, so
+    /// each warms up before it counts.
     fn run(&mut self, requests: usize) -> f64 {
         let threads = self.loads.len();
-        if let [load] = &mut self.loads[..] {
-            return timed(load, requests);
-        }
         let arrived = AtomicUsize::new(0);
         thread::scope(|scope| {
             let running: Vec<_> = self
@@ -35,6 +33,7 @@ impl Case {
                 .map(|load| {
                     let arrived = &arrived;
                     scope.spawn(move || {
+                        load(requests / 4);
                         arrived.fetch_add(1, Ordering::SeqCst);
                         while arrived.load(Ordering::SeqCst) < threads {
                             spin_loop();
@@ -65,9 +64,11 @@ pub(crate) fn measure(
     // Warm caches, pools and branch predictors.
     cases.iter_mut().for_each(|case| _ = case.run(requests));
     let mut nanos = vec![Vec::with_capacity(rounds); cases.len()];
-    for _ in 0..rounds {
-        for (case, nanos) in cases.iter_mut().zip(&mut nanos) {
-            nanos.push(case.run(requests));
+    for round in 0..rounds {
+        for turn in 0..cases.len() {
+            // Each follows each other as often.
+            let case = (round + turn) % cases.len();
+            nanos[case].push(cases[case].run(requests));
         }
     }
     nanos
@@ -104,5 +105,16 @@ impl Spread {
                 .zip(baseline)
                 .map(|(with, baseline)| with / baseline),
         )
+    }
+}
+
+pub(crate) fn print<const N: usize>(names: [&str; N], nanos: &[Vec<f64>]) {
+    for (name, nanos) in names.iter().zip(nanos) {
+        let Spread {
+            lower,
+            median,
+            upper,
+        } = Spread::of(nanos.iter().copied());
+        println!("  {name:24}{median:7.0} ({lower:.0} – {upper:.0})");
     }
 }
