@@ -214,6 +214,11 @@ impl TokenCache {
                 }
                 Boarding::Wait(ticket) => {
                     runtime?;
+                    if ticket.is_overdue() {
+                        // Nobody drives it, and nobody was there to notice.
+                        entry.abandon(ticket.flight);
+                        continue;
+                    }
                     ticket
                 }
             };

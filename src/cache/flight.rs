@@ -211,6 +211,14 @@ impl Ticket {
         }
     }
 
+    /// Whether all who waited would have given up the flight by now.
+    pub(crate) fn is_overdue(&self) -> bool {
+        match *self.phase.borrow() {
+            Phase::Flying { deadline } => deadline + WAITERS_GRACE < Instant::now(),
+            Phase::Queued | Phase::Landed(_) | Phase::Rejected => false,
+        }
+    }
+
     /// How the flight has ended, or until when to wait for news of it.
     fn look(&mut self, fetcher: &Fetcher) -> ControlFlow<Outcome, Patience> {
         let phase = self.phase.borrow_and_update().clone();

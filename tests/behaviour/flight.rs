@@ -221,31 +221,6 @@ fn a_caller_whose_runtime_is_shutting_down_gets_an_error_and_no_loop() {
 }
 
 #[test]
-fn a_flight_that_nobody_drives_times_out_for_its_waiters() {
-    let tokens = MockTokenSource::new();
-    let cache = TokenCache::builder(tokens.clone())
-        .fetch_timeout(Duration::from_millis(200))
-        .build();
-    let undriven = current_thread();
-    {
-        let _entered = undriven.enter();
-        let mut call = Box::pin(cache.token());
-        assert!(poll_once(call.as_mut()).is_pending());
-    }
-    current_thread().block_on(async {
-        let start = std::time::Instant::now();
-        for result in join_all((0..10).map(|_| cache.token())).await {
-            assert_eq!(result.unwrap_err().kind(), TokenErrorKind::Timeout);
-        }
-        assert!(start.elapsed() < Duration::from_secs(5));
-        assert_eq!(tokens.fetches(), 0);
-        // The next caller starts a new one, on a runtime that is driven.
-        cache.token().await.unwrap();
-        assert_eq!(tokens.fetches(), 1);
-    });
-}
-
-#[test]
 fn without_runtime_or_timers_there_is_a_typed_error() {
     let (tokens, cache) = slow();
     let mut call = Box::pin(cache.token());
@@ -319,37 +294,6 @@ async fn a_limit_on_fetches_in_flight_queues_the_others() {
     }
     // Queueing is not counted against the limit of 2 s.
     assert_eq!((tokens.fetches(), start.elapsed().as_secs()), (20, 5));
-}
-
-#[test]
-fn flights_that_nobody_drives_do_not_hold_up_the_queue() {
-    let tokens = MockTokenSource::new();
-    let cache = TokenCache::builder(tokens.clone())
-        .max_concurrent_fetches(2)
-        .fetch_timeout(Duration::from_millis(100))
-        .build();
-    let undriven = current_thread();
-    {
-        let _entered = undriven.enter();
-        for number in 0..4 {
-            let request = TokenRequest::scope(format!("undriven/{number}"));
-            let mut call = Box::pin(cache.token_for(&request));
-            assert!(poll_once(call.as_mut()).is_pending());
-        }
-    }
-    current_thread().block_on(async {
-        let token = timeout(Duration::from_secs(10), cache.token())
-            .await
-            .expect("its turn");
-        token.unwrap();
-        assert_eq!(tokens.fetches(), 1);
-        // Both places are free again.
-        let _hold = tokens.hold();
-        let requests = ["driven/1", "driven/2"].map(TokenRequest::scope);
-        let calls = join_all(requests.iter().map(|request| cache.token_for(request)));
-        timeout(Duration::from_millis(50), calls).await.unwrap_err();
-        assert_eq!(tokens.fetches(), 3);
-    });
 }
 
 #[test]

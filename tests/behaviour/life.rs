@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bearer_auth::{
-    AccessToken, Clock, MockTokenSource, StaticTokenSource, TokenCache, TokenRequest, source_fn,
+    AccessToken, MockTokenSource, StaticTokenSource, TokenCache, TokenRequest, source_fn,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
+
+use crate::support::clock::HandClock;
 
 fn secs(secs: f64) -> Duration {
     Duration::from_secs_f64(secs)
@@ -287,32 +289,6 @@ async fn jitter_differs_per_token() {
         renewed.iter().all(|count| *count <= 40),
         "spread over 45 s: {renewed:?}"
     );
-}
-
-/// A clock that is set by hand.
-#[derive(Clone)]
-struct HandClock(Arc<Mutex<(Duration, Duration)>>);
-
-impl HandClock {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new((secs(0.0), secs(1_800_000_000.0)))))
-    }
-
-    fn tick(&self, monotonic: f64, wall: f64) {
-        let mut clock = self.0.lock().unwrap();
-        clock.0 += secs(monotonic);
-        clock.1 = secs(clock.1.as_secs_f64() + wall);
-    }
-}
-
-impl Clock for HandClock {
-    fn monotonic(&self) -> Duration {
-        self.0.lock().unwrap().0
-    }
-
-    fn wall(&self) -> SystemTime {
-        UNIX_EPOCH + self.0.lock().unwrap().1
-    }
 }
 
 fn on_hand_clock() -> (TokenCache, MockTokenSource, HandClock) {

@@ -19,3 +19,4 @@ mod table;
 mod task_local;
 mod tenants;
 mod token_request;
+mod undriven;

@@ -1,4 +1,5 @@
-//! What the tests share: a scripted API on loopback, and the three stacks.
+//! What the tests share: a scripted API on loopback, the three stacks, a clock.
 
 pub(crate) mod api;
+pub(crate) mod clock;
 pub(crate) mod stack;

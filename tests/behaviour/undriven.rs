@@ -1,0 +1,107 @@
+//! Flights on a runtime that nobody drives (rule 9 of `docs/behaviour.md`).
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use bearer_auth::{MockTokenSource, TokenCache, TokenErrorKind, TokenRequest};
+use futures_util::future::join_all;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+use crate::support::clock::HandClock;
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Polls once, outside of any runtime but the entered one.
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn a_flight_that_nobody_drives_times_out_for_its_waiters() {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::builder(tokens.clone())
+        .fetch_timeout(Duration::from_millis(200))
+        .build();
+    let undriven = current_thread();
+    {
+        let _entered = undriven.enter();
+        let mut call = Box::pin(cache.token());
+        assert!(poll_once(call.as_mut()).is_pending());
+    }
+    current_thread().block_on(async {
+        let start = std::time::Instant::now();
+        for result in join_all((0..10).map(|_| cache.token())).await {
+            assert_eq!(result.unwrap_err().kind(), TokenErrorKind::Timeout);
+        }
+        assert!(start.elapsed() < Duration::from_secs(5));
+        assert_eq!(tokens.fetches(), 0);
+        // The next caller starts a new one, on a runtime that is driven.
+        cache.token().await.unwrap();
+        assert_eq!(tokens.fetches(), 1);
+    });
+}
+
+/// It was begun for a due token, so there was nobody to wait for it and to give it up.
+#[test]
+fn a_renewal_that_nobody_drives_costs_no_caller_an_error() {
+    const LIMIT: Duration = Duration::from_millis(100);
+    let tokens = MockTokenSource::new().with_lifetime(Duration::from_secs(5));
+    let clock = HandClock::new();
+    let cache = TokenCache::builder(tokens.clone())
+        .fetch_timeout(LIMIT)
+        .clock(clock.clone())
+        .build();
+    let undriven = current_thread();
+    undriven.block_on(cache.token()).unwrap();
+    clock.tick(3.9, 3.9);
+    {
+        let _entered = undriven.enter();
+        let mut call = Box::pin(cache.token());
+        assert!(
+            matches!(poll_once(call.as_mut()), Poll::Ready(Ok(_))),
+            "due"
+        );
+    }
+    // Longer than anybody would have waited.
+    thread::sleep(LIMIT + Duration::from_millis(500));
+    clock.tick(1.1, 1.1);
+    let token = current_thread().block_on(cache.token()).unwrap();
+    assert_eq!(token.expose_secret(), "mock-token-2");
+    assert_eq!(tokens.fetches(), 2);
+}
+
+#[test]
+fn flights_that_nobody_drives_do_not_hold_up_the_queue() {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::builder(tokens.clone())
+        .max_concurrent_fetches(2)
+        .fetch_timeout(Duration::from_millis(100))
+        .build();
+    let undriven = current_thread();
+    {
+        let _entered = undriven.enter();
+        for number in 0..4 {
+            let request = TokenRequest::scope(format!("undriven/{number}"));
+            let mut call = Box::pin(cache.token_for(&request));
+            assert!(poll_once(call.as_mut()).is_pending());
+        }
+    }
+    current_thread().block_on(async {
+        let token = timeout(Duration::from_secs(10), cache.token())
+            .await
+            .expect("its turn");
+        token.unwrap();
+        assert_eq!(tokens.fetches(), 1);
+        // Both places are free again.
+        let _hold = tokens.hold();
+        let requests = ["driven/1", "driven/2"].map(TokenRequest::scope);
+        let calls = join_all(requests.iter().map(|request| cache.token_for(request)));
+        timeout(Duration::from_millis(50), calls).await.unwrap_err();
+        assert_eq!(tokens.fetches(), 3);
+    });
+}
