@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! open ─▶ copy ─▶ carry_at_once | acquire, carry ─▶ send ─▶ answered ─▶ return
-//!   └─▶ pass                                                  └─▶ Renewal: acquire ─▶ send ─▶ replayed
+//!   └─▶ pass                                                    └─▶ Renewal: acquire ─▶ send ─▶ replayed
 //! ```
 //!
 //! What is handed from step to step is kept to a few words. Measured: a request with a fresh token waits

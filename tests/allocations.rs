@@ -1,4 +1,5 @@
-//! What the fresh path allocates: nothing, beyond the copy that a replay needs. Exact counts.
+//! What the fresh path allocates: nothing, beyond the copy that a replay needs, and the box that every middleware
+//! has. Exact counts.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -225,4 +226,32 @@ async fn reqwest_middleware_with_replay_on_allocates_the_copy_of_the_request_too
     let (baseline, ours) = (allocations_of_client(&fixed), allocations_of_client(&auth));
     assert!(copy > 0);
     assert_eq!(ours, baseline + copy);
+}
+
+/// The middleware's box has room for what its driver holds across an await, and for the request that is kept.
+/// What is rare has boxes of its own.
+#[tokio::test]
+async fn the_middlewares_box_is_small() {
+    struct Measured(BearerAuthLayer);
+
+    #[async_trait]
+    impl Middleware for Measured {
+        async fn handle(
+            &self,
+            request: reqwest::Request,
+            extensions: &mut Extensions,
+            next: Next<'_>,
+        ) -> reqwest_middleware::Result<reqwest::Response> {
+            let kept = size_of::<reqwest::Request>();
+            let future = self.0.handle(request, extensions, next);
+            let bytes = size_of_val(&*future);
+            println!("middleware's future: {bytes} bytes, of which {kept} are the kept request");
+            assert!(bytes <= kept + 512, "{bytes}");
+            future.await
+        }
+    }
+
+    let client = client(Measured(warm_layer().await));
+    let answer = client.get("https://api.example.com/").send().await;
+    assert_eq!(answer.unwrap().status(), 200);
 }

@@ -7,12 +7,10 @@ use std::mem::size_of;
 use std::task::{Context, Poll};
 
 use allocation_counter::measure;
-use async_trait::async_trait;
 use bearer_auth::{
     BearerAuth, BearerAuthLayer, MockTokenSource, ResponseFuture, TokenCache, TokenRequest,
 };
-use http::{Extensions, Request, Response};
-use reqwest_middleware::{ClientBuilder, Middleware, Next};
+use http::{Request, Response};
 use tower::Service;
 
 const WAITERS: usize = 100_000;
@@ -50,52 +48,6 @@ fn the_services_future_is_the_inner_one_and_the_kept_request() {
     let held = size_of::<<Inner as Service<Request<()>>>::Future>() + size_of::<Request<()>>();
     println!("future: {future} bytes, of which {held} are the inner future and the request");
     assert!(future <= held + 56, "{future} of {held}");
-}
-
-/// The boxed future of the middleware has room for what its driver holds across an await, and for the request
-/// that is kept. What is rare has boxes of its own.
-#[tokio::test]
-async fn the_middlewares_future_is_small() {
-    struct Measured(BearerAuthLayer);
-
-    #[async_trait]
-    impl Middleware for Measured {
-        async fn handle(
-            &self,
-            request: reqwest::Request,
-            extensions: &mut Extensions,
-            next: Next<'_>,
-        ) -> reqwest_middleware::Result<reqwest::Response> {
-            let kept = size_of::<reqwest::Request>();
-            let future = self.0.handle(request, extensions, next);
-            let bytes = size_of_val(&*future);
-            println!("middleware's future: {bytes} bytes, of which {kept} are the kept request");
-            assert!(bytes <= kept + 512, "{bytes}");
-            future.await
-        }
-    }
-
-    struct Answer;
-
-    #[async_trait]
-    impl Middleware for Answer {
-        async fn handle(
-            &self,
-            _: reqwest::Request,
-            _: &mut Extensions,
-            _: Next<'_>,
-        ) -> reqwest_middleware::Result<reqwest::Response> {
-            Ok(Response::new("").into())
-        }
-    }
-
-    let auth = BearerAuthLayer::new(MockTokenSource::new());
-    let client = ClientBuilder::new(reqwest::Client::new())
-        .with(Measured(auth))
-        .with(Answer)
-        .build();
-    let answer = client.get("https://api.example.com/").send().await;
-    assert_eq!(answer.unwrap().status(), 200);
 }
 
 #[test]

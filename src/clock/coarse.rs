@@ -8,7 +8,7 @@ use crate::clock::Clock;
 
 /// A [`Clock`] for those who count nanoseconds: the system's coarse monotonic clock and its wall clock.
 ///
-/// A reading (by the crate `coarsetime`) takes a quarter of the time that the default's takes, and is late
+/// A reading (by the crate `coarsetime`) takes about a third of the time that the default's takes, and is late
 /// by up to the system's tick: on Linux 1 to 10 ms. That is little beside the margin by which tokens
 /// expire early; only lives of 1 or 2 s have no margin. It does not stop when `tokio::time::pause` stops
 /// tokio's clock, so leave it out of tests that pass time that way.
