@@ -4,30 +4,30 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cache::current::Current;
+use crate::cache::cached_token::CachedToken;
 use crate::cache::entry::{Boarding, Entry};
-use crate::cache::flight::{Fetcher, Outcome, Ticket, runtime};
+use crate::cache::fetch::{Fetcher, Outcome, Ticket, runtime};
 use crate::cache::state::{Rejection, RejectionId};
 use crate::cache::tenants::Tenants;
 use crate::clock::Moment;
-use crate::error::{InvalidSetting, TokenError, TokenErrorKind};
+use crate::error::{TokenError, TokenErrorKind};
 use crate::source::TokenSource;
 use crate::token::AccessToken;
-use crate::token_request::TokenRequest;
+use crate::token::request::TokenRequest;
 
 mod builder;
-pub(crate) mod current;
+pub(crate) mod cached_token;
 mod entry;
-mod flight;
+mod fetch;
 mod last_used;
 mod lifespan;
+pub(crate) mod per_thread;
 mod published;
-mod slots;
 pub(crate) mod state;
 mod tenants;
 
 pub use builder::TokenCacheBuilder;
-pub(crate) use flight::within;
+pub(crate) use fetch::within;
 
 /// Keeps the tokens of a [`TokenSource`], one per [`TokenRequest`].
 ///
@@ -59,13 +59,11 @@ struct Shared {
     /// The default token request's, off the map.
     default: Arc<Entry>,
     tenants: Arc<Tenants>,
-    /// What the builder was given and can't work; reported by every call.
-    unusable: Option<InvalidSetting>,
 }
 
 /// A caller on board: with the token, or with a ticket for the flight that fetches it.
 enum Boarded {
-    Served(Arc<Current>),
+    Served(Arc<CachedToken>),
     Waits(Arc<Entry>, Ticket),
 }
 
@@ -79,7 +77,7 @@ impl Drop for Shared {
 impl TokenCache {
     /// A cache with the default settings, see [`TokenCache::builder`].
     pub fn new(source: impl TokenSource) -> Self {
-        Self::builder(source).build()
+        Self::builder(source).build_unchecked()
     }
 
     /// A cache with other settings.
@@ -116,7 +114,7 @@ impl TokenCache {
     ///
     /// Cancel safe: a fetch that was begun goes on, and the next caller finds its token.
     pub async fn token_for(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
-        if let Some(token) = self.if_in_order(request, Current::token) {
+        if let Some(token) = self.if_in_order(request, CachedToken::token) {
             return Ok(token);
         }
         self.acquire(request).await.map(AccessToken::held_by)
@@ -143,7 +141,7 @@ impl TokenCache {
     pub(crate) fn if_in_order<R>(
         &self,
         request: &TokenRequest,
-        with: impl FnOnce(&Arc<Current>) -> R,
+        with: impl FnOnce(&Arc<CachedToken>) -> R,
     ) -> Option<R> {
         let now = self.now();
         if request.is_default() {
@@ -154,7 +152,10 @@ impl TokenCache {
     }
 
     /// The token for a request: at once, or when the flight has landed.
-    pub(crate) async fn acquire(&self, request: &TokenRequest) -> Result<Arc<Current>, TokenError> {
+    pub(crate) async fn acquire(
+        &self,
+        request: &TokenRequest,
+    ) -> Result<Arc<CachedToken>, TokenError> {
         // One flight of one's own, and one more if its runtime went away under it.
         let mut launches = 2_i32;
         loop {
@@ -179,9 +180,6 @@ impl TokenCache {
     /// `launches` left.
     fn board(&self, request: &TokenRequest, launches: &mut i32) -> Result<Boarded, TokenError> {
         let fetcher = &self.shared.fetcher;
-        if let Some(unusable) = &self.shared.unusable {
-            return Err(unusable.clone().into());
-        }
         loop {
             let entry = self.entry(request);
             let runtime = runtime();

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! open ─▶ copy ─▶ carry_at_once | acquire, carry ─▶ send ─▶ answered ─▶ return
-//!   └─▶ pass                                                    └─▶ Renewal: acquire ─▶ send ─▶ replayed
+//!   └─▶ pass                                                    └─▶ Replay: acquire ─▶ send ─▶ replayed
 //! ```
 //!
 //! What is handed from step to step is kept to a few words. Measured: a request with a fresh token waits
@@ -16,16 +16,20 @@ use std::sync::atomic::Ordering;
 use http::header::AUTHORIZATION;
 
 use crate::cache::TokenCache;
-use crate::cache::current::Current;
+use crate::cache::cached_token::CachedToken;
 use crate::cache::state::{Rejection, RejectionId};
 use crate::error::{TokenError, TokenErrorKind};
-use crate::message::{Answer, Outgoing};
-use crate::origin::Fingerprint;
+use crate::exchange::message::{RequestView, ResponseView};
 use crate::policy::attach::AttachPolicy;
+use crate::policy::origin::Fingerprint;
 use crate::policy::rejection::{BearerChallenge, RejectionPolicy};
 use crate::policy::replay::ReplayPolicy;
 use crate::request_auth::{Choice, RequestAuth};
-use crate::token_request::TokenRequest;
+use crate::token::request::TokenRequest;
+
+pub(crate) mod message;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 
 /// What a layer and its services share.
 ///
@@ -41,7 +45,7 @@ pub(crate) struct Settings {
 }
 
 /// Which token a request is to carry, and where to.
-pub(crate) struct Errand {
+pub(crate) struct RequestPlan {
     request: TokenRequest,
     destination: Fingerprint,
     replay: bool,
@@ -49,7 +53,7 @@ pub(crate) struct Errand {
 
 /// Which token a request carries.
 #[derive(Clone, Copy)]
-pub(crate) struct Carried {
+pub(crate) struct AttachedToken {
     generation: u64,
     on_probation: bool,
 }
@@ -59,17 +63,17 @@ pub(crate) struct Carried {
 pub(crate) enum Next {
     /// It is the caller's.
     Return,
-    /// Acquire another token, and see whether to send the request again: a [`Renewal`]. With the
+    /// Acquire another token, and see whether to send the request again: a [`Replay`]. With the
     /// rejection that this request caused, if it was this one.
     Renew(Option<RejectionId>),
 }
 
 /// One request whose token was refused, and that may be sent again with another. `S` is a hold on the
 /// settings: borrowed, where that can be.
-pub(crate) struct Renewal<S: Deref<Target = Settings>> {
+pub(crate) struct Replay<S: Deref<Target = Settings>> {
     settings: S,
-    errand: Errand,
-    carried: Carried,
+    plan: RequestPlan,
+    attached: AttachedToken,
     /// The rejection that still owes a verdict.
     owed: Option<RejectionId>,
 }
@@ -90,9 +94,9 @@ impl Settings {
     #[inline]
     pub(crate) fn open(
         &self,
-        request: &impl Outgoing,
+        request: &impl RequestView,
         own: Option<&RequestAuth>,
-    ) -> Result<Option<Errand>, TokenError> {
+    ) -> Result<Option<RequestPlan>, TokenError> {
         if request.headers().contains_key(AUTHORIZATION) {
             return Ok(None);
         }
@@ -112,7 +116,7 @@ impl Settings {
             }
             None => TokenRequest::default(),
         };
-        Ok(Some(Errand {
+        Ok(Some(RequestPlan {
             request: token_request,
             destination,
             replay: self.replay.is_enabled() && !without_replay,
@@ -121,8 +125,8 @@ impl Settings {
 
     /// A copy to send again, if that may come to pass. To be made before the request carries a token.
     #[inline]
-    pub(crate) fn copy<Q: Outgoing>(&self, errand: &Errand, request: &Q) -> Option<Q> {
-        if errand.replay {
+    pub(crate) fn copy<Q: RequestView>(&self, plan: &RequestPlan, request: &Q) -> Option<Q> {
+        if plan.replay {
             request.copy(&self.replay)
         } else {
             None
@@ -133,38 +137,38 @@ impl Settings {
     #[inline]
     pub(crate) fn carry_at_once(
         &self,
-        errand: &Errand,
-        request: &mut impl Outgoing,
-    ) -> Option<Carried> {
+        plan: &RequestPlan,
+        request: &mut impl RequestView,
+    ) -> Option<AttachedToken> {
         self.cache
-            .if_in_order(&errand.request, |current| carry(current, request))
+            .if_in_order(&plan.request, |current| carry(current, request))
     }
 
     /// The token, which may have to be waited for.
-    pub(crate) async fn acquire(&self, errand: &Errand) -> Result<Arc<Current>, TokenError> {
-        self.cache.acquire(&errand.request).await
+    pub(crate) async fn acquire(&self, plan: &RequestPlan) -> Result<Arc<CachedToken>, TokenError> {
+        self.cache.acquire(&plan.request).await
     }
 
     /// What to do with the first answer.
     #[inline]
     pub(crate) fn answered(
         &self,
-        errand: &Errand,
-        carried: Carried,
-        answer: &impl Answer,
+        plan: &RequestPlan,
+        attached: AttachedToken,
+        answer: &impl ResponseView,
         has_copy: bool,
     ) -> Next {
-        if self.is_refused(errand, carried, answer) {
-            self.refused(errand, carried, has_copy)
+        if self.is_refused(plan, attached, answer) {
+            self.refused(plan, attached, has_copy)
         } else {
             Next::Return
         }
     }
 
     #[cold]
-    fn refused(&self, errand: &Errand, carried: Carried, has_copy: bool) -> Next {
-        let (cache, request) = (&self.cache, &errand.request);
-        match cache.reject(request, carried.generation) {
+    fn refused(&self, plan: &RequestPlan, attached: AttachedToken, has_copy: bool) -> Next {
+        let (cache, request) = (&self.cache, &plan.request);
+        match cache.reject(request, attached.generation) {
             Rejection::Effective(rejection) if has_copy => Next::Renew(Some(rejection)),
             Rejection::Effective(rejection) => {
                 cache.forgo(request, rejection);
@@ -176,35 +180,40 @@ impl Settings {
         }
     }
 
-    /// Whether the answer rejects the token that the request carried.
+    /// Whether the answer rejects the token that the request attached.
     #[inline]
-    fn is_refused(&self, errand: &Errand, carried: Carried, answer: &impl Answer) -> bool {
+    fn is_refused(
+        &self,
+        plan: &RequestPlan,
+        attached: AttachedToken,
+        answer: &impl ResponseView,
+    ) -> bool {
         let refused = self.rejects(answer);
-        (refused || carried.on_probation) && self.is_refused_here(errand, carried, answer, refused)
+        (refused || attached.on_probation) && self.is_refused_here(plan, attached, answer, refused)
     }
 
     #[cold]
     fn is_refused_here(
         &self,
-        errand: &Errand,
-        carried: Carried,
-        answer: &impl Answer,
+        plan: &RequestPlan,
+        attached: AttachedToken,
+        answer: &impl ResponseView,
         refused: bool,
     ) -> bool {
         // A client's own redirect may have led elsewhere, where nobody can judge this token.
         let origin = answer.origin();
-        if origin.is_some_and(|it| it.fingerprint() != errand.destination) {
+        if origin.is_some_and(|it| it.fingerprint() != plan.destination) {
             return false;
         }
-        if carried.on_probation {
+        if attached.on_probation {
             self.cache
-                .first_answer(&errand.request, carried.generation, refused);
+                .first_answer(&plan.request, attached.generation, refused);
         }
         refused
     }
 
     #[inline]
-    fn rejects(&self, answer: &impl Answer) -> bool {
+    fn rejects(&self, answer: &impl ResponseView) -> bool {
         match &self.rejection {
             None => BearerChallenge.rejects(answer.status(), answer.headers()),
             Some(policy) => policy.rejects(answer.status(), answer.headers()),
@@ -214,35 +223,35 @@ impl Settings {
 
 /// Puts this token into the request.
 #[inline]
-pub(crate) fn carry(current: &Current, request: &mut impl Outgoing) -> Carried {
+pub(crate) fn carry(current: &CachedToken, request: &mut impl RequestView) -> AttachedToken {
     request
         .headers_mut()
         .insert(AUTHORIZATION, current.authorization().clone());
-    Carried {
+    AttachedToken {
         generation: current.generation,
         on_probation: current.on_probation.load(Ordering::Relaxed),
     }
 }
 
-impl<S: Deref<Target = Settings>> Renewal<S> {
+impl<S: Deref<Target = Settings>> Replay<S> {
     pub(crate) fn new(
         settings: S,
-        errand: Errand,
-        carried: Carried,
+        plan: RequestPlan,
+        attached: AttachedToken,
         owed: Option<RejectionId>,
     ) -> Self {
         Self {
             settings,
-            errand,
-            carried,
+            plan,
+            attached,
             owed,
         }
     }
 
     /// Another token to send the request with again: not if there is none, or the same as before.
-    pub(crate) async fn acquire(&mut self) -> Option<Arc<Current>> {
-        let another = self.settings.acquire(&self.errand).await.ok();
-        let another = another.filter(|current| current.generation != self.carried.generation);
+    pub(crate) async fn acquire(&mut self) -> Option<Arc<CachedToken>> {
+        let another = self.settings.acquire(&self.plan).await.ok();
+        let another = another.filter(|current| current.generation != self.attached.generation);
         if another.is_none() {
             self.forgo();
         }
@@ -250,28 +259,28 @@ impl<S: Deref<Target = Settings>> Renewal<S> {
     }
 
     /// Puts the other token into the request.
-    pub(crate) fn carry(&mut self, current: &Current, request: &mut impl Outgoing) {
-        self.carried = carry(current, request);
+    pub(crate) fn carry(&mut self, current: &CachedToken, request: &mut impl RequestView) {
+        self.attached = carry(current, request);
     }
 
     /// The second answer came. It is the caller's in any case.
-    pub(crate) fn replayed(&mut self, answer: &impl Answer) {
-        let (settings, errand) = (&*self.settings, &self.errand);
-        let refused = settings.is_refused(errand, self.carried, answer);
+    pub(crate) fn replayed(&mut self, answer: &impl ResponseView) {
+        let (settings, plan) = (&*self.settings, &self.plan);
+        let refused = settings.is_refused(plan, self.attached, answer);
         if let Some(rejection) = self.owed.take() {
-            settings.cache.judge(&errand.request, rejection, refused);
+            settings.cache.judge(&plan.request, rejection, refused);
         }
     }
 
     fn forgo(&mut self) {
         if let Some(rejection) = self.owed.take() {
-            self.settings.cache.forgo(&self.errand.request, rejection);
+            self.settings.cache.forgo(&self.plan.request, rejection);
         }
     }
 }
 
 /// A request that is given up in mid-way leaves the verdict to others.
-impl<S: Deref<Target = Settings>> Drop for Renewal<S> {
+impl<S: Deref<Target = Settings>> Drop for Replay<S> {
     fn drop(&mut self) {
         self.forgo();
     }

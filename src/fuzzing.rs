@@ -3,10 +3,10 @@
 
 use http::Uri;
 
-use crate::challenge;
 use crate::error::InvalidSetting;
-use crate::origin::Target;
 use crate::policy::attach::AttachPolicy;
+use crate::policy::challenge;
+use crate::policy::origin::Target;
 
 /// A challenge as it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +83,7 @@ impl Attach {
     /// Whether a `reqwest::Request` to `url` gets a token.
     #[cfg(feature = "reqwest")]
     pub fn allows_url(&self, url: reqwest::Url) -> bool {
-        use crate::message::Outgoing;
+        use crate::exchange::message::RequestView;
 
         let request = reqwest::Request::new(http::Method::GET, url);
         self.0.admit(request.target()).is_some()

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::{HeaderMap, StatusCode};
 use tower_layer::Layer;
 
 use crate::cache::TokenCache;
 use crate::error::InvalidSetting;
 use crate::exchange::Settings;
-use crate::policy::rejection::RejectionPolicy;
+use crate::policy::rejection::{RejectionFn, RejectionPolicy};
 use crate::service::BearerAuth;
 use crate::source::TokenSource;
 
@@ -135,11 +136,40 @@ impl BearerAuthLayer {
         self.edit(|settings| settings.replay.add_body::<B>())
     }
 
-    /// Decides which answers reject the token.
+    /// Sets a closure that decides which responses reject the token.
+    ///
+    /// It replaces the default, so call [`BearerChallenge`](crate::BearerChallenge) from it for the
+    /// responses that should still reject. See [`reject_with`](Self::reject_with) for ready-made
+    /// policies.
     ///
     /// Default: [`BearerChallenge`](crate::BearerChallenge).
+    ///
+    /// ```
+    /// use bearer_auth::{BearerAuthLayer, BearerChallenge, RejectionPolicy, StaticTokenSource};
+    /// use http::StatusCode;
+    ///
+    /// // An API that answers 403 to an expired token.
+    /// let layer = BearerAuthLayer::new(StaticTokenSource::new("opaque")?).reject_when(
+    ///     |status, headers| {
+    ///         status == StatusCode::FORBIDDEN || BearerChallenge.rejects(status, headers)
+    ///     },
+    /// );
+    /// # Ok::<(), bearer_auth::InvalidToken>(())
+    /// ```
     #[must_use]
-    pub fn reject_when(self, policy: impl RejectionPolicy) -> Self {
+    pub fn reject_when(
+        self,
+        rejects: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.reject_with(RejectionFn(rejects))
+    }
+
+    /// Sets the policy that decides which responses reject the token.
+    ///
+    /// Default: [`BearerChallenge`](crate::BearerChallenge). For gRPC use
+    /// [`GrpcUnauthenticated`](crate::GrpcUnauthenticated).
+    #[must_use]
+    pub fn reject_with(self, policy: impl RejectionPolicy) -> Self {
         let policy: Arc<dyn RejectionPolicy> = Arc::new(policy);
         self.edit(|settings| settings.rejection = Some(policy))
     }
@@ -180,7 +210,7 @@ impl<S> Layer<S> for BearerAuthLayer {
     type Service = BearerAuth<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        BearerAuth::new(inner, &self.settings)
+        BearerAuth::new(inner, Arc::clone(&self.settings))
     }
 }
 

@@ -33,6 +33,7 @@
 //!
 //! The README has the other stacks, all features and defaults, what happens when things go wrong, and
 //! where to put other layers. Fetching a token needs a tokio runtime with timers.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -40,7 +41,6 @@
 )]
 
 mod cache;
-mod challenge;
 mod clock;
 mod error;
 mod exchange;
@@ -48,15 +48,10 @@ mod exchange;
 #[doc(hidden)]
 pub mod fuzzing;
 mod layer;
-mod message;
-#[cfg(feature = "mock-server")]
-mod mock_server;
-mod origin;
-mod per_thread;
+#[cfg(any(feature = "mock", feature = "mock-server"))]
+mod mock;
 mod policy;
 mod request_auth;
-#[cfg(feature = "reqwest")]
-mod reqwest;
 #[cfg(feature = "reqwest-middleware")]
 mod reqwest_middleware;
 mod service;
@@ -67,7 +62,6 @@ pub mod task_local;
 mod token;
 #[cfg(feature = "client-credentials")]
 mod token_endpoint;
-mod token_request;
 
 pub use cache::{TokenCache, TokenCacheBuilder};
 pub use clock::Clock;
@@ -76,22 +70,22 @@ pub use clock::CoarseClock;
 pub use error::{BoxError, InvalidSetting, InvalidToken, TokenError, TokenErrorKind};
 pub use layer::BearerAuthLayer;
 #[cfg(feature = "mock-server")]
-pub use mock_server::{
+pub use mock::server::{
     ApiRecord, ClientAuthenticationSeen, MockAuthServer, MockAuthServerBuilder, TokenRecord,
 };
-pub use policy::rejection::{BearerChallenge, RejectionPolicy};
+#[cfg(feature = "mock")]
+pub use mock::source::{Hold, MockTokenSource};
+pub use policy::rejection::{BearerChallenge, GrpcUnauthenticated, RejectionPolicy};
 pub use request_auth::RequestAuth;
 pub use service::{BearerAuth, ResponseFuture};
 #[cfg(feature = "client-credentials")]
 pub use source::client_credentials::{ClientCredentials, ClientCredentialsBuilder};
-#[cfg(feature = "mock")]
-pub use source::mock::{Hold, MockTokenSource};
 pub use source::static_token::StaticTokenSource;
 pub use source::{SourceFn, TokenSource, source_fn};
 pub use token::AccessToken;
+pub use token::request::TokenRequest;
 #[cfg(feature = "client-credentials")]
 pub use token_endpoint::request::ClientAuthentication;
-pub use token_request::TokenRequest;
 
 // The README's code is compiled, and run, with the doctests.
 #[cfg(all(

@@ -2,5 +2,7 @@
 //! requests are sent again.
 
 pub(crate) mod attach;
+pub(crate) mod challenge;
+pub(crate) mod origin;
 pub(crate) mod rejection;
 pub(crate) mod replay;

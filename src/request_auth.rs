@@ -1,6 +1,6 @@
 //! What a request, or the task that sends it, says about its token.
 
-use crate::token_request::TokenRequest;
+use crate::token::request::TokenRequest;
 
 /// What one request says about its token, in its extensions.
 ///

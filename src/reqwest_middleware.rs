@@ -7,7 +7,7 @@ use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next as Chain, Result};
 
-use crate::exchange::{Next, Renewal, Settings, carry};
+use crate::exchange::{Next, Replay, Settings, carry};
 use crate::layer::BearerAuthLayer;
 
 /// Errors of the token are [`TokenError`](crate::TokenError)s inside of `Error::Middleware`, which
@@ -34,28 +34,28 @@ impl Middleware for BearerAuthLayer {
         Box::pin(async move {
             let settings = &*self.settings;
             let opened = settings.open(&request, extensions.get());
-            let Some(errand) = opened.map_err(Error::middleware)? else {
+            let Some(plan) = opened.map_err(Error::middleware)? else {
                 return chain.run(request, extensions).await;
             };
-            let mut copy = settings.copy(&errand, &request);
-            let carried = match settings.carry_at_once(&errand, &mut request) {
-                Some(carried) => carried,
+            let mut copy = settings.copy(&plan, &request);
+            let attached = match settings.carry_at_once(&plan, &mut request) {
+                Some(attached) => attached,
                 None => {
                     // Whoever waits holds one request, not two.
                     drop(copy);
                     // Boxed, as all that is rare: every request pays for the size of this future.
-                    let acquired = Box::pin(settings.acquire(&errand)).await;
+                    let acquired = Box::pin(settings.acquire(&plan)).await;
                     let current = acquired.map_err(Error::middleware)?;
-                    copy = settings.copy(&errand, &request);
+                    copy = settings.copy(&plan, &request);
                     carry(&current, &mut request)
                 }
             };
             let answer = chain.clone().run(request, extensions).await?;
-            match settings.answered(&errand, carried, &answer, copy.is_some()) {
+            match settings.answered(&plan, attached, &answer, copy.is_some()) {
                 Next::Return => Ok(answer),
                 Next::Renew(owed) => {
-                    let renewal = Renewal::new(settings, errand, carried, owed);
-                    Box::pin(renew_and_replay(renewal, copy, answer, extensions, chain)).await
+                    let replay = Replay::new(settings, plan, attached, owed);
+                    Box::pin(renew_and_replay(replay, copy, answer, extensions, chain)).await
                 }
             }
         })
@@ -65,18 +65,18 @@ impl Middleware for BearerAuthLayer {
 /// The first answer was a refusal: sends the copy with another token, if there is one to be had. Else
 /// the refusal is the answer.
 async fn renew_and_replay(
-    mut renewal: Renewal<&Settings>,
+    mut replay: Replay<&Settings>,
     copy: Option<Request>,
     refusal: Response,
     extensions: &mut Extensions,
     chain: Chain<'_>,
 ) -> Result<Response> {
-    let (Some(current), Some(mut copy)) = (renewal.acquire().await, copy) else {
+    let (Some(current), Some(mut copy)) = (replay.acquire().await, copy) else {
         return Ok(refusal);
     };
     drop(refusal);
-    renewal.carry(&current, &mut copy);
+    replay.carry(&current, &mut copy);
     let answer = chain.run(copy, extensions).await?;
-    renewal.replayed(&answer);
+    replay.replayed(&answer);
     Ok(answer)
 }

@@ -8,12 +8,10 @@ use async_trait::async_trait;
 
 use crate::error::TokenError;
 use crate::token::AccessToken;
-use crate::token_request::TokenRequest;
+use crate::token::request::TokenRequest;
 
 #[cfg(feature = "client-credentials")]
 pub(crate) mod client_credentials;
-#[cfg(feature = "mock")]
-pub(crate) mod mock;
 pub(crate) mod static_token;
 
 /// Obtains access tokens.

@@ -11,7 +11,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::clock;
 use crate::error::InvalidToken;
-use crate::token_request::TokenRequest;
+use crate::token::request::TokenRequest;
+
+pub(crate) mod request;
 
 /// The longest life that is believed; longer ones are cut to it.
 pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

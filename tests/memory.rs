@@ -31,7 +31,8 @@ fn a_tenant_costs_at_most_a_kilobyte_beside_its_token() {
         .unwrap();
     let cache = TokenCache::builder(source_fn(fetch))
         .max_entries(TENANTS)
-        .build();
+        .build()
+        .unwrap();
     runtime.block_on(cache.token()).unwrap();
 
     let mut token_bytes = 0;

@@ -193,7 +193,8 @@ impl Aged {
         let clock = Stopped::default();
         let cache = TokenCache::builder(tokens.clone())
             .clock(clock.clone())
-            .build();
+            .build()
+            .unwrap();
         let token = || runtime.block_on(cache.token()).expect("a token");
         token();
         let hold = tokens.hold();

@@ -156,7 +156,7 @@ pub(crate) fn send_for(service: &mut BearerAuth<Noop>, uri: &Uri, tenant: impl I
 }
 
 fn warm(builder: TokenCacheBuilder) -> TokenCache {
-    let cache = builder.build();
+    let cache = builder.build().expect("valid settings");
     runtime().block_on(cache.token()).expect("a token");
     cache
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::entry::Entry;
-use crate::cache::flight::Fetcher;
-use crate::cache::slots::Slots;
+use crate::cache::fetch::Fetcher;
+use crate::cache::fetch::limiter::Slots;
 use crate::cache::state::Tempo;
 use crate::cache::tenants::Tenants;
 use crate::cache::{Shared, TokenCache};
@@ -19,9 +19,6 @@ const LONGEST_SETTING: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Makes a [`TokenCache`] with other than the default settings.
 ///
-/// A setting that can't work is reported by every call for a token, before anything is sent, as a
-/// [`TokenErrorKind::InvalidSetting`](crate::TokenErrorKind::InvalidSetting) that names it.
-///
 /// ```
 /// use std::time::Duration;
 /// use bearer_auth::{StaticTokenSource, TokenCache};
@@ -29,8 +26,8 @@ const LONGEST_SETTING: Duration = Duration::from_secs(24 * 60 * 60);
 /// let cache = TokenCache::builder(StaticTokenSource::new("opaque")?)
 ///     .fetch_timeout(Duration::from_secs(10))
 ///     .max_entries(500)
-///     .build();
-/// # Ok::<(), bearer_auth::InvalidToken>(())
+///     .build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub struct TokenCacheBuilder {
@@ -127,10 +124,18 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Makes the cache. Starts nothing.
-    #[must_use]
-    pub fn build(self) -> TokenCache {
-        let unusable = self.check().err();
+    /// Creates the cache. Starts no task and sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`InvalidSetting`] that names the first setting that is out of its range.
+    pub fn build(self) -> Result<TokenCache, InvalidSetting> {
+        self.check()?;
+        Ok(self.build_unchecked())
+    }
+
+    /// Creates the cache from settings that are known to be valid.
+    pub(super) fn build_unchecked(self) -> TokenCache {
         let fetcher = Fetcher {
             source: self.source,
             timeline: Timeline::new(self.clock),
@@ -147,7 +152,6 @@ impl TokenCacheBuilder {
                 fetcher: Arc::new(fetcher),
                 default: Arc::new(Entry::new()),
                 tenants: Arc::new(Tenants::new(self.max_entries)),
-                unusable,
             }),
         }
     }

@@ -6,17 +6,17 @@ use std::sync::{Arc, PoisonError, Weak};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::cache::current::Current;
-use crate::cache::flight::{Launch, Phase, Ticket};
+use crate::cache::cached_token::CachedToken;
+use crate::cache::fetch::limiter::Slot;
+use crate::cache::fetch::{Launch, Phase, Ticket};
 use crate::cache::last_used::LastUsed;
 use crate::cache::published::Published;
-use crate::cache::slots::Slot;
 use crate::cache::state::{Decision, Fetched, FlightId, Landing, Permit, State, Tempo};
 use crate::cache::tenants::Tenants;
 use crate::clock::Moment;
 use crate::error::TokenError;
 use crate::sync::{Mutex, MutexGuard};
-use crate::token_request::TokenRequest;
+use crate::token::request::TokenRequest;
 
 pub(crate) struct Entry {
     pub(crate) request: TokenRequest,
@@ -57,8 +57,8 @@ struct Flight {
 
 /// What a caller is to do, with what it takes to do it.
 pub(crate) enum Boarding {
-    Serve(Arc<Current>),
-    ServeAndLaunch(Arc<Current>, Launch),
+    Serve(Arc<CachedToken>),
+    ServeAndLaunch(Arc<CachedToken>, Launch),
     Launch(Launch, Ticket),
     Wait(Ticket),
     Fail(TokenError),
@@ -90,7 +90,7 @@ impl Entry {
     pub(crate) fn if_in_order<R>(
         &self,
         now: Moment,
-        with: impl FnOnce(&Arc<Current>) -> R,
+        with: impl FnOnce(&Arc<CachedToken>) -> R,
     ) -> Option<R> {
         match &self.place {
             Place::Own(published) => published.if_in_order(now, with),

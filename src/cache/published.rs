@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::cache::current::Current;
+use crate::cache::cached_token::CachedToken;
 use crate::clock::Moment;
 use crate::sync::ArcSwapOption;
 
 /// What an entry's state has as current.
-pub(crate) struct Published(ArcSwapOption<Current>);
+pub(crate) struct Published(ArcSwapOption<CachedToken>);
 
 impl Published {
     pub(crate) fn empty() -> Self {
@@ -19,7 +19,7 @@ impl Published {
     pub(crate) fn if_in_order<R>(
         &self,
         now: Moment,
-        with: impl FnOnce(&Arc<Current>) -> R,
+        with: impl FnOnce(&Arc<CachedToken>) -> R,
     ) -> Option<R> {
         let published = self.0.load();
         let current = published.as_ref()?;
@@ -33,7 +33,7 @@ impl Published {
     }
 
     /// To be called under the lock of the state that `current` is of.
-    pub(crate) fn publish(&self, current: Option<&Arc<Current>>) {
+    pub(crate) fn publish(&self, current: Option<&Arc<CachedToken>>) {
         let published = self.0.load();
         if published.as_ref().map(Arc::as_ptr) != current.map(Arc::as_ptr) {
             self.0.store(current.cloned());

@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::cache::current::Current;
+use crate::cache::cached_token::CachedToken;
 use crate::cache::last_used::LastUsed;
 use crate::cache::lifespan::{FETCH_SPACING, Lifespan};
+use crate::cache::per_thread::PerThread;
 use crate::clock::{Moment, SharedDeadline};
 use crate::error::TokenError;
-use crate::per_thread::PerThread;
 use crate::sync::AtomicBool;
+use crate::token::request::TokenRequest;
 use crate::token::{AccessToken, Issued, Lifetime};
-use crate::token_request::TokenRequest;
 
 /// The longest `Retry-After` that is believed.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
@@ -41,7 +41,7 @@ pub(crate) struct Tempo {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     /// What is served, if it has not expired. Never a rejected token.
-    current: Option<Arc<Current>>,
+    current: Option<Arc<CachedToken>>,
     /// The one permit that is out.
     flight: Option<FlightId>,
     /// The value that was rejected last: a flight from before doesn't bring it back.
@@ -64,9 +64,9 @@ pub(crate) struct FlightId(u64);
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// Use this token.
-    Serve(Arc<Current>),
+    Serve(Arc<CachedToken>),
     /// Use this token, and fetch the next one in the background.
-    ServeAndFetch(Arc<Current>, Permit),
+    ServeAndFetch(Arc<CachedToken>, Permit),
     /// Fetch a token, and wait for it.
     Fetch(Permit),
     /// Wait for the flight that is under way.
@@ -87,7 +87,7 @@ pub(crate) struct Permit {
 #[derive(Debug)]
 pub(crate) enum Landing {
     /// The token is current.
-    Current(Arc<Current>),
+    Current(Arc<CachedToken>),
     /// The token was rejected while the flight was under way: decide again.
     Rejected,
 }
@@ -243,7 +243,7 @@ impl State {
         let copies = request
             .is_default()
             .then(|| PerThread::new(|| token.counted_apart()));
-        let current = Arc::new(Current {
+        let current = Arc::new(CachedToken {
             last_used: LastUsed::never(),
             copies,
             parts: token.issue(
@@ -375,7 +375,7 @@ impl State {
         }
     }
 
-    pub(crate) fn current(&self) -> Option<&Arc<Current>> {
+    pub(crate) fn current(&self) -> Option<&Arc<CachedToken>> {
         self.current.as_ref()
     }
 

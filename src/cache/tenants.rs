@@ -17,12 +17,12 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::cache::current::Current;
+use crate::cache::cached_token::CachedToken;
 use crate::cache::entry::Entry;
+use crate::cache::per_thread::parallelism;
 use crate::cache::published::Published;
 use crate::clock::Moment;
-use crate::per_thread::parallelism;
-use crate::token_request::TokenRequest;
+use crate::token::request::TokenRequest;
 
 /// For each thread that runs at once, so that two seldom meet at a lock. Not more: each shard has pages
 /// of its own, and a lookup among many tenants is as fast as their addresses are found.
@@ -95,7 +95,7 @@ impl Tenants {
         &self,
         request: &TokenRequest,
         now: Moment,
-        with: impl FnOnce(&Arc<Current>) -> R,
+        with: impl FnOnce(&Arc<CachedToken>) -> R,
     ) -> Option<R> {
         self.look_up(request, |tenant| {
             tenant.published.if_in_order(now, |current| {
@@ -144,7 +144,7 @@ impl Tenants {
     }
 
     /// Shows lookups what the entry's state has as current, unless the entry has been dropped from here.
-    pub(crate) fn publish(&self, entry: &Entry, current: Option<&Arc<Current>>) {
+    pub(crate) fn publish(&self, entry: &Entry, current: Option<&Arc<CachedToken>>) {
         let shard = self
             .shard(&entry.request)
             .read()

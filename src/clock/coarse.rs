@@ -18,7 +18,7 @@ use crate::clock::Clock;
 ///
 /// let cache = TokenCache::builder(StaticTokenSource::new("opaque")?)
 ///     .clock(CoarseClock)
-///     .build();
+///     .build()?;
 /// let layer = BearerAuthLayer::from_cache(cache).allow_origin("https://api.example.com")?;
 /// # let _ = layer;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

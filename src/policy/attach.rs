@@ -1,7 +1,7 @@
 //! Where a token may go.
 
 use crate::error::InvalidSetting;
-use crate::origin::{Fingerprint, Origin, Target, is_loopback};
+use crate::policy::origin::{Fingerprint, Origin, Target, is_loopback};
 
 /// The rules for where a token may go.
 #[derive(Clone, Debug, Default)]

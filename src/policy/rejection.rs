@@ -3,64 +3,90 @@
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, StatusCode};
 
-use crate::challenge;
+use crate::policy::challenge;
 
-/// Decides which answers reject the token that the request carried.
+/// Decides which responses reject the token that the request carried.
 ///
-/// The default is [`BearerChallenge`]. A closure over status and headers is one too. It replaces the
-/// default, so call `BearerChallenge` from it for answers that should still reject:
+/// [`BearerAuthLayer::reject_with`](crate::BearerAuthLayer::reject_with) takes one. The default is
+/// [`BearerChallenge`]; for a closure see
+/// [`BearerAuthLayer::reject_when`](crate::BearerAuthLayer::reject_when).
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, BearerChallenge, RejectionPolicy, StaticTokenSource};
 /// use http::{HeaderMap, StatusCode};
 ///
-/// let source = StaticTokenSource::new("opaque")?;
-/// // An API that answers 403 to a token that has expired.
-/// let layer = BearerAuthLayer::new(source).reject_when(
-///     |status: StatusCode, headers: &HeaderMap| {
-///         status == StatusCode::FORBIDDEN || BearerChallenge.rejects(status, headers)
-///     },
-/// );
+/// /// An API behind a gateway that answers 419 to an expired token.
+/// struct Gateway;
 ///
-/// let source = StaticTokenSource::new("opaque")?;
-/// // gRPC: UNAUTHENTICATED, in an answer without body.
-/// let layer = BearerAuthLayer::new(source).reject_when(
-///     |_: StatusCode, headers: &HeaderMap| headers.get("grpc-status").is_some_and(|it| it == "16"),
-/// );
+/// impl RejectionPolicy for Gateway {
+///     fn rejects(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+///         status.as_u16() == 419 || BearerChallenge.rejects(status, headers)
+///     }
+/// }
+///
+/// let layer = BearerAuthLayer::new(StaticTokenSource::new("opaque")?).reject_with(Gateway);
 /// # Ok::<(), bearer_auth::InvalidToken>(())
 /// ```
 pub trait RejectionPolicy: Send + Sync + 'static {
-    /// Whether an answer with this status and these headers rejects the token.
+    /// Returns true if a response with this status and these headers rejects the token.
     fn rejects(&self, status: StatusCode, headers: &HeaderMap) -> bool;
 }
 
-impl<F> RejectionPolicy for F
+/// The policy that a closure is.
+pub(crate) struct RejectionFn<F>(pub(crate) F);
+
+impl<F> RejectionPolicy for RejectionFn<F>
 where
     F: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
 {
     fn rejects(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        self(status, headers)
+        (self.0)(status, headers)
     }
 }
 
 /// The default [`RejectionPolicy`], by RFC 6750 §3 and RFC 9110 §11.6.1.
 ///
 /// A 401 rejects the token if one of its challenges is a Bearer challenge with `invalid_token` or
-/// without `error`, or if it has no challenge that can be read. A 401 with Bearer challenges that
-/// name other errors (`insufficient_scope`, `invalid_request`), or with challenges of other schemes
-/// only, does not; nor does any other status.
+/// without `error`, or if it has no readable challenge. A 401 whose Bearer challenges name other
+/// errors (`insufficient_scope`, `invalid_request`), or that has challenges of other schemes only,
+/// does not reject it, and neither does any other status.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BearerChallenge;
 
 impl RejectionPolicy for BearerChallenge {
     #[inline]
     fn rejects(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        status == StatusCode::UNAUTHORIZED && Self::refuses(headers)
+        status == StatusCode::UNAUTHORIZED && Self::has_rejecting_challenge(headers)
+    }
+}
+
+/// A [`RejectionPolicy`] for gRPC: status 16 (`UNAUTHENTICATED`) rejects the token.
+///
+/// Only a trailers-only response carries its `grpc-status` in the headers, which is how servers
+/// answer a call that they refuse before it begins. A plain HTTP 401, as a proxy sends it, is judged
+/// by [`BearerChallenge`].
+///
+/// ```
+/// use bearer_auth::{BearerAuthLayer, GrpcUnauthenticated, StaticTokenSource};
+///
+/// let layer = BearerAuthLayer::new(StaticTokenSource::new("opaque")?)
+///     .assume_origin("https://grpc.example.com")?
+///     .allow_origin("https://grpc.example.com")?
+///     .reject_with(GrpcUnauthenticated);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GrpcUnauthenticated;
+
+impl RejectionPolicy for GrpcUnauthenticated {
+    fn rejects(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        headers.get("grpc-status").is_some_and(|code| code == "16")
+            || BearerChallenge.rejects(status, headers)
     }
 }
 
 impl BearerChallenge {
-    fn refuses(headers: &HeaderMap) -> bool {
+    fn has_rejecting_challenge(headers: &HeaderMap) -> bool {
         let lines = headers
             .get_all(WWW_AUTHENTICATE)
             .iter()
@@ -71,7 +97,7 @@ impl BearerChallenge {
                 .iter()
                 .filter(|challenge| challenge.is_bearer())
                 .any(|challenge| {
-                    // Twice said, once meant: any of them counts.
+                    // A repeated `error` parameter rejects if any of its values does.
                     let mut errors = challenge.values("error").peekable();
                     errors.peek().is_none()
                         || errors.any(|it| it.eq_ignore_ascii_case("invalid_token"))
@@ -125,6 +151,21 @@ mod tests {
         ] {
             assert!(!rejects(401, lines), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn grpc_status_16_rejects() {
+        let rejects = |status: u16, code: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-status", http::HeaderValue::from_static(code));
+            GrpcUnauthenticated.rejects(StatusCode::from_u16(status).unwrap(), &headers)
+        };
+        assert!(rejects(200, "16"));
+        assert!(rejects(401, "0"), "a proxy's 401");
+        for code in ["0", "7", "14", "1", "160", ""] {
+            assert!(!rejects(200, code), "{code:?}");
+        }
+        assert!(!GrpcUnauthenticated.rejects(StatusCode::OK, &HeaderMap::new()));
     }
 
     #[test]

@@ -10,9 +10,9 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::error::BoxError;
-use crate::exchange::{Carried, Errand, Next, Renewal, Settings};
-use crate::message::{Answer, Outgoing};
-use crate::service::renew_and_replay;
+use crate::exchange::message::{RequestView, ResponseView};
+use crate::exchange::{AttachedToken, Next, Replay, RequestPlan};
+use crate::service::{SharedSettings, renew_and_replay};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
@@ -53,18 +53,22 @@ pin_project! {
 
 /// What it takes to judge the answer.
 pub(super) struct Sent {
-    settings: Arc<Settings>,
-    errand: Errand,
-    carried: Carried,
+    settings: Arc<SharedSettings>,
+    plan: RequestPlan,
+    attached: AttachedToken,
 }
 
 impl Sent {
     #[inline]
-    pub(super) fn new(settings: Arc<Settings>, errand: Errand, carried: Carried) -> Self {
+    pub(super) fn new(
+        settings: Arc<SharedSettings>,
+        plan: RequestPlan,
+        attached: AttachedToken,
+    ) -> Self {
         Self {
             settings,
-            errand,
-            carried,
+            plan,
+            attached,
         }
     }
 }
@@ -106,9 +110,9 @@ where
 
 impl<S, Q> Future for ResponseFuture<S, Q>
 where
-    Q: Outgoing + Send + 'static,
+    Q: RequestView + Send + 'static,
     S: Service<Q> + Send + 'static,
-    S::Response: Answer + Send + 'static,
+    S::Response: ResponseView + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
 {
@@ -133,10 +137,10 @@ where
                         Ok(answer) => {
                             let Sent {
                                 settings,
-                                errand,
-                                carried,
+                                plan,
+                                attached,
                             } = sent;
-                            settings.answered(errand, *carried, answer, kept.is_some())
+                            settings.0.answered(plan, *attached, answer, kept.is_some())
                         }
                         Err(_) => Next::Return,
                     };
@@ -160,11 +164,11 @@ where
                     };
                     let Sent {
                         settings,
-                        errand,
-                        carried,
+                        plan,
+                        attached,
                     } = sent;
-                    let renewal = Renewal::new(settings, errand, carried, owed);
-                    let slow = Box::pin(renew_and_replay(renewal, service, copy, refusal));
+                    let replay = Replay::new(Arc::clone(&settings.0), plan, attached, owed);
+                    let slow = Box::pin(renew_and_replay(replay, service, copy, refusal));
                     self.as_mut()
                         .project()
                         .state

@@ -14,12 +14,12 @@ use zeroize::Zeroizing;
 use crate::error::{BoxError, InvalidSetting, TokenError};
 use crate::source::TokenSource;
 use crate::token::AccessToken;
+use crate::token::request::TokenRequest;
 use crate::token_endpoint::request::{
     ClientAuthentication, TokenRequestTemplate, check_param, check_scope, token_url,
 };
 use crate::token_endpoint::response;
 use crate::token_endpoint::transport::{TowerTransport, Transport};
-use crate::token_request::TokenRequest;
 
 /// A [`TokenSource`] by the client credentials grant (RFC 6749 §4.4): a form POST to a token URL.
 ///

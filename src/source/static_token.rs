@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::error::{InvalidToken, TokenError};
 use crate::source::TokenSource;
 use crate::token::AccessToken;
-use crate::token_request::TokenRequest;
+use crate::token::request::TokenRequest;
 
 /// A source of one token that never expires, whatever the [`TokenRequest`] says.
 ///

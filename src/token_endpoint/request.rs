@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Request, Uri};
 use zeroize::Zeroizing;
 
 use crate::error::InvalidSetting;
-use crate::origin::{Target, is_loopback};
+use crate::policy::origin::{Target, is_loopback};
 
 /// How the client proves who it is (RFC 6749 §2.3.1). One style per request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

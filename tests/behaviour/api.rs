@@ -164,7 +164,8 @@ async fn tokens_and_the_cache_on_its_own() -> Outcome {
         .fetch_timeout(Duration::from_secs(10))
         .default_lifetime(Duration::from_secs(60))
         .max_entries(100)
-        .build();
+        .build()
+        .unwrap();
     let token: AccessToken = cache.token().await?;
     assert!(token.expires_at().is_some());
     assert_eq!(token.clone().expose_secret(), "mock-token-1");

@@ -38,7 +38,8 @@ async fn fresh_then_due_then_expired() {
         let tokens = MockTokenSource::new().with_lifetime(secs(life));
         let cache = TokenCache::builder(tokens.clone())
             .fetch_timeout(secs(1_000.0))
-            .build();
+            .build()
+            .unwrap();
         cache.token().await.unwrap();
         advance(secs(fresh_until)).await;
         at_once(&cache).await;
@@ -126,11 +127,15 @@ async fn no_caller_no_fetch() {
 #[tokio::test(start_paused = true)]
 async fn a_token_without_a_life_gets_the_default() {
     for (cache, expired_at) in [
-        (TokenCache::builder(unlimited_by_nobody()).build(), 290.0),
+        (
+            TokenCache::builder(unlimited_by_nobody()).build().unwrap(),
+            290.0,
+        ),
         (
             TokenCache::builder(unlimited_by_nobody())
                 .default_lifetime(secs(60.0))
-                .build(),
+                .build()
+                .unwrap(),
             57.0,
         ),
     ] {
@@ -191,7 +196,8 @@ async fn a_fetch_that_is_put_off_has_its_whole_limit() {
         .with_latency(secs(0.15));
     let cache = TokenCache::builder(tokens.clone())
         .fetch_timeout(secs(0.2))
-        .build();
+        .build()
+        .unwrap();
     for expected in ["mock-token-1", "mock-token-2"] {
         assert_eq!(cache.token().await.unwrap().expose_secret(), expected);
     }
@@ -299,7 +305,8 @@ fn on_hand_clock() -> (TokenCache, MockTokenSource, HandClock) {
     (
         TokenCache::builder(tokens.clone())
             .clock(clock.clone())
-            .build(),
+            .build()
+            .unwrap(),
         tokens,
         clock,
     )

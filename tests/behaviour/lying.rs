@@ -336,6 +336,7 @@ impl Endpoint {
             .fetch_timeout(LIMIT)
             .first_pause(Duration::from_millis(20))
             .build()
+            .unwrap()
     }
 }
 

@@ -31,7 +31,10 @@ async fn call_and_leave(cache: &TokenCache, tenants: &[TokenRequest]) {
 #[tokio::test(start_paused = true)]
 async fn once_fetched_too_many_tenants_make_room_without_newcomers() {
     let tokens = MockTokenSource::new();
-    let cache = TokenCache::builder(tokens.clone()).max_entries(4).build();
+    let cache = TokenCache::builder(tokens.clone())
+        .max_entries(4)
+        .build()
+        .unwrap();
     let tenants = tenants(48);
     let hold = tokens.hold();
     call_and_leave(&cache, &tenants).await;
@@ -48,7 +51,8 @@ async fn a_fetch_that_queues_for_nobody_makes_room() {
     let cache = TokenCache::builder(tokens.clone())
         .max_entries(4)
         .max_concurrent_fetches(1)
-        .build();
+        .build()
+        .unwrap();
     let tenants = tenants(50);
     let hold = tokens.hold();
     let awaited = tokio::spawn({
@@ -98,7 +102,8 @@ fn callers_with_short_deadlines_free_the_places_of_flights_that_nobody_drives() 
     let cache = TokenCache::builder(tokens.clone())
         .max_concurrent_fetches(2)
         .fetch_timeout(Duration::from_millis(150))
-        .build();
+        .build()
+        .unwrap();
     let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
     let (undriven, driven) = (runtime(), runtime());
     let hold = tokens.hold();
@@ -116,7 +121,8 @@ async fn what_is_queued_ends_with_the_last_handle() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::builder(tokens.clone())
         .max_concurrent_fetches(1)
-        .build();
+        .build()
+        .unwrap();
     let _hold = tokens.hold();
     let tenants = tenants(5_000);
     let calls = join_all(tenants.iter().map(|tenant| cache.token_for(tenant)));

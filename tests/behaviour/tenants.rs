@@ -26,7 +26,10 @@ fn tenants(count: usize) -> Vec<TokenRequest> {
 #[tokio::test]
 async fn the_least_recently_used_tenant_goes_first() {
     let tokens = MockTokenSource::new();
-    let cache = TokenCache::builder(tokens.clone()).max_entries(2).build();
+    let cache = TokenCache::builder(tokens.clone())
+        .max_entries(2)
+        .build()
+        .unwrap();
     let tenants = tenants(3);
     cache.token().await.unwrap();
     for (tenant, fetches) in [
@@ -50,7 +53,10 @@ async fn the_least_recently_used_tenant_goes_first() {
 #[tokio::test(start_paused = true)]
 async fn the_least_recently_used_tenant_goes_first_without_newcomers_too() {
     let tokens = MockTokenSource::new();
-    let cache = TokenCache::builder(tokens.clone()).max_entries(3).build();
+    let cache = TokenCache::builder(tokens.clone())
+        .max_entries(3)
+        .build()
+        .unwrap();
     let tenants = tenants(5);
     for (tenant, fetches) in [
         (0, 1),
@@ -77,7 +83,10 @@ async fn the_least_recently_used_tenant_goes_first_without_newcomers_too() {
 #[tokio::test(start_paused = true)]
 async fn a_tenant_whose_token_is_being_fetched_stays() {
     let tokens = MockTokenSource::new();
-    let cache = TokenCache::builder(tokens.clone()).max_entries(1).build();
+    let cache = TokenCache::builder(tokens.clone())
+        .max_entries(1)
+        .build()
+        .unwrap();
     let hold = tokens.hold();
     let tenants = tenants(50);
     for tenant in &tenants {

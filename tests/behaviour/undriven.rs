@@ -26,7 +26,8 @@ fn a_flight_that_nobody_drives_times_out_for_its_waiters() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::builder(tokens.clone())
         .fetch_timeout(Duration::from_millis(200))
-        .build();
+        .build()
+        .unwrap();
     let undriven = current_thread();
     {
         let _entered = undriven.enter();
@@ -55,7 +56,8 @@ fn a_renewal_that_nobody_drives_costs_no_caller_an_error() {
     let cache = TokenCache::builder(tokens.clone())
         .fetch_timeout(LIMIT)
         .clock(clock.clone())
-        .build();
+        .build()
+        .unwrap();
     let undriven = current_thread();
     undriven.block_on(cache.token()).unwrap();
     clock.tick(3.9, 3.9);
@@ -81,7 +83,8 @@ fn flights_that_nobody_drives_do_not_hold_up_the_queue() {
     let cache = TokenCache::builder(tokens.clone())
         .max_concurrent_fetches(2)
         .fetch_timeout(Duration::from_millis(100))
-        .build();
+        .build()
+        .unwrap();
     let undriven = current_thread();
     {
         let _entered = undriven.enter();

@@ -79,7 +79,8 @@ impl Callers {
         let cache = TokenCache::builder(source)
             .fetch_timeout(FETCH_TIMEOUT)
             .longest_pause(LONGEST_PAUSE)
-            .build();
+            .build()
+            .unwrap();
         let layer = BearerAuthLayer::from_cache(cache).require_request_auth();
 
         let inner = Client::builder(TokioExecutor::new()).build_http();

@@ -99,7 +99,10 @@ impl Case<'_> {
             .scope("tenant/42 tenant/7")
             .build()
             .unwrap();
-        let cache = TokenCache::builder(source).first_pause(FIRST_PAUSE).build();
+        let cache = TokenCache::builder(source)
+            .first_pause(FIRST_PAUSE)
+            .build()
+            .unwrap();
         BearerAuthLayer::from_cache(cache)
             .allow_origin(&self.server.api_url)
             .unwrap()

@@ -57,7 +57,7 @@ struct Observed {
     generations: Vec<u64>,
     rejections: Vec<RejectionId>,
     /// What is to be served, and when its life ends in full.
-    current: Option<(Arc<Current>, Moment)>,
+    current: Option<(Arc<CachedToken>, Moment)>,
     /// The value that was rejected last, and the last flight that began before.
     rejected: Option<(String, Option<FlightId>)>,
     brought_rejected: Option<FlightId>,
@@ -190,7 +190,7 @@ impl Observed {
     }
 
     /// What callers are given: the last that came, unexpired, not rejected.
-    fn served(&self, given: &Arc<Current>) {
+    fn served(&self, given: &Arc<CachedToken>) {
         let Some((current, end)) = &self.current else {
             panic!("a rejected token is served");
         };

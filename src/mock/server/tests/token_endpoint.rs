@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::*;
-use crate::mock_server::ClientAuthenticationSeen;
+use crate::mock::server::ClientAuthenticationSeen;
 
 #[tokio::test]
 async fn issues_numbered_tokens() {

@@ -103,7 +103,7 @@ const DEPARTURES: &[(&str, &str)] = &[
 #[test]
 fn cases_of_other_projects() {
     let cases: Value =
-        serde_json::from_str(include_str!("../../tests/vectors/challenges.json")).unwrap();
+        serde_json::from_str(include_str!("../../../tests/vectors/challenges.json")).unwrap();
     let mut departures: BTreeMap<_, _> = DEPARTURES.iter().copied().collect();
     assert_eq!(departures.len(), DEPARTURES.len(), "a case is listed twice");
     let mut wrong = Vec::new();

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::time::Instant;
 
 use crate::cache::entry::Entry;
-use crate::cache::flight::Departure;
+use crate::cache::fetch::Departure;
 use crate::cache::state::FlightId;
 
 pub(crate) struct Slots {

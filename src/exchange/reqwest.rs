@@ -3,12 +3,12 @@
 use http::{HeaderMap, StatusCode};
 use reqwest::{Request, Response, Url};
 
-use crate::message::{Answer, Outgoing};
-use crate::origin::Target;
+use crate::exchange::message::{RequestView, ResponseView};
+use crate::policy::origin::Target;
 use crate::policy::replay::ReplayPolicy;
 use crate::request_auth::RequestAuth;
 
-impl Outgoing for Request {
+impl RequestView for Request {
     fn target(&self) -> Target<'_> {
         of_url(self.url())
     }
@@ -32,7 +32,7 @@ impl Outgoing for Request {
     }
 }
 
-impl Answer for Response {
+impl ResponseView for Response {
     fn status(&self) -> StatusCode {
         self.status()
     }

@@ -18,15 +18,17 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, Timeout, sleep, timeout, timeout_at};
 
-use crate::cache::current::Current;
+use crate::cache::cached_token::CachedToken;
 use crate::cache::entry::Entry;
-use crate::cache::slots::{Slot, Slots, Taken};
+use crate::cache::fetch::limiter::{Slot, Slots, Taken};
 use crate::cache::state::{Fetched, FlightId, Permit, Tempo};
 use crate::clock::{Moment, Timeline};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::source::TokenSource;
 use crate::token::AccessToken;
-use crate::token_request::TokenRequest;
+use crate::token::request::TokenRequest;
+
+pub(crate) mod limiter;
 
 /// Upper ends of the waits before the second and third try of a flight; full jitter.
 const TRY_WAITS: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(400)];
@@ -56,7 +58,7 @@ pub(crate) enum Phase {
     Flying {
         deadline: Instant,
     },
-    Landed(Result<Arc<Current>, TokenError>),
+    Landed(Result<Arc<CachedToken>, TokenError>),
     /// It brought a token that was rejected in the meantime.
     Rejected,
 }
@@ -85,7 +87,7 @@ pub(crate) struct Ticket {
 
 /// How waiting for a flight ended.
 pub(crate) enum Outcome {
-    Landed(Result<Arc<Current>, TokenError>),
+    Landed(Result<Arc<CachedToken>, TokenError>),
     /// Decide again: the token was rejected in the meantime.
     Rejected,
     /// Decide again: the flight's task was dropped with its runtime.

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::challenge::{MAX_CHALLENGES, MAX_PARAMS, is_token_byte};
+use crate::policy::challenge::{MAX_CHALLENGES, MAX_PARAMS, is_token_byte};
 
 /// Bytes that mean something to the grammar, more often than others.
 fn byte() -> impl Strategy<Value = u8> {

@@ -5,9 +5,9 @@ use std::time::Instant;
 use http::{Method, StatusCode};
 
 use super::*;
-use crate::mock_server::ClientAuthenticationSeen;
-use crate::mock_server::record::{ApiLog, KEPT_BODIES, KEPT_RECORDS, TokenLog};
-use crate::mock_server::tokens::Tokens;
+use crate::mock::server::ClientAuthenticationSeen;
+use crate::mock::server::record::{ApiLog, KEPT_BODIES, KEPT_RECORDS, TokenLog};
+use crate::mock::server::tokens::Tokens;
 
 #[test]
 fn live_tokens_are_never_forgotten() {

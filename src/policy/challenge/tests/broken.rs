@@ -1,7 +1,7 @@
 //! Literal cases: what is broken costs itself only; what is too much is ignored, in linear time.
 
 use super::*;
-use crate::challenge::{MAX_CHALLENGES, MAX_PARAMS};
+use crate::policy::challenge::{MAX_CHALLENGES, MAX_PARAMS};
 
 #[test]
 fn an_unterminated_quoted_string_costs_its_parameter_only() {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::error::TokenError;
 use crate::source::TokenSource;
 use crate::token::AccessToken;
-use crate::token_request::TokenRequest;
+use crate::token::request::TokenRequest;
 
 /// A [`TokenSource`] for tests: `mock-token-1`, `mock-token-2`, …, with failures and waits on request.
 ///

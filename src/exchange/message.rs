@@ -2,12 +2,12 @@
 
 use http::{HeaderMap, Request, Response, StatusCode};
 
-use crate::origin::Target;
+use crate::policy::origin::Target;
 use crate::policy::replay::ReplayPolicy;
 use crate::request_auth::RequestAuth;
 
 /// A request on its way out. For `http::Request<B>` and `reqwest::Request`.
-pub(crate) trait Outgoing: Sized {
+pub(crate) trait RequestView: Sized {
     fn target(&self) -> Target<'_>;
     fn headers(&self) -> &HeaderMap;
     fn headers_mut(&mut self) -> &mut HeaderMap;
@@ -16,14 +16,14 @@ pub(crate) trait Outgoing: Sized {
 }
 
 /// An answer. For `http::Response<R>` and `reqwest::Response`.
-pub(crate) trait Answer {
+pub(crate) trait ResponseView {
     fn status(&self) -> StatusCode;
     fn headers(&self) -> &HeaderMap;
     /// Where it came from in the end, if the client says so.
     fn origin(&self) -> Option<Target<'_>>;
 }
 
-impl<B: 'static> Outgoing for Request<B> {
+impl<B: 'static> RequestView for Request<B> {
     fn target(&self) -> Target<'_> {
         Target::of_uri(self.uri())
     }
@@ -45,7 +45,7 @@ impl<B: 'static> Outgoing for Request<B> {
     }
 }
 
-impl<R> Answer for Response<R> {
+impl<R> ResponseView for Response<R> {
     fn status(&self) -> StatusCode {
         self.status()
     }

@@ -7,15 +7,15 @@ use http::HeaderValue;
 
 use crate::cache::last_used::LastUsed;
 use crate::cache::lifespan::Lifespan;
+use crate::cache::per_thread::PerThread;
 use crate::cache::state::FlightId;
 use crate::clock::{Moment, SharedDeadline};
-use crate::per_thread::PerThread;
 use crate::sync::AtomicBool;
 use crate::token::{AccessToken, Held, Parts};
 
 /// A token as it is served. In this order, so that what every reader needs comes first.
 #[repr(C)]
-pub(crate) struct Current {
+pub(crate) struct CachedToken {
     /// Of no meaning to the default token, which never makes room for others.
     pub(crate) last_used: LastUsed,
     pub(crate) lifespan: Lifespan,
@@ -31,7 +31,7 @@ pub(crate) struct Current {
     pub(super) seen_to: SharedDeadline,
 }
 
-impl Current {
+impl CachedToken {
     /// Whether nothing but using this token is to be done: so a due one costs its users no more than a fresh one,
     /// during its renewal and in the pause after one that failed.
     #[inline]
@@ -54,15 +54,15 @@ impl Current {
     }
 }
 
-impl Held for Current {
+impl Held for CachedToken {
     fn parts(&self) -> &Parts {
         &self.parts
     }
 }
 
-impl fmt::Debug for Current {
+impl fmt::Debug for CachedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Current")
+        f.debug_struct("CachedToken")
             .field("generation", &self.generation)
             .field("lifespan", &self.lifespan)
             .finish_non_exhaustive()

@@ -1,0 +1,6 @@
+//! Stand-ins for tests: a token source without a server, and a server on loopback.
+
+#[cfg(feature = "mock-server")]
+pub(crate) mod server;
+#[cfg(feature = "mock")]
+pub(crate) mod source;
