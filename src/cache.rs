@@ -1,12 +1,13 @@
-//! The token cache: at most one fetch at a time per [`TokenRequest`], renewal ahead of expiry,
+//! The token cache: at most one fetch at a time per [`TokenRequest`], refresh ahead of expiry,
 //! pauses after failures.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::cache::cached_token::CachedToken;
-use crate::cache::entry::{Boarding, Entry};
-use crate::cache::fetch::{Fetcher, Outcome, Ticket, runtime};
+use crate::cache::entry::{Entry, Joined};
+use crate::cache::fetch::waiter::Waited;
+use crate::cache::fetch::{Fetcher, runtime};
 use crate::cache::state::{Rejection, RejectionId};
 use crate::cache::tenants::Tenants;
 use crate::clock::Moment;
@@ -21,21 +22,20 @@ mod entry;
 mod fetch;
 mod last_used;
 mod lifespan;
-pub(crate) mod per_thread;
-mod published;
+mod per_thread;
 pub(crate) mod state;
 mod tenants;
 
 pub use builder::TokenCacheBuilder;
-pub(crate) use fetch::within;
+pub(crate) use fetch::runtime::within;
 
-/// Keeps the tokens of a [`TokenSource`], one per [`TokenRequest`].
+/// A cache of the tokens of a [`TokenSource`], one per [`TokenRequest`].
 ///
-/// [`BearerAuthLayer`](crate::BearerAuthLayer) has one inside. On its own it serves what is not an
-/// HTTP request: a WebSocket, a Kafka login, a gRPC credential.
+/// Each [`BearerAuthLayer`](crate::BearerAuthLayer) contains one. Used directly, it provides tokens
+/// for other protocols: a WebSocket, a Kafka login, a gRPC credential.
 ///
-/// Clones share tokens and flights. When the last handle is gone (clones, layers, services and calls
-/// that wait), background work ends.
+/// Clones share tokens and fetches. Background work ends when the last handle is dropped: clones,
+/// layers, services and pending calls.
 ///
 /// ```
 /// use bearer_auth::{AccessToken, StaticTokenSource, TokenCache, TokenRequest};
@@ -56,216 +56,198 @@ pub struct TokenCache {
 
 struct Shared {
     fetcher: Arc<Fetcher>,
-    /// The default token request's, off the map.
+    /// The entry of the default token request, which needs no map.
     default: Arc<Entry>,
     tenants: Arc<Tenants>,
 }
 
-/// A caller on board: with the token, or with a ticket for the flight that fetches it.
-enum Boarded {
-    Served(Arc<CachedToken>),
-    Waits(Arc<Entry>, Ticket),
-}
-
-/// With the last handle, what is queued ends first, or the end of one flight would begin the next.
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.fetcher.slots.close();
+        // First, or each fetch that ends would start the next one in the queue.
+        self.fetcher.limiter.close();
     }
 }
 
 impl TokenCache {
-    /// A cache with the default settings, see [`TokenCache::builder`].
+    /// Creates a cache with the default settings, see [`TokenCache::builder`].
     pub fn new(source: impl TokenSource) -> Self {
         Self::builder(source).build_unchecked()
     }
 
-    /// A cache with other settings.
+    /// Returns a builder for a cache with other settings.
     pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
         TokenCacheBuilder::new(Arc::new(source))
     }
 
-    /// A token of the source's own configuration.
+    /// Returns a token for the source's own configuration.
     ///
     /// # Errors
     ///
-    /// See [`token_for`](TokenCache::token_for).
+    /// The same as of [`token_for`](TokenCache::token_for).
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: a fetch that was begun goes on, and the next caller finds its token.
+    /// Cancel safe: a fetch that was started continues, and the next caller gets its token.
     pub async fn token(&self) -> Result<AccessToken, TokenError> {
         self.token_for(&TokenRequest::default()).await
     }
 
-    /// A token for this request.
+    /// Returns a token for this request.
     ///
-    /// At once if there is one that has not expired, else when the one fetch that is under way for all
-    /// callers has brought it.
+    /// Returns at once if there is an unexpired token. Else waits for the one fetch that all callers
+    /// share.
     ///
     /// # Errors
     ///
-    /// The fetch failed or timed out, or failed a while ago and the pause after it has not ended:
-    /// then [`TokenError::retry_after`] is the time that remains. Outside of a tokio runtime with
-    /// timers only a token that is at hand can be had ([`TokenErrorKind::NoRuntime`]). A setting of the
-    /// builder or a parameter of the request can't work ([`TokenErrorKind::InvalidSetting`]).
+    /// - The fetch failed or timed out, or an earlier one did and the pause after it has not ended:
+    ///   [`TokenError::retry_after`] is the remaining time.
+    /// - [`TokenErrorKind::NoRuntime`]: a fetch is needed and the caller is not on a tokio runtime
+    ///   with timers.
+    /// - [`TokenErrorKind::InvalidSetting`]: the source cannot use a parameter of the request.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: a fetch that was begun goes on, and the next caller finds its token.
+    /// Cancel safe: a fetch that was started continues, and the next caller gets its token.
     pub async fn token_for(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
-        if let Some(token) = self.if_in_order(request, CachedToken::token) {
+        if let Some(token) = self.if_usable(request, CachedToken::token) {
             return Ok(token);
         }
         self.acquire(request).await.map(AccessToken::held_by)
     }
 
-    /// Says that a server refused this token.
+    /// Withdraws a token that a server has rejected. The next call fetches another.
     ///
-    /// It is served no more, and the next call fetches another.
-    ///
-    /// The token knows where it came from; nothing happens unless it is still current there, so a
-    /// late call never costs a newer token. Unlike a 401 that the layer sees, this has no spacing:
-    /// call it for a refusal, not by the clock.
+    /// The token knows its cache entry. Nothing happens unless it is still the current token there,
+    /// so a late call never costs a newer token. Unlike the 401s that the layer sees, calls have no
+    /// minimum spacing: call this after a rejection, not periodically.
     pub fn invalidate(&self, token: &AccessToken) {
-        if let Some(issued) = token.issued() {
-            self.at_entry(&issued.request, |entry| {
-                entry.report(|state| state.invalidate(issued.generation))
-            });
+        if let Some(issued) = token.issued()
+            && let Some(entry) = self.existing_entry(&issued.request)
+        {
+            entry.report(|state| state.invalidate(issued.generation));
         }
     }
 
-    /// Calls `with` on the token for a request, if it is in order: without a lock that a renewal holds, an
-    /// allocation or an await.
+    /// Calls `f` with the token for a request if it is usable without starting a refresh. Takes no
+    /// lock that a refresh holds, allocates nothing and does not wait.
     #[inline]
-    pub(crate) fn if_in_order<R>(
+    pub(crate) fn if_usable<R>(
         &self,
         request: &TokenRequest,
-        with: impl FnOnce(&Arc<CachedToken>) -> R,
+        f: impl FnOnce(&Arc<CachedToken>) -> R,
     ) -> Option<R> {
         let now = self.now();
         if request.is_default() {
-            self.shared.default.if_in_order(now, with)
+            self.shared.default.if_usable(now, f)
         } else {
-            self.shared.tenants.if_in_order(request, now, with)
+            self.shared.tenants.if_usable(request, now, f)
         }
     }
 
-    /// The token for a request: at once, or when the flight has landed.
+    /// Returns the token for a request: at once, or when its fetch has finished.
     pub(crate) async fn acquire(
         &self,
         request: &TokenRequest,
     ) -> Result<Arc<CachedToken>, TokenError> {
-        // One flight of one's own, and one more if its runtime went away under it.
-        let mut launches = 2_i32;
+        // One fetch of the caller's own, and another if that was lost with its runtime.
+        let mut starts_left = 2_u32;
         loop {
-            let (entry, mut ticket) = match self.board(request, &mut launches)? {
-                Boarded::Served(current) => return Ok(current),
-                Boarded::Waits(entry, ticket) => (entry, ticket),
+            let mut waiter = match self.join(request, &mut starts_left)? {
+                Joined::Token(token) => return Ok(token),
+                Joined::Waiter(waiter) => waiter,
             };
-            match ticket.wait(&self.shared.fetcher).await? {
-                Outcome::Landed(result) => return result,
-                Outcome::Rejected => launches = 2,
-                // Its task has given it up already; if not, this is no place to go round in circles.
-                Outcome::Lost => entry.abandon(ticket.flight),
-                Outcome::TimedOut => {
-                    entry.abandon(ticket.flight);
-                    return Err(TokenError::new(TokenErrorKind::Timeout, true));
-                }
+            match waiter.wait(&self.shared.fetcher).await? {
+                Waited::Finished(result) => return result,
+                Waited::Discarded => starts_left = 2,
+                Waited::Lost => {}
             }
         }
     }
 
-    /// Serves the token or boards the flight, which is started if there is none: as long as there are
-    /// `launches` left.
-    fn board(&self, request: &TokenRequest, launches: &mut i32) -> Result<Boarded, TokenError> {
+    /// Gets the token, or a fetch to wait for. Starts the fetch if there is none and the caller has
+    /// starts left.
+    fn join(&self, request: &TokenRequest, starts_left: &mut u32) -> Result<Joined, TokenError> {
         let fetcher = &self.shared.fetcher;
         loop {
-            let entry = self.entry(request);
-            let runtime = runtime();
-            let ticket = match entry.board(self.now()) {
-                Boarding::Serve(current) => return Ok(Boarded::Served(current)),
-                Boarding::Fail(error) => return Err(error),
-                Boarding::Retired => continue,
-                Boarding::ServeAndLaunch(current, launch) => {
-                    // Dropped without a runtime; a later caller may have one.
-                    match runtime {
-                        Ok(runtime) => launch.start(&entry, fetcher, &runtime),
-                        Err(_) => entry.abandon(launch.flight()),
+            let runtime = runtime::current();
+            let (joined, task) = self.entry(request).join(self.now(), fetcher)?;
+            match (&joined, task) {
+                (Joined::Token(_), None) => {}
+                (Joined::Token(_), Some(task)) => {
+                    // Without a runtime, dropping the task abandons it, and a later caller starts it.
+                    if let Ok(runtime) = runtime {
+                        task.start(&runtime);
                     }
-                    return Ok(Boarded::Served(current));
                 }
-                Boarding::Launch(launch, ticket) => {
-                    *launches -= 1;
-                    match runtime {
-                        Ok(runtime) if *launches >= 0 => launch.start(&entry, fetcher, &runtime),
-                        Ok(_) => {
-                            entry.abandon(launch.flight());
-                            return Err(TokenError::new(TokenErrorKind::NoRuntime, false));
-                        }
-                        Err(error) => {
-                            entry.abandon(launch.flight());
-                            return Err(error);
-                        }
-                    }
-                    ticket
+                (Joined::Waiter(_), Some(task)) => {
+                    let runtime = runtime?;
+                    let Some(left) = starts_left.checked_sub(1) else {
+                        return Err(TokenError::new(TokenErrorKind::NoRuntime, false));
+                    };
+                    *starts_left = left;
+                    task.start(&runtime);
                 }
-                Boarding::Wait(ticket) => {
+                (Joined::Waiter(waiter), None) => {
                     runtime?;
-                    if ticket.is_overdue() {
-                        // Nobody drives it, and nobody was there to notice.
-                        entry.abandon(ticket.flight);
+                    if waiter.is_overdue() {
+                        // Its runtime is not polled, and no other caller was there to notice.
+                        waiter.abandon();
                         continue;
                     }
-                    ticket
                 }
-            };
-            return Ok(Boarded::Waits(entry, ticket));
-        }
-    }
-
-    /// Starts a flight for this request if one is called for, and waits for nothing.
-    pub(crate) fn renew(&self, request: &TokenRequest) {
-        // Without a runtime the next caller starts it instead, or is told.
-        if let Ok(runtime) = runtime() {
-            let entry = self.entry(request);
-            match entry.board(self.now()) {
-                Boarding::ServeAndLaunch(_, launch) | Boarding::Launch(launch, _) => {
-                    launch.start(&entry, &self.shared.fetcher, &runtime);
-                }
-                _ => {}
             }
+            return Ok(joined);
         }
     }
 
-    /// An API refused the token of this generation.
+    /// Starts a fetch for this request if one is needed, without waiting for it.
+    pub(crate) fn refresh(&self, request: &TokenRequest) {
+        // Without a runtime, the next caller starts it or gets the error.
+        if let Ok(runtime) = runtime::current()
+            && let Ok((_, Some(task))) = self.entry(request).join(self.now(), &self.shared.fetcher)
+        {
+            task.start(&runtime);
+        }
+    }
+
+    /// Records that an API rejected the token of this generation.
     pub(crate) fn reject(&self, request: &TokenRequest, generation: u64) -> Rejection {
         let now = self.shared.fetcher.timeline.read();
-        self.at_entry(request, |entry| {
-            entry.report(|state| state.reject(generation, now))
-        })
-        .unwrap_or(Rejection::Superseded)
+        match self.existing_entry(request) {
+            Some(entry) => entry.report(|state| state.reject(generation, now)),
+            None => Rejection::Superseded,
+        }
     }
 
-    /// How the request that caused the rejection fared with the new token.
-    pub(crate) fn judge(&self, request: &TokenRequest, rejection: RejectionId, refused: bool) {
-        self.at_entry(request, |entry| {
-            entry.report(|state| state.judge(rejection, refused))
-        });
+    /// Records whether the replay of the request that caused a rejection was rejected too.
+    pub(crate) fn record_replay(
+        &self,
+        request: &TokenRequest,
+        rejection: RejectionId,
+        rejected: bool,
+    ) {
+        if let Some(entry) = self.existing_entry(request) {
+            entry.report(|state| state.record_replay(rejection, rejected));
+        }
     }
 
-    /// The request that caused the rejection is not sent again.
-    pub(crate) fn forgo(&self, request: &TokenRequest, rejection: RejectionId) {
-        self.at_entry(request, |entry| {
-            entry.report(|state| state.forgo(rejection))
-        });
+    /// Records that the request that caused a rejection is not replayed.
+    pub(crate) fn abandon_replay(&self, request: &TokenRequest, rejection: RejectionId) {
+        if let Some(entry) = self.existing_entry(request) {
+            entry.report(|state| state.abandon_replay(rejection));
+        }
     }
 
-    /// An answer came to a token on probation.
-    pub(crate) fn first_answer(&self, request: &TokenRequest, generation: u64, refused: bool) {
-        self.at_entry(request, |entry| {
-            entry.report(|state| state.first_answer(generation, refused))
-        });
+    /// Records a response to a token whose first response was awaited.
+    pub(crate) fn record_first_response(
+        &self,
+        request: &TokenRequest,
+        generation: u64,
+        rejected: bool,
+    ) {
+        if let Some(entry) = self.existing_entry(request) {
+            entry.report(|state| state.record_first_response(generation, rejected));
+        }
     }
 
     #[inline]
@@ -281,13 +263,12 @@ impl TokenCache {
         }
     }
 
-    /// Calls `with` on the entry, if it is there: a report on an entry that is gone is void.
-    fn at_entry<R>(&self, request: &TokenRequest, with: impl FnOnce(&Entry) -> R) -> Option<R> {
+    /// Returns the entry of a request, unless it was evicted: reports about it are then ignored.
+    fn existing_entry(&self, request: &TokenRequest) -> Option<Arc<Entry>> {
         if request.is_default() {
-            Some(with(&self.shared.default))
+            Some(Arc::clone(&self.shared.default))
         } else {
-            let entry = self.shared.tenants.get(request, self.now())?;
-            Some(with(&entry))
+            self.shared.tenants.get(request, self.now())
         }
     }
 }

@@ -145,6 +145,11 @@ impl TokenError {
         }
     }
 
+    /// Creates the error of a fetch that reached its time limit.
+    pub(crate) fn timeout(_limit: Duration) -> Self {
+        Self::new(TokenErrorKind::Timeout, true)
+    }
+
     pub(crate) fn with_cause(self, cause: impl Into<BoxError>) -> Self {
         let cause = cause.into();
         self.edit(|details| details.cause = Some(cause))

@@ -1,17 +1,15 @@
-//! The steps of one request, decided in one place. No I/O: a driver sends, waits and asks here what
-//! is next.
+//! The steps of one request, decided in one place. No I/O: the drivers (the tower service and the
+//! reqwest middleware) send and wait, and ask here for the next step.
 //!
 //! ```text
-//! open ─▶ copy ─▶ carry_at_once | acquire, carry ─▶ send ─▶ answered ─▶ return
-//!   └─▶ pass                                                    └─▶ Replay: acquire ─▶ send ─▶ replayed
+//! plan ─▶ keep ─▶ attach_cached | acquire, attach ─▶ send ─▶ next_step ─▶ return
+//!   └─▶ pass through                                             └─▶ Replay: acquire, attach ─▶ send ─▶ finish
 //! ```
 //!
-//! What is handed from step to step is kept to a few words. Measured: a request with a fresh token waits
-//! less for what it computes than for what was stored a moment ago and is moved once more.
+//! The hot path is bound by store forwarding, so the values passed between steps are kept small.
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::header::AUTHORIZATION;
 
@@ -20,8 +18,8 @@ use crate::cache::cached_token::CachedToken;
 use crate::cache::state::{Rejection, RejectionId};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::policy::attach::AttachPolicy;
-use crate::policy::origin::Fingerprint;
+use crate::policy::attach::{AttachPolicy, Destination};
+use crate::policy::origin::KeptOrigin;
 use crate::policy::rejection::{BearerChallenge, RejectionPolicy};
 use crate::policy::replay::ReplayPolicy;
 use crate::request_auth::{Choice, RequestAuth};
@@ -31,9 +29,9 @@ pub(crate) mod message;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 
-/// What a layer and its services share.
+/// The settings of a layer, which its services share.
 ///
-/// Aligned, so that no copy of it is on the cache lines to which other threads write.
+/// Aligned so that it shares no cache line with values that other threads write.
 #[derive(Clone)]
 #[repr(align(128))]
 pub(crate) struct Settings {
@@ -44,38 +42,50 @@ pub(crate) struct Settings {
     pub(crate) require_request_auth: bool,
 }
 
-/// Which token a request is to carry, and where to.
+/// The token that a request needs and where it goes.
 pub(crate) struct RequestPlan {
-    request: TokenRequest,
-    destination: Fingerprint,
+    token_request: TokenRequest,
+    destination: Destination,
     replay: bool,
 }
 
-/// Which token a request carries.
+/// The token that was attached to a request.
 #[derive(Clone, Copy)]
 pub(crate) struct AttachedToken {
     generation: u64,
-    on_probation: bool,
+    awaits_first_response: bool,
 }
 
-/// What to do with an answer.
+/// The part of a request that is kept until its response.
+pub(crate) enum Kept<Q> {
+    /// A copy for a replay.
+    Copy(Q),
+    /// Without a copy, the origin, to compare that of the response with.
+    Origin(KeptOrigin),
+    /// Nothing: the origin is one of the settings, or no response will name its own.
+    Nothing,
+}
+
+/// The step that follows a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// It is the caller's.
+pub(crate) enum NextStep {
+    /// Return the response to the caller.
     Return,
-    /// Acquire another token, and see whether to send the request again: a [`Replay`]. With the
-    /// rejection that this request caused, if it was this one.
-    Renew(Option<RejectionId>),
+    /// Try to replay the request with another token, see [`Replay`]. Contains the rejection if this
+    /// request caused it.
+    Replay(Option<RejectionId>),
 }
 
-/// One request whose token was refused, and that may be sent again with another. `S` is a hold on the
-/// settings: borrowed, where that can be.
+/// One request whose token was rejected and that may be replayed with another.
+///
+/// `S` is a borrow of the settings or a handle to them. Dropped before the replay's response, it
+/// leaves the verdict about the new token to other requests.
 pub(crate) struct Replay<S: Deref<Target = Settings>> {
     settings: S,
     plan: RequestPlan,
     attached: AttachedToken,
-    /// The rejection that still owes a verdict.
-    owed: Option<RejectionId>,
+    /// The rejection whose verdict depends on this replay.
+    pending_verdict: Option<RejectionId>,
 }
 
 impl Settings {
@@ -89,10 +99,11 @@ impl Settings {
         }
     }
 
-    /// Which token this request is to carry, if any. `own` is what it says itself. An error if it says
-    /// nothing, and must.
+    /// Decides which token this request gets, if any. `own` is the choice of the request itself.
+    ///
+    /// Returns an error if a choice is required and neither the request nor its task made one.
     #[inline]
-    pub(crate) fn open(
+    pub(crate) fn plan(
         &self,
         request: &impl RequestView,
         own: Option<&RequestAuth>,
@@ -103,7 +114,7 @@ impl Settings {
         let Some(destination) = self.attach.admit(request.target()) else {
             return Ok(None);
         };
-        let (choice, without_replay) = match (own, ambient()) {
+        let (choice, without_replay) = match (own, from_task()) {
             (None, None) => (None, false),
             (Some(own), task) => own.or(task).into_parts(),
             (None, Some(task)) => task.into_parts(),
@@ -117,119 +128,136 @@ impl Settings {
             None => TokenRequest::default(),
         };
         Ok(Some(RequestPlan {
-            request: token_request,
+            token_request,
             destination,
             replay: self.replay.is_enabled() && !without_replay,
         }))
     }
 
-    /// A copy to send again, if that may come to pass. To be made before the request carries a token.
+    /// Copies the request for a replay or, without a copy, notes its origin. Called before a token
+    /// is attached.
     #[inline]
-    pub(crate) fn copy<Q: RequestView>(&self, plan: &RequestPlan, request: &Q) -> Option<Q> {
-        if plan.replay {
-            request.copy(&self.replay)
-        } else {
-            None
+    pub(crate) fn keep<Q: RequestView>(&self, plan: &RequestPlan, request: &mut Q) -> Kept<Q> {
+        if plan.replay
+            && let Some(copy) = request.copy(&self.replay)
+        {
+            return Kept::Copy(copy);
+        }
+        match plan.destination {
+            Destination::Allowed(_) => Kept::Nothing,
+            Destination::Any => request.origin_to_keep().map_or(Kept::Nothing, Kept::Origin),
         }
     }
 
-    /// Puts the token into the request, if nothing else is to be done.
+    /// Attaches the cached token to the request if it is usable without starting a refresh.
     #[inline]
-    pub(crate) fn carry_at_once(
+    pub(crate) fn attach_cached(
         &self,
         plan: &RequestPlan,
         request: &mut impl RequestView,
     ) -> Option<AttachedToken> {
         self.cache
-            .if_in_order(&plan.request, |current| carry(current, request))
+            .if_usable(&plan.token_request, |token| attach(token, request))
     }
 
-    /// The token, which may have to be waited for.
+    /// Returns the token of the plan, after waiting for it if necessary.
     pub(crate) async fn acquire(&self, plan: &RequestPlan) -> Result<Arc<CachedToken>, TokenError> {
-        self.cache.acquire(&plan.request).await
+        self.cache.acquire(&plan.token_request).await
     }
 
-    /// What to do with the first answer.
+    /// Decides what follows the first response.
     #[inline]
-    pub(crate) fn answered(
+    pub(crate) fn next_step<Q: RequestView>(
         &self,
         plan: &RequestPlan,
         attached: AttachedToken,
-        answer: &impl ResponseView,
-        has_copy: bool,
-    ) -> Next {
-        if self.is_refused(plan, attached, answer) {
-            self.refused(plan, attached, has_copy)
+        response: &impl ResponseView,
+        kept: &Kept<Q>,
+    ) -> NextStep {
+        if self.is_rejected(plan, attached, response, kept) {
+            self.reject(plan, attached, matches!(kept, Kept::Copy(_)))
         } else {
-            Next::Return
+            NextStep::Return
         }
     }
 
     #[cold]
-    fn refused(&self, plan: &RequestPlan, attached: AttachedToken, has_copy: bool) -> Next {
-        let (cache, request) = (&self.cache, &plan.request);
+    fn reject(&self, plan: &RequestPlan, attached: AttachedToken, has_copy: bool) -> NextStep {
+        let (cache, request) = (&self.cache, &plan.token_request);
         match cache.reject(request, attached.generation) {
-            Rejection::Effective(rejection) if has_copy => Next::Renew(Some(rejection)),
+            Rejection::Effective(rejection) if has_copy => NextStep::Replay(Some(rejection)),
             Rejection::Effective(rejection) => {
-                cache.forgo(request, rejection);
-                cache.renew(request);
-                Next::Return
+                cache.abandon_replay(request, rejection);
+                cache.refresh(request);
+                NextStep::Return
             }
-            Rejection::Superseded if has_copy => Next::Renew(None),
-            Rejection::Superseded | Rejection::Spaced => Next::Return,
+            Rejection::Superseded if has_copy => NextStep::Replay(None),
+            Rejection::Superseded | Rejection::Spaced => NextStep::Return,
         }
     }
 
-    /// Whether the answer rejects the token that the request attached.
+    /// Returns true if the response rejects the token that the request carried.
     #[inline]
-    fn is_refused(
+    fn is_rejected<Q: RequestView>(
         &self,
         plan: &RequestPlan,
         attached: AttachedToken,
-        answer: &impl ResponseView,
+        response: &impl ResponseView,
+        kept: &Kept<Q>,
     ) -> bool {
-        let refused = self.rejects(answer);
-        (refused || attached.on_probation) && self.is_refused_here(plan, attached, answer, refused)
+        let rejects = self.rejects(response);
+        (rejects || attached.awaits_first_response)
+            && self.record_response(plan, attached, response, kept, rejects)
     }
 
+    /// Records a response that rejects the token or is the first one to it. Returns true if it
+    /// rejects the token.
     #[cold]
-    fn is_refused_here(
+    fn record_response<Q: RequestView>(
         &self,
         plan: &RequestPlan,
         attached: AttachedToken,
-        answer: &impl ResponseView,
-        refused: bool,
+        response: &impl ResponseView,
+        kept: &Kept<Q>,
+        rejects: bool,
     ) -> bool {
-        // A client's own redirect may have led elsewhere, where nobody can judge this token.
-        let origin = answer.origin();
-        if origin.is_some_and(|it| it.fingerprint() != plan.destination) {
+        // The client may have followed a redirect to an origin that cannot judge this token.
+        let is_foreign = response
+            .origin()
+            .is_some_and(|origin| match (plan.destination, kept) {
+                (Destination::Allowed(index), _) => !self.attach.is_allowed_origin(index, origin),
+                (Destination::Any, Kept::Copy(copy)) => !copy.target().is_same_origin(origin),
+                (Destination::Any, Kept::Origin(kept)) => !kept.is_same_origin(origin),
+                (Destination::Any, Kept::Nothing) => false,
+            });
+        if is_foreign {
             return false;
         }
-        if attached.on_probation {
+        if attached.awaits_first_response {
             self.cache
-                .first_answer(&plan.request, attached.generation, refused);
+                .record_first_response(&plan.token_request, attached.generation, rejects);
         }
-        refused
+        rejects
     }
 
     #[inline]
-    fn rejects(&self, answer: &impl ResponseView) -> bool {
+    fn rejects(&self, response: &impl ResponseView) -> bool {
         match &self.rejection {
-            None => BearerChallenge.rejects(answer.status(), answer.headers()),
-            Some(policy) => policy.rejects(answer.status(), answer.headers()),
+            None => BearerChallenge.rejects(response.status(), response.headers()),
+            Some(policy) => policy.rejects(response.status(), response.headers()),
         }
     }
 }
 
-/// Puts this token into the request.
+/// Attaches the token to the request.
 #[inline]
-pub(crate) fn carry(current: &CachedToken, request: &mut impl RequestView) -> AttachedToken {
+pub(crate) fn attach(token: &CachedToken, request: &mut impl RequestView) -> AttachedToken {
     request
         .headers_mut()
-        .insert(AUTHORIZATION, current.authorization().clone());
+        .insert(AUTHORIZATION, token.authorization().clone());
     AttachedToken {
-        generation: current.generation,
-        on_probation: current.on_probation.load(Ordering::Relaxed),
+        generation: token.generation(),
+        awaits_first_response: token.awaits_first_response(),
     }
 }
 
@@ -238,56 +266,62 @@ impl<S: Deref<Target = Settings>> Replay<S> {
         settings: S,
         plan: RequestPlan,
         attached: AttachedToken,
-        owed: Option<RejectionId>,
+        pending_verdict: Option<RejectionId>,
     ) -> Self {
         Self {
             settings,
             plan,
             attached,
-            owed,
+            pending_verdict,
         }
     }
 
-    /// Another token to send the request with again: not if there is none, or the same as before.
+    /// Returns another token for the replay, or `None` if there is none or it is the same.
     pub(crate) async fn acquire(&mut self) -> Option<Arc<CachedToken>> {
-        let another = self.settings.acquire(&self.plan).await.ok();
-        let another = another.filter(|current| current.generation != self.attached.generation);
-        if another.is_none() {
-            self.forgo();
+        let token = self.settings.acquire(&self.plan).await.ok();
+        let token = token.filter(|token| token.generation() != self.attached.generation);
+        if token.is_none() {
+            self.abandon();
         }
-        another
+        token
     }
 
-    /// Puts the other token into the request.
-    pub(crate) fn carry(&mut self, current: &CachedToken, request: &mut impl RequestView) {
-        self.attached = carry(current, request);
+    /// Attaches the other token to the copy. Returns the part of it to keep until the response.
+    pub(crate) fn attach<Q: RequestView>(&mut self, token: &CachedToken, copy: &mut Q) -> Kept<Q> {
+        self.plan.replay = false;
+        let kept = self.settings.keep(&self.plan, copy);
+        self.attached = attach(token, copy);
+        kept
     }
 
-    /// The second answer came. It is the caller's in any case.
-    pub(crate) fn replayed(&mut self, answer: &impl ResponseView) {
+    /// Records the response to the replay, which goes to the caller in any case.
+    pub(crate) fn finish<Q: RequestView>(&mut self, response: &impl ResponseView, kept: &Kept<Q>) {
         let (settings, plan) = (&*self.settings, &self.plan);
-        let refused = settings.is_refused(plan, self.attached, answer);
-        if let Some(rejection) = self.owed.take() {
-            settings.cache.judge(&plan.request, rejection, refused);
+        let rejected = settings.is_rejected(plan, self.attached, response, kept);
+        if let Some(rejection) = self.pending_verdict.take() {
+            settings
+                .cache
+                .record_replay(&plan.token_request, rejection, rejected);
         }
     }
 
-    fn forgo(&mut self) {
-        if let Some(rejection) = self.owed.take() {
-            self.settings.cache.forgo(&self.plan.request, rejection);
+    fn abandon(&mut self) {
+        if let Some(rejection) = self.pending_verdict.take() {
+            self.settings
+                .cache
+                .abandon_replay(&self.plan.token_request, rejection);
         }
     }
 }
 
-/// A request that is given up in mid-way leaves the verdict to others.
 impl<S: Deref<Target = Settings>> Drop for Replay<S> {
     fn drop(&mut self) {
-        self.forgo();
+        self.abandon();
     }
 }
 
-/// What the task says that runs this.
-fn ambient() -> Option<RequestAuth> {
+/// Returns the choice of the current task.
+fn from_task() -> Option<RequestAuth> {
     #[cfg(feature = "task-local")]
     return crate::task_local::current();
     #[cfg(not(feature = "task-local"))]

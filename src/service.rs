@@ -1,4 +1,4 @@
-//! The tower service: a driver of the [exchange](crate::exchange).
+//! The tower service: one of the two drivers of the [exchange](crate::exchange).
 
 use std::fmt;
 use std::future::poll_fn;
@@ -14,25 +14,25 @@ use tower_service::Service;
 use crate::cache::within;
 use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::exchange::{Next, Replay, RequestPlan, Settings, carry};
+use crate::exchange::{Kept, NextStep, Replay, RequestPlan, Settings, attach};
 
 mod future;
 
 pub use future::ResponseFuture;
 use future::Sent;
 
-/// How long the inner service may take to be ready for the second sending. Beyond that the caller is
-/// better off with the answer that is there; the inner service may even be waiting until that is dropped.
+/// The longest wait for the inner service before a replay. After it the caller gets the response that
+/// is at hand, which the inner service may even be waiting for to be dropped.
 const READY_LIMIT: Duration = Duration::from_secs(1);
 
-/// The service that [`BearerAuthLayer`](crate::BearerAuthLayer) makes.
+/// The service that [`BearerAuthLayer`](crate::BearerAuthLayer) wraps around an inner service.
 ///
-/// Its error is [`BoxError`]: the inner service's own, or a [`TokenError`](crate::TokenError), which
-/// `downcast_ref` finds.
+/// Its error is [`BoxError`]: the inner service's own error or a [`TokenError`](crate::TokenError),
+/// which `downcast_ref` finds.
 ///
 /// # Cancel safety
 ///
-/// A call may be dropped at any point: a fetch that it began goes on for others.
+/// A call may be dropped at any point: a fetch that it started continues for other callers.
 pub struct BearerAuth<S> {
     inner: S,
     settings: Arc<SharedSettings>,
@@ -78,8 +78,8 @@ impl<S> BearerAuth<S> {
         self.inner
     }
 
-    /// The fast path: a token that is in order goes into the request, and the request goes on, with nothing
-    /// boxed and nothing awaited.
+    /// Sends a request. This is the hot path: with a usable token it boxes nothing, and the inner
+    /// service is called at once.
     #[inline]
     pub(crate) fn send<Q>(&mut self, mut request: Q) -> ResponseFuture<S, Q>
     where
@@ -89,33 +89,32 @@ impl<S> BearerAuth<S> {
         S::Error: Into<BoxError>,
         S::Future: Send + 'static,
     {
-        let settings = &self.settings;
-        let plan = match settings.0.open(&request, request.request_auth()) {
+        let settings = &*self.settings.0;
+        let plan = match settings.plan(&request, request.request_auth()) {
             Ok(Some(plan)) => plan,
-            Ok(None) => return ResponseFuture::passing(self.inner.call(request)),
+            Ok(None) => return ResponseFuture::pass_through(self.inner.call(request)),
             Err(error) => return ResponseFuture::failed(error.into()),
         };
-        let copy = settings.0.copy(&plan, &request);
-        let Some(attached) = settings.0.carry_at_once(&plan, &mut request) else {
-            let settings = Arc::clone(&settings.0);
-            // The clone that stays behind has yet to be made ready, the one that was goes along.
+        let kept = settings.keep(&plan, &mut request);
+        let Some(attached) = settings.attach_cached(&plan, &mut request) else {
+            let settings = Arc::clone(&self.settings.0);
+            // Call the service that was polled ready; keep the unpolled clone.
             let clone = self.inner.clone();
             let ready = mem::replace(&mut self.inner, clone);
-            return ResponseFuture::slow(acquire_and_send(settings, plan, ready, request));
+            return ResponseFuture::boxed(acquire_and_send(settings, plan, ready, request));
         };
-        // What goes into the future is put together last: it is not moved about meanwhile, and a `None`
-        // that is known to be one is not moved at full size.
-        match copy {
-            Some(copy) => {
-                let kept = (self.inner.clone(), copy);
+        // The future is put together last, so that its large parts are moved once.
+        match kept {
+            Kept::Copy(copy) => {
+                let service = Some(self.inner.clone());
                 let future = self.inner.call(request);
-                let sent = Sent::new(Arc::clone(settings), plan, attached);
-                ResponseFuture::sending(future, sent, Some(kept))
+                let sent = Sent::new(Arc::clone(&self.settings), plan, attached);
+                ResponseFuture::sent(future, sent, Kept::Copy(copy), service)
             }
-            None => {
+            kept @ (Kept::Origin(_) | Kept::Nothing) => {
                 let future = self.inner.call(request);
-                let sent = Sent::new(Arc::clone(settings), plan, attached);
-                ResponseFuture::sending(future, sent, None)
+                let sent = Sent::new(Arc::clone(&self.settings), plan, attached);
+                ResponseFuture::sent(future, sent, kept, None)
             }
         }
     }
@@ -172,7 +171,7 @@ impl<S: fmt::Debug> fmt::Debug for BearerAuth<S> {
     }
 }
 
-/// No token was in order: waits for one if need be, then goes on as the fast path does.
+/// Waits for a token, then continues as the hot path does.
 async fn acquire_and_send<S, Q>(
     settings: Arc<Settings>,
     plan: RequestPlan,
@@ -185,27 +184,27 @@ where
     S::Response: ResponseView,
     S::Error: Into<BoxError>,
 {
-    let current = settings.acquire(&plan).await?;
-    let copy = settings.copy(&plan, &request);
-    let attached = carry(&current, &mut request);
-    let answer = service.call(request).await.map_err(Into::into)?;
-    let next = settings.answered(&plan, attached, &answer, copy.is_some());
-    match (next, copy) {
-        (Next::Renew(owed), Some(copy)) => {
-            let replay = Replay::new(settings, plan, attached, owed);
-            renew_and_replay(replay, service, copy, answer).await
+    let token = settings.acquire(&plan).await?;
+    let kept = settings.keep(&plan, &mut request);
+    let attached = attach(&token, &mut request);
+    let response = service.call(request).await.map_err(Into::into)?;
+    let step = settings.next_step(&plan, attached, &response, &kept);
+    match (step, kept) {
+        (NextStep::Replay(pending_verdict), Kept::Copy(copy)) => {
+            let replay = Replay::new(settings, plan, attached, pending_verdict);
+            replay_request(replay, service, copy, response).await
         }
-        _ => Ok(answer),
+        _ => Ok(response),
     }
 }
 
-/// The first answer was a refusal: sends the copy with another token, if there is one to be had and
-/// the service is ready for it. Else the refusal is the answer.
-async fn renew_and_replay<S, Q>(
+/// Replays a rejected request with another token. Without one, or if the service does not become
+/// ready, returns the rejection.
+async fn replay_request<S, Q>(
     mut replay: Replay<Arc<Settings>>,
     mut service: S,
     mut copy: Q,
-    refusal: S::Response,
+    rejection: S::Response,
 ) -> Result<S::Response, BoxError>
 where
     Q: RequestView,
@@ -213,8 +212,8 @@ where
     S::Response: ResponseView,
     S::Error: Into<BoxError>,
 {
-    let Some(current) = replay.acquire().await else {
-        return Ok(refusal);
+    let Some(token) = replay.acquire().await else {
+        return Ok(rejection);
     };
     let ready = within(
         Instant::now() + READY_LIMIT,
@@ -225,11 +224,11 @@ where
         Err(_) => false,
     };
     if !is_ready {
-        return Ok(refusal);
+        return Ok(rejection);
     }
-    drop(refusal);
-    replay.carry(&current, &mut copy);
-    let answer = service.call(copy).await.map_err(Into::into)?;
-    replay.replayed(&answer);
-    Ok(answer)
+    drop(rejection);
+    let kept = replay.attach(&token, &mut copy);
+    let response = service.call(copy).await.map_err(Into::into)?;
+    replay.finish(&response, &kept);
+    Ok(response)
 }

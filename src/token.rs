@@ -150,7 +150,7 @@ impl AccessToken {
     }
 
     /// The same header value in the same memory, with a reference count of its own.
-    pub(crate) fn counted_apart(&self) -> HeaderValue {
+    pub(crate) fn header_with_own_count(&self) -> HeaderValue {
         /// Aligned, so that no two counts are on one cache line.
         #[repr(align(128))]
         struct Line(HeaderValue);
@@ -181,7 +181,7 @@ impl AccessToken {
     }
 
     /// Its parts, as its cache hands them out.
-    pub(crate) fn issue(self, expires_at: Option<SystemTime>, issued: Issued) -> Parts {
+    pub(crate) fn issue(&self, expires_at: Option<SystemTime>, issued: Issued) -> Parts {
         Parts {
             expires_at,
             issued: Some(issued),
@@ -272,9 +272,9 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_counted_apart_is_the_same_memory() {
+    fn a_header_that_is_header_with_own_count_is_the_same_memory() {
         let token = AccessToken::new("abc").unwrap();
-        let apart = token.counted_apart();
+        let apart = token.header_with_own_count();
         assert_eq!(apart, token.authorization());
         assert!(apart.is_sensitive());
         assert_eq!(

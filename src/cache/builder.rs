@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use crate::cache::entry::Entry;
 use crate::cache::fetch::Fetcher;
-use crate::cache::fetch::limiter::Slots;
-use crate::cache::state::Tempo;
+use crate::cache::fetch::limiter::FetchLimiter;
+use crate::cache::state::Timing;
 use crate::cache::tenants::Tenants;
 use crate::cache::{Shared, TokenCache};
 use crate::clock::{Clock, Timeline};
 use crate::error::InvalidSetting;
 use crate::source::TokenSource;
+use crate::token::request::TokenRequest;
 
 /// No setting in time makes sense beyond it, and timers have an end.
 const LONGEST_SETTING: Duration = Duration::from_secs(24 * 60 * 60);
@@ -139,19 +140,19 @@ impl TokenCacheBuilder {
         let fetcher = Fetcher {
             source: self.source,
             timeline: Timeline::new(self.clock),
-            tempo: Tempo {
+            timing: Timing {
                 default_lifetime: self.default_lifetime,
                 first_pause: self.first_pause,
                 longest_pause: self.longest_pause,
             },
             fetch_timeout: self.fetch_timeout,
-            slots: Slots::new(self.max_fetches),
+            limiter: FetchLimiter::new(self.max_fetches),
         };
         TokenCache {
             shared: Arc::new(Shared {
                 fetcher: Arc::new(fetcher),
-                default: Arc::new(Entry::new()),
-                tenants: Arc::new(Tenants::new(self.max_entries)),
+                default: Arc::new(Entry::new(TokenRequest::default(), None)),
+                tenants: Tenants::new(self.max_entries),
             }),
         }
     }

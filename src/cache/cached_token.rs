@@ -1,50 +1,90 @@
-//! The token that a cache serves, with what it knows of it.
+//! The current token as readers see it, without a lock.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::HeaderValue;
 
-use crate::cache::last_used::LastUsed;
 use crate::cache::lifespan::Lifespan;
 use crate::cache::per_thread::PerThread;
-use crate::cache::state::FlightId;
+use crate::cache::state::State;
 use crate::clock::{Moment, SharedDeadline};
-use crate::sync::AtomicBool;
-use crate::token::{AccessToken, Held, Parts};
+use crate::sync::{ArcSwapOption, AtomicBool};
+use crate::token::request::TokenRequest;
+use crate::token::{AccessToken, Held, Issued, Parts};
 
-/// A token as it is served. In this order, so that what every reader needs comes first.
+/// A token and what readers need to know about it.
+///
+/// The field order puts what every reader needs first.
 #[repr(C)]
 pub(crate) struct CachedToken {
-    /// Of no meaning to the default token, which never makes room for others.
-    pub(crate) last_used: LastUsed,
-    pub(crate) lifespan: Lifespan,
-    /// Stands for the token's value: the same value fetched again keeps it.
-    pub(crate) generation: u64,
-    /// The first answer to this token decides the spacing of rejections.
-    pub(crate) on_probation: AtomicBool,
-    /// Of the default token, which all threads use, a header value for each.
-    pub(super) copies: Option<PerThread<HeaderValue>>,
-    pub(super) parts: Parts,
-    pub(super) flight: FlightId,
-    /// Until then a due token needs nothing but using it: its renewal is under way, or has to wait.
-    pub(super) seen_to: SharedDeadline,
+    lifespan: Lifespan,
+    generation: u64,
+    /// Until when a due token is used without starting a refresh: one is in progress or paused.
+    no_refresh_until: SharedDeadline,
+    /// The first response to this token decides the spacing of rejections.
+    awaits_first_response: AtomicBool,
+    /// One header value per thread. Only for the default token, which all threads use.
+    copies: Option<PerThread<HeaderValue>>,
+    parts: Parts,
 }
 
+/// The place where readers find the current token.
+pub(crate) struct TokenCell(ArcSwapOption<CachedToken>);
+
 impl CachedToken {
-    /// Whether nothing but using this token is to be done: so a due one costs its users no more than a fresh one,
-    /// during its renewal and in the pause after one that failed.
+    /// Makes the current token of `state` ready for its readers.
+    pub(crate) fn from_state(state: &State, request: &TokenRequest) -> Option<Self> {
+        let current = state.current()?;
+        let token = &current.token;
+        let issued = Issued {
+            request: request.clone(),
+            generation: current.generation,
+        };
+        let cached = Self {
+            lifespan: current.lifespan,
+            generation: current.generation,
+            no_refresh_until: SharedDeadline::passed(),
+            awaits_first_response: AtomicBool::new(false),
+            copies: request
+                .is_default()
+                .then(|| PerThread::new(|| token.header_with_own_count())),
+            parts: token.issue(current.expires_at, issued),
+        };
+        cached.update(state);
+        Some(cached)
+    }
+
+    /// Takes over from `state` what can change while the token stays the same.
+    fn update(&self, state: &State) {
+        self.no_refresh_until.set(state.no_refresh_until());
+        self.awaits_first_response
+            .store(state.awaits_first_response(), Ordering::Relaxed);
+    }
+
+    /// Returns true if this token is usable without starting a refresh. A due token is, while its
+    /// refresh is in progress or paused: so it costs no more than a fresh one.
     #[inline]
-    pub(crate) fn is_in_order(&self, now: Moment) -> bool {
-        !now.has_reached(self.lifespan.due)
-            || (self.seen_to.is_ahead_of(now) && !now.has_reached(self.lifespan.expired))
+    pub(crate) fn is_usable(&self, now: Moment) -> bool {
+        self.lifespan
+            .is_usable(now, || self.no_refresh_until.is_ahead_of(now))
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    #[inline]
+    pub(crate) fn awaits_first_response(&self) -> bool {
+        self.awaits_first_response.load(Ordering::Relaxed)
     }
 
     pub(crate) fn token(self: &Arc<Self>) -> AccessToken {
         AccessToken::held_by(Arc::clone(self))
     }
 
-    /// What a request is given.
+    /// Returns the header value for a request.
     #[inline]
     pub(crate) fn authorization(&self) -> &HeaderValue {
         match &self.copies {
@@ -57,6 +97,41 @@ impl CachedToken {
 impl Held for CachedToken {
     fn parts(&self) -> &Parts {
         &self.parts
+    }
+}
+
+impl TokenCell {
+    pub(crate) fn empty() -> Self {
+        Self(ArcSwapOption::empty())
+    }
+
+    /// Calls `f` with the current token if it is usable without starting a refresh.
+    #[inline]
+    pub(crate) fn if_usable<R>(
+        &self,
+        now: Moment,
+        f: impl FnOnce(&Arc<CachedToken>) -> R,
+    ) -> Option<R> {
+        let cached = self.0.load();
+        let cached = cached.as_ref()?;
+        cached.is_usable(now).then(|| f(cached))
+    }
+
+    /// Returns the current token, usable or not.
+    pub(crate) fn get(&self) -> Option<Arc<CachedToken>> {
+        self.0.load().clone()
+    }
+
+    /// Stores a token, or none. Called under the lock of the state, so that tokens keep their order.
+    pub(crate) fn set(&self, cached: Option<CachedToken>) {
+        self.0.store(cached.map(Arc::new));
+    }
+
+    /// Updates the token that is stored. Called under the lock of the state.
+    pub(crate) fn update(&self, state: &State) {
+        if let Some(cached) = self.0.load().as_ref() {
+            cached.update(state);
+        }
     }
 }
 

@@ -1,262 +1,238 @@
-//! One token's place in the cache: its state behind a lock, its current token in front of it.
+//! The place of one token in the cache: its state behind a lock, and the current token for readers.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::cache::cached_token::CachedToken;
+use crate::cache::cached_token::{CachedToken, TokenCell};
 use crate::cache::fetch::limiter::Slot;
-use crate::cache::fetch::{Launch, Phase, Ticket};
+use crate::cache::fetch::waiter::Waiter;
+use crate::cache::fetch::{FetchHandle, FetchOwner, FetchStatus, FetchTask, Fetcher};
 use crate::cache::last_used::LastUsed;
-use crate::cache::published::Published;
-use crate::cache::state::{Decision, Fetched, FlightId, Landing, Permit, State, Tempo};
-use crate::cache::tenants::Tenants;
+use crate::cache::state::{Decision, FetchId, Fetched, State, Timing};
 use crate::clock::Moment;
 use crate::error::TokenError;
 use crate::sync::{Mutex, MutexGuard};
 use crate::token::request::TokenRequest;
 
 pub(crate) struct Entry {
-    pub(crate) request: TokenRequest,
-    place: Place,
-    /// When somebody came here; users of a token that is in order don't.
+    /// The current token of the state in `core`.
+    token: TokenCell,
     pub(crate) last_used: LastUsed,
+    pub(crate) request: TokenRequest,
+    /// Called when a fetch has ended, without a lock.
+    on_fetch_end: Option<OnFetchEnd>,
     /// Held for a few instructions at a time, never across an await.
     core: Mutex<Core>,
 }
 
-/// Where those who only use a token find what `core.state` has as current.
-enum Place {
-    /// The default entry's: here.
-    Own(Published),
-    /// A tenant's: beside its key, where a lookup comes by anyway.
-    AmongTenants(Weak<Tenants>),
-}
+pub(crate) type OnFetchEnd = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct Core {
     state: State,
-    flight: Option<Flight>,
-    /// Out of the map: whoever still holds the entry looks for its successor.
-    retired: bool,
+    /// The fetch in progress, the same as that of `state`.
+    fetch: Option<FetchHandle>,
+    /// The fetch of the token that was stored for readers.
+    published: Option<FetchId>,
 }
 
-/// The flight that is under way, while `state` has its permit out.
-struct Flight {
-    id: FlightId,
-    phase: watch::Receiver<Phase>,
-    task: Option<AbortHandle>,
-    /// Kept here rather than in the task: a task that nobody drives would hold it for ever. Without one
-    /// the flight is in the queue.
-    slot: Option<Slot>,
-    /// Shared with its waiters' tickets.
-    awaited: Arc<()>,
-}
-
-/// What a caller is to do, with what it takes to do it.
-pub(crate) enum Boarding {
-    Serve(Arc<CachedToken>),
-    ServeAndLaunch(Arc<CachedToken>, Launch),
-    Launch(Launch, Ticket),
-    Wait(Ticket),
-    Fail(TokenError),
-    Retired,
+/// A caller's way to a token.
+pub(crate) enum Joined {
+    Token(Arc<CachedToken>),
+    Waiter(Waiter),
 }
 
 impl Entry {
-    /// The default token request's.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(request: TokenRequest, on_fetch_end: Option<OnFetchEnd>) -> Self {
         Self {
-            request: TokenRequest::default(),
-            place: Place::Own(Published::empty()),
+            token: TokenCell::empty(),
             last_used: LastUsed::never(),
-            core: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn among(tenants: &Arc<Tenants>, request: TokenRequest) -> Self {
-        Self {
             request,
-            place: Place::AmongTenants(Arc::downgrade(tenants)),
-            last_used: LastUsed::never(),
+            on_fetch_end,
             core: Mutex::default(),
         }
     }
 
-    /// Calls `with` on the current token if nothing but using it is to be done. Takes no lock.
+    /// Calls `f` with the current token if it is usable without starting a refresh. Takes no lock.
     #[inline]
-    pub(crate) fn if_in_order<R>(
+    pub(crate) fn if_usable<R>(
         &self,
         now: Moment,
-        with: impl FnOnce(&Arc<CachedToken>) -> R,
+        f: impl FnOnce(&Arc<CachedToken>) -> R,
     ) -> Option<R> {
-        match &self.place {
-            Place::Own(published) => published.if_in_order(now, with),
-            Place::AmongTenants(_) => None,
-        }
+        self.token.if_usable(now, f)
     }
 
-    /// Decides, and reserves the flight if there is to be one.
-    pub(crate) fn board(&self, now: Moment) -> Boarding {
-        let mut core = self.lock();
-        if core.retired {
-            return Boarding::Retired;
-        }
-        match core.state.decide(now) {
-            Decision::Serve(current) => Boarding::Serve(current),
-            Decision::Fail(error) => Boarding::Fail(error),
-            Decision::Wait => match &core.flight {
-                Some(flight) => Boarding::Wait(Ticket {
-                    flight: flight.id,
-                    phase: flight.phase.clone(),
-                    awaited: Arc::clone(&flight.awaited),
-                }),
-                // Can't be: both are set and unset together. If it could, this would mend it.
-                None => {
-                    core.state
-                        .flight()
-                        .into_iter()
-                        .for_each(|id| core.state.abandon(id));
-                    Boarding::Retired
-                }
-            },
-            Decision::ServeAndFetch(current, permit) => {
-                Boarding::ServeAndLaunch(current, core.reserve(permit).0)
-            }
-            Decision::Fetch(permit) => {
-                let (launch, ticket) = core.reserve(permit);
-                Boarding::Launch(launch, ticket)
-            }
-        }
-    }
-
-    /// Remembers the task, so that it ends with the entry.
-    pub(crate) fn attach(&self, id: FlightId, task: AbortHandle) {
-        if let Some(flight) = self.lock().flight.as_mut().filter(|flight| flight.id == id) {
-            flight.task = Some(task);
-        }
-    }
-
-    /// Hands the flight its slot; whether the flight is still the one under way.
-    pub(crate) fn admit(&self, id: FlightId, slot: Slot) -> bool {
-        let mut core = self.lock();
-        let flight = core.flight.as_mut().filter(|flight| flight.id == id);
-        flight.map(|flight| flight.slot = Some(slot)).is_some()
-    }
-
-    /// Stores what the flight brought, and says what to tell those who wait.
-    pub(crate) fn land(
-        &self,
-        id: FlightId,
-        fetched: Result<Fetched, TokenError>,
+    /// Gives a caller the token, or the fetch to wait for. The caller starts the task, if there is
+    /// one: the fetch was decided on just now.
+    pub(crate) fn join(
+        self: &Arc<Self>,
         now: Moment,
-        tempo: Tempo,
-    ) -> Phase {
-        self.change(|core| {
-            let phase = match fetched {
-                Ok(fetched) => match core.state.complete(id, fetched, now, tempo) {
-                    Landing::Current(current) => Phase::Landed(Ok(current)),
-                    Landing::Rejected => Phase::Rejected,
-                },
-                Err(error) => {
-                    let jitter = fastrand::f64();
-                    Phase::Landed(Err(core.state.fail(id, error, now, tempo, jitter)))
-                }
-            };
-            // The task is about to end by itself.
-            let ended = core.end(id).map(|mut flight| {
-                flight.task = None;
-                flight
-            });
-            (phase, ended)
-        })
-    }
-
-    /// The flight is no more. Its task, if there still is one, ends.
-    pub(crate) fn abandon(&self, id: FlightId) {
-        self.change(|core| {
-            core.state.abandon(id);
-            ((), core.end(id))
-        });
+        fetcher: &Arc<Fetcher>,
+    ) -> Result<(Joined, Option<FetchTask>), TokenError> {
+        let mut core = self.lock();
+        let (waits, task) = match core.state.decide(now) {
+            Decision::Use => (false, None),
+            Decision::Refresh { fetch, delay } => {
+                (false, Some(self.new_task(&mut core, fetcher, fetch, delay)))
+            }
+            Decision::Fetch { fetch, delay } => {
+                (true, Some(self.new_task(&mut core, fetcher, fetch, delay)))
+            }
+            Decision::Wait => (true, None),
+            Decision::Fail(error) => return Err(error),
+        };
+        let joined = match (self.publish(&mut core), &core.fetch) {
+            (Some(token), _) if !waits => Joined::Token(token),
+            (_, Some(fetch)) if waits => Joined::Waiter(fetch.waiter()),
+            // The state decided on a token or a fetch that is not there.
+            _ => {
+                return Err(TokenError::transient(
+                    "the token cache is inconsistent: report it",
+                ));
+            }
+        };
+        Ok((joined, task))
     }
 
     /// Changes the state by something that a user of the token found out.
     pub(crate) fn report<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
-        self.change(|core| (change(&mut core.state), None))
-    }
-
-    /// Takes the entry out of use, unless a flight is under way. One that is still in the queue, and that
-    /// nobody waits for, is given up.
-    pub(crate) fn retire(&self) -> bool {
         let mut core = self.lock();
-        let idle = core
-            .flight
-            .take_if(|flight| flight.slot.is_none() && Arc::strong_count(&flight.awaited) == 1);
-        if let Some(flight) = &idle {
-            core.state.abandon(flight.id);
-        }
-        core.retired = core.state.flight().is_none();
-        core.retired
-    }
-
-    /// Changes the core and publishes what has become current, before anyone can be woken.
-    fn change<R>(&self, change: impl FnOnce(&mut Core) -> (R, Option<Flight>)) -> R {
-        // Held longer than the lock: with the last hold on them, tenants end each other's flights.
-        let tenants = match &self.place {
-            Place::Own(_) => None,
-            Place::AmongTenants(tenants) => tenants.upgrade(),
-        };
-        let mut core = self.lock();
-        let (result, ended) = change(&mut core);
-        let current = core.state.current();
-        match (&self.place, &tenants) {
-            (Place::Own(published), _) => published.publish(current),
-            (Place::AmongTenants(_), Some(tenants)) => tenants.publish(self, current),
-            (Place::AmongTenants(_), None) => {}
-        }
-        drop(core);
-        let has_ended = ended.is_some();
-        // Wakes whoever is next in the queue, so not under the lock.
-        drop(ended);
-        if let Some(tenants) = tenants.filter(|_| has_ended) {
-            tenants.make_room();
-        }
+        let result = change(&mut core.state);
+        self.publish(&mut core);
         result
     }
 
+    /// Returns true if the entry can be evicted. A queued fetch that no caller waits for is
+    /// abandoned; any other prevents the eviction.
+    ///
+    /// The caller prevents new callers from joining meanwhile.
+    pub(crate) fn prepare_eviction(&self) -> bool {
+        let mut core = self.lock();
+        let idle = core.fetch.take_if(|fetch| fetch.is_idle());
+        if let Some(fetch) = &idle {
+            core.state.abandon(fetch.id());
+        }
+        core.fetch.is_none()
+    }
+
+    fn new_task(
+        self: &Arc<Self>,
+        core: &mut Core,
+        fetcher: &Arc<Fetcher>,
+        fetch: FetchId,
+        delay: Duration,
+    ) -> FetchTask {
+        let owner: Weak<Self> = Arc::downgrade(self);
+        let (task, handle) = FetchTask::new(owner, fetcher, &self.request, fetch, delay);
+        core.fetch = Some(handle);
+        task
+    }
+
+    /// Stores the current token of the state for the readers, before the lock is released and any
+    /// caller is woken. Returns that token.
+    fn publish(&self, core: &mut Core) -> Option<Arc<CachedToken>> {
+        let current = core.state.current().map(|current| current.fetch);
+        if core.published == current {
+            self.token.update(&core.state);
+        } else {
+            core.published = current;
+            self.token
+                .set(CachedToken::from_state(&core.state, &self.request));
+        }
+        self.token.get()
+    }
+
+    /// Drops the handle of a fetch that was in progress. Called without the lock: this starts the
+    /// next fetch in the queue and may evict the entry.
+    fn end(self: Arc<Self>, handle: Option<FetchHandle>) {
+        let Some(handle) = handle else {
+            return;
+        };
+        drop(handle);
+        let on_fetch_end = self.on_fetch_end.clone();
+        drop(self);
+        if let Some(on_fetch_end) = on_fetch_end {
+            on_fetch_end();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Core> {
-        // Nothing panics while it is held, and no state in between is ever left behind.
+        // Nothing panics while the lock is held, and no intermediate state is left behind.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Core {
-    fn reserve(&mut self, permit: Permit) -> (Launch, Ticket) {
-        let (launch, ticket) = Launch::new(permit);
-        let phase = ticket.phase.clone();
-        self.flight = Some(Flight {
-            id: permit.flight,
-            phase,
-            task: None,
-            slot: None,
-            awaited: Arc::clone(&ticket.awaited),
-        });
-        (launch, ticket)
+impl FetchOwner for Entry {
+    fn begin(&self, fetch: FetchId, slot: Slot) -> bool {
+        let mut core = self.lock();
+        match core.fetch.as_mut().filter(|it| it.id() == fetch) {
+            Some(handle) => {
+                handle.set_slot(slot);
+                true
+            }
+            None => {
+                drop(core);
+                // Freed without the lock: it may start another fetch.
+                drop(slot);
+                false
+            }
+        }
     }
 
-    fn end(&mut self, id: FlightId) -> Option<Flight> {
-        self.flight.take_if(|flight| flight.id == id)
+    fn attach(&self, fetch: FetchId, task: AbortHandle) {
+        if let Some(handle) = self.lock().fetch.as_mut().filter(|it| it.id() == fetch) {
+            handle.set_task(task);
+        }
+    }
+
+    fn finish(
+        self: Arc<Self>,
+        fetch: FetchId,
+        outcome: Result<Fetched, TokenError>,
+        now: Moment,
+        timing: Timing,
+    ) -> FetchStatus {
+        let mut core = self.lock();
+        let other = match outcome {
+            Ok(fetched) => {
+                let is_kept = core.state.complete(fetch, fetched, now, timing);
+                (!is_kept).then_some(FetchStatus::Discarded)
+            }
+            Err(error) => {
+                let jitter = fastrand::f64();
+                let error = core.state.fail(fetch, error, now, timing, jitter);
+                Some(FetchStatus::Finished(Err(error)))
+            }
+        };
+        let token = self.publish(&mut core);
+        let mut handle = core.take_fetch(fetch);
+        drop(core);
+        if let Some(handle) = &mut handle {
+            // The task is about to end: it is not aborted.
+            handle.detach();
+        }
+        self.end(handle);
+        let token = token.map(|token| FetchStatus::Finished(Ok(token)));
+        other.or(token).unwrap_or(FetchStatus::Discarded)
+    }
+
+    fn abandon(self: Arc<Self>, fetch: FetchId) {
+        let mut core = self.lock();
+        core.state.abandon(fetch);
+        self.publish(&mut core);
+        let handle = core.take_fetch(fetch);
+        drop(core);
+        self.end(handle);
     }
 }
 
-/// A flight that ends early, or whose cache is gone, ends its task.
-impl Drop for Flight {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+impl Core {
+    fn take_fetch(&mut self, fetch: FetchId) -> Option<FetchHandle> {
+        self.fetch.take_if(|handle| handle.id() == fetch)
     }
 }
 

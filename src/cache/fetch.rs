@@ -1,12 +1,11 @@
-//! A flight: one fetch that belongs to nobody, and those who wait for it.
+//! One fetch, shared by all callers that wait for it.
 //!
-//! It runs in a task of its own, so that any caller may be dropped. Waiters watch its phase. If the
-//! task is dropped with its runtime, the phase's sender goes with it: the waiters see that, and the
-//! first of them to come back takes the flight over on its own runtime.
+//! A fetch runs in a detached task, so any caller may be dropped. Callers that wait watch its status.
+//! If the task is dropped with its runtime, the sender of the status goes with it; the callers notice,
+//! and the first of them starts the fetch again on its own runtime.
 
 use std::fmt;
-use std::future::{Future, poll_fn, ready};
-use std::ops::ControlFlow;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,12 +15,13 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, Timeout, sleep, timeout, timeout_at};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::cache::cached_token::CachedToken;
-use crate::cache::entry::Entry;
-use crate::cache::fetch::limiter::{Slot, Slots, Taken};
-use crate::cache::state::{Fetched, FlightId, Permit, Tempo};
+use crate::cache::fetch::limiter::{FetchLimiter, Slot};
+use crate::cache::fetch::waiter::{WAIT_MARGIN, Waiter};
+use crate::cache::state::{FetchId, Fetched, Timing};
 use crate::clock::{Moment, Timeline};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::source::TokenSource;
@@ -29,301 +29,262 @@ use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 
 pub(crate) mod limiter;
+pub(crate) mod runtime;
+pub(crate) mod waiter;
 
-/// Upper ends of the waits before the second and third try of a flight; full jitter.
+/// The upper bounds of the random waits before the second and third try of a fetch.
 const TRY_WAITS: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(400)];
-/// A try that failed later than this is not repeated in the flight.
+/// A try that failed after more than this is not repeated in the same fetch.
 const QUICK_FAILURE: Duration = Duration::from_secs(1);
-/// How much longer than the flight's limit its waiters wait for word of it: the flight itself is
-/// the first to notice, unless nobody drives its runtime.
-const WAITERS_GRACE: Duration = Duration::from_millis(250);
 
-/// Numbers every token of the process, so that one cache never mistakes another's for its own.
+/// Numbers every token of the process, so that a cache never mistakes another's token for its own.
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
-/// What it takes to fetch. Holds no entry, so that a flight keeps no cache alive.
+/// The parts that all fetches of a cache share.
 pub(crate) struct Fetcher {
     pub(crate) source: Arc<dyn TokenSource>,
     pub(crate) timeline: Timeline,
-    pub(crate) tempo: Tempo,
+    pub(crate) timing: Timing,
     pub(crate) fetch_timeout: Duration,
-    pub(crate) slots: Arc<Slots>,
+    pub(crate) limiter: Arc<FetchLimiter>,
 }
 
-/// How far a flight is.
+/// The entry that a fetch is for.
+///
+/// Fetches hold it weakly: they must not keep a cache alive.
+pub(crate) trait FetchOwner: Send + Sync + 'static {
+    /// Gives a fetch its slot, before its task starts. Returns false if it is no longer in progress.
+    fn begin(&self, fetch: FetchId, slot: Slot) -> bool;
+
+    /// Remembers the task of a fetch, to abort it when the fetch is abandoned.
+    fn attach(&self, fetch: FetchId, task: AbortHandle);
+
+    /// Stores the outcome of a fetch. Returns the status that the callers see.
+    ///
+    /// Takes the handle, as `abandon` does: nothing holds the entry when others learn that the fetch
+    /// has ended, and it may be evicted.
+    fn finish(
+        self: Arc<Self>,
+        fetch: FetchId,
+        outcome: Result<Fetched, TokenError>,
+        now: Moment,
+        timing: Timing,
+    ) -> FetchStatus;
+
+    /// Ends a fetch without an outcome. Does nothing if it has ended.
+    fn abandon(self: Arc<Self>, fetch: FetchId);
+}
+
+/// The status of a fetch, as its callers see it.
 #[derive(Clone, Debug)]
-pub(crate) enum Phase {
-    /// Waits for a slot, which its limit doesn't count. Those under way have limits themselves.
+pub(crate) enum FetchStatus {
+    /// Waits for a slot. The time limit of the fetch begins with the slot.
     Queued,
-    Flying {
+    Running {
         deadline: Instant,
     },
-    Landed(Result<Arc<CachedToken>, TokenError>),
-    /// It brought a token that was rejected in the meantime.
-    Rejected,
+    Finished(Result<Arc<CachedToken>, TokenError>),
+    /// The token was rejected in the meantime.
+    Discarded,
 }
 
-/// A reserved flight, to be launched.
-pub(crate) struct Launch {
-    permit: Permit,
-    phase: watch::Sender<Phase>,
+/// A fetch that was decided on. Dropped before it has finished, it is abandoned.
+pub(crate) struct FetchTask {
+    owner: Weak<dyn FetchOwner>,
+    fetcher: Arc<Fetcher>,
+    request: TokenRequest,
+    id: FetchId,
+    delay: Duration,
+    status: watch::Sender<FetchStatus>,
 }
 
-/// A launched flight that waits for its slot.
-pub(crate) struct Departure {
-    launch: Launch,
-    entry: Weak<Entry>,
-    fetcher: Weak<Fetcher>,
-    runtime: Handle,
-}
-
-/// A waiter's hold on a flight.
-pub(crate) struct Ticket {
-    pub(crate) flight: FlightId,
-    pub(crate) phase: watch::Receiver<Phase>,
-    /// Counts those who wait.
-    pub(crate) awaited: Arc<()>,
-}
-
-/// How waiting for a flight ended.
-pub(crate) enum Outcome {
-    Landed(Result<Arc<CachedToken>, TokenError>),
-    /// Decide again: the token was rejected in the meantime.
-    Rejected,
-    /// Decide again: the flight's task was dropped with its runtime.
-    Lost,
-    /// Nobody drives the flight.
-    TimedOut,
+/// The entry's hold on the fetch in progress. Dropped, it aborts the task and frees the slot.
+pub(crate) struct FetchHandle {
+    id: FetchId,
+    owner: Weak<dyn FetchOwner>,
+    status: watch::Receiver<FetchStatus>,
+    task: Option<AbortHandle>,
+    /// Held here rather than by the task, which may be on a runtime that never polls it again. A
+    /// fetch without a slot is queued.
+    slot: Option<Slot>,
+    /// Shared with the waiters, to count them.
+    waiting: Arc<()>,
 }
 
 impl Fetcher {
-    /// Fetches a token, with up to two more tries for what fails quickly and may pass.
+    /// Calls the source, up to three times if it fails quickly with a transient error.
     async fn fetch(&self, request: &TokenRequest) -> Result<(AccessToken, Moment), TokenError> {
         let mut waits = TRY_WAITS.iter();
         loop {
             let started = self.timeline.read();
             let since = Instant::now();
-            let error = match unwound(async { self.source.fetch(request).await }).await {
+            let error = match catch_panic(async { self.source.fetch(request).await }).await {
                 Some(Ok(token)) => return Ok((token, started)),
                 Some(Err(error)) => error,
                 None => return Err(TokenError::new(TokenErrorKind::SourcePanicked, true)),
             };
-            let again = error.is_transient()
+            let try_again = error.is_transient()
                 && error.retry_after().is_none()
                 && since.elapsed() < QUICK_FAILURE;
             match waits.next() {
-                Some(wait) if again => sleep(wait.mul_f64(fastrand::f64())).await,
+                Some(wait) if try_again => sleep(wait.mul_f64(fastrand::f64())).await,
                 _ => return Err(error),
             }
         }
     }
 }
 
-impl Launch {
-    pub(crate) fn new(permit: Permit) -> (Self, Ticket) {
-        let (sender, phase) = watch::channel(Phase::Queued);
-        (
-            Self {
-                permit,
-                phase: sender,
-            },
-            Ticket {
-                flight: permit.flight,
-                phase,
-                awaited: Arc::default(),
-            },
-        )
+impl FetchTask {
+    /// Creates the task of a fetch and the handle that its owner keeps.
+    pub(crate) fn new(
+        owner: Weak<dyn FetchOwner>,
+        fetcher: &Arc<Fetcher>,
+        request: &TokenRequest,
+        id: FetchId,
+        delay: Duration,
+    ) -> (Self, FetchHandle) {
+        let (sender, receiver) = watch::channel(FetchStatus::Queued);
+        let handle = FetchHandle {
+            id,
+            owner: Weak::clone(&owner),
+            status: receiver,
+            task: None,
+            slot: None,
+            waiting: Arc::default(),
+        };
+        let task = Self {
+            owner,
+            fetcher: Arc::clone(fetcher),
+            request: request.clone(),
+            id,
+            delay,
+            status: sender,
+        };
+        (task, handle)
     }
 
-    pub(crate) fn flight(&self) -> FlightId {
-        self.permit.flight
+    /// Starts the fetch on `runtime` as soon as the limiter has a free slot.
+    pub(crate) fn start(self, runtime: &Handle) {
+        let limiter = Arc::clone(&self.fetcher.limiter);
+        let runtime = runtime.clone();
+        let (owner, id) = (Weak::clone(&self.owner), self.id);
+        let abandon = move || {
+            if let Some(owner) = owner.upgrade() {
+                owner.abandon(id);
+            }
+        };
+        let time_limit = self.delay + self.fetcher.fetch_timeout + WAIT_MARGIN;
+        limiter.enqueue(time_limit, abandon, move |slot| self.spawn(&runtime, slot));
     }
 
-    /// Starts the flight on this runtime, as soon as there is a slot for it.
-    pub(crate) fn start(self, entry: &Arc<Entry>, fetcher: &Arc<Fetcher>, runtime: &Handle) {
-        fetcher.slots.enqueue(Departure {
-            launch: self,
-            entry: Arc::downgrade(entry),
-            fetcher: Arc::downgrade(fetcher),
-            runtime: runtime.clone(),
-        });
-    }
-}
-
-impl Departure {
-    /// Who is to have the slot, and until when: well after the flight's own limit.
-    pub(crate) fn taken(&self) -> Taken {
-        let limit = self.fetcher.upgrade().map(|fetcher| fetcher.fetch_timeout);
-        let Permit { flight, delay } = self.launch.permit;
-        let deadline = Instant::now() + delay + limit.unwrap_or_default() + WAITERS_GRACE;
-        Taken::new(self.entry.clone(), flight, deadline)
-    }
-
-    /// Spawns the flight, unless its cache is gone or it has been given up.
-    pub(crate) fn depart(self, slot: Slot) {
-        let (Some(entry), Some(fetcher)) = (self.entry.upgrade(), self.fetcher.upgrade()) else {
+    fn spawn(self, runtime: &Handle, slot: Slot) {
+        let Some(owner) = self.owner.upgrade() else {
             return;
         };
-        let Launch { permit, phase } = self.launch;
-        if !entry.admit(permit.flight, slot) {
+        let id = self.id;
+        if !owner.begin(id, slot) {
             return;
         }
-        let deadline = Instant::now() + permit.delay + fetcher.fetch_timeout;
-        phase.send_replace(Phase::Flying { deadline });
-        let request = entry.request.clone();
-        let pilot = Pilot {
-            entry: self.entry,
-            fetcher,
-            request,
-            flight: permit.flight,
-            phase,
-        };
-        // A runtime that is shutting down drops the task right here, which gives the slot back.
-        let task = self.runtime.spawn(pilot.fly(permit.delay));
-        entry.attach(permit.flight, task.abort_handle());
-    }
-}
-
-impl Ticket {
-    /// Waits until the flight has landed, is lost, or is overdue by this caller's own timer.
-    ///
-    /// There may be many who wait, so its future is kept small: what needs no await is not in it, and what is
-    /// awaited is there once.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe: the flight goes on.
-    pub(crate) async fn wait(&mut self, fetcher: &Fetcher) -> Result<Outcome, TokenError> {
-        loop {
-            let patience = match self.look(fetcher) {
-                ControlFlow::Break(outcome) => return Ok(outcome),
-                ControlFlow::Continue(patience) => patience,
-            };
-            // Not by `?`, which would keep room for another one.
-            let news = match within(patience.until, self.phase.changed()) {
-                Ok(news) => news,
-                Err(error) => return Err(error),
-            };
-            match news.await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Ok(Outcome::Lost),
-                Err(_) if patience.is_queued => {}
-                Err(_) => return Ok(Outcome::TimedOut),
-            }
-        }
+        let deadline = Instant::now() + self.delay + self.fetcher.fetch_timeout;
+        self.status.send_replace(FetchStatus::Running { deadline });
+        // A runtime that is shutting down drops the task here, which abandons the fetch.
+        let task = runtime.spawn(self.run());
+        owner.attach(id, task.abort_handle());
     }
 
-    /// Whether all who waited would have given up the flight by now.
-    pub(crate) fn is_overdue(&self) -> bool {
-        match *self.phase.borrow() {
-            Phase::Flying { deadline } => deadline + WAITERS_GRACE < Instant::now(),
-            Phase::Queued | Phase::Landed(_) | Phase::Rejected => false,
+    async fn run(self) {
+        if !self.delay.is_zero() {
+            sleep(self.delay).await;
         }
-    }
-
-    /// How the flight has ended, or until when to wait for news of it.
-    fn look(&mut self, fetcher: &Fetcher) -> ControlFlow<Outcome, Patience> {
-        let phase = self.phase.borrow_and_update().clone();
-        match phase {
-            Phase::Landed(result) => ControlFlow::Break(Outcome::Landed(result)),
-            Phase::Rejected => ControlFlow::Break(Outcome::Rejected),
-            Phase::Queued => {
-                let now = Instant::now();
-                // Now, since this caller may not stay for as long as a flight takes.
-                fetcher.slots.reap(now);
-                // By then the first of those who have a slot has ended, or never will.
-                let overdue = fetcher.slots.first_deadline();
-                ControlFlow::Continue(Patience {
-                    until: overdue.unwrap_or(now + fetcher.fetch_timeout) + WAITERS_GRACE,
-                    is_queued: true,
-                })
-            }
-            Phase::Flying { deadline } => ControlFlow::Continue(Patience {
-                until: deadline + WAITERS_GRACE,
-                is_queued: false,
-            }),
-        }
-    }
-}
-
-/// How long a waiter goes without news: then it looks again at a queued flight, and gives up one that flies.
-struct Patience {
-    until: Instant,
-    is_queued: bool,
-}
-
-/// Runs the flight. Dropped before it has landed, it gives the permit back.
-struct Pilot {
-    entry: Weak<Entry>,
-    fetcher: Arc<Fetcher>,
-    request: TokenRequest,
-    flight: FlightId,
-    phase: watch::Sender<Phase>,
-}
-
-impl Pilot {
-    async fn fly(self, delay: Duration) {
-        if !delay.is_zero() {
-            sleep(delay).await;
-        }
-        let fetcher = &self.fetcher;
-        let fetched = match timeout(fetcher.fetch_timeout, fetcher.fetch(&self.request)).await {
+        let limit = self.fetcher.fetch_timeout;
+        let outcome = match timeout(limit, self.fetcher.fetch(&self.request)).await {
             Ok(Ok((token, started))) => Ok(Fetched {
                 token,
-                request: self.request.clone(),
                 generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
                 started,
                 jitter: fastrand::f64(),
             }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(TokenError::new(TokenErrorKind::Timeout, true)),
+            Err(_) => Err(TokenError::timeout(limit)),
         };
-        self.land(fetched);
+        self.finish(outcome);
     }
 
-    /// Stores the outcome, then wakes those who wait.
-    fn land(&self, fetched: Result<Fetched, TokenError>) {
-        if let Some(entry) = self.entry.upgrade() {
+    /// Stores the outcome, then wakes the callers.
+    fn finish(&self, outcome: Result<Fetched, TokenError>) {
+        if let Some(owner) = self.owner.upgrade() {
             let now = self.fetcher.timeline.read();
-            let phase = entry.land(self.flight, fetched, now, self.fetcher.tempo);
-            self.phase.send_replace(phase);
+            let status = owner.finish(self.id, outcome, now, self.fetcher.timing);
+            self.status.send_replace(status);
         }
     }
 }
 
-impl Drop for Pilot {
+#[cfg(test)]
+impl FetchTask {
+    pub(crate) fn id(&self) -> FetchId {
+        self.id
+    }
+}
+
+impl Drop for FetchTask {
     fn drop(&mut self) {
-        // Without effect on a flight that has landed.
-        if let Some(entry) = self.entry.upgrade() {
-            entry.abandon(self.flight);
+        // Does nothing if the fetch has finished.
+        if let Some(owner) = self.owner.upgrade() {
+            owner.abandon(self.id);
         }
     }
 }
 
-/// The caller's runtime, if it is one that flights and waiters can run on.
-pub(crate) fn runtime() -> Result<Handle, TokenError> {
-    let handle = Handle::try_current().map_err(|error| no_runtime().with_cause(error))?;
-    drop(within(Instant::now(), ready(()))?);
-    Ok(handle)
+impl FetchHandle {
+    pub(crate) fn id(&self) -> FetchId {
+        self.id
+    }
+
+    /// Adds a caller that waits for the fetch.
+    pub(crate) fn waiter(&self) -> Waiter {
+        Waiter::new(
+            self.id,
+            Weak::clone(&self.owner),
+            self.status.clone(),
+            Arc::clone(&self.waiting),
+        )
+    }
+
+    /// Returns true if the fetch is queued and no caller waits for it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.slot.is_none() && Arc::strong_count(&self.waiting) == 1
+    }
+
+    pub(crate) fn set_slot(&mut self, slot: Slot) {
+        self.slot = Some(slot);
+    }
+
+    pub(crate) fn set_task(&mut self, task: AbortHandle) {
+        self.task = Some(task);
+    }
+
+    /// Keeps the task from being aborted: it is about to end.
+    pub(crate) fn detach(&mut self) {
+        self.task = None;
+    }
 }
 
-/// Limits `future`; an error on a runtime that has no timers.
-pub(crate) fn within<F: Future>(deadline: Instant, future: F) -> Result<Timeout<F>, TokenError> {
-    // tokio has no other way to ask for a timer than to make one.
-    catch_unwind(AssertUnwindSafe(|| timeout_at(deadline, future))).map_err(|_| no_runtime())
+impl Drop for FetchHandle {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
 }
 
-fn no_runtime() -> TokenError {
-    TokenError::new(TokenErrorKind::NoRuntime, false)
-}
-
-/// Polls `future` to its end; `None` if it panics.
-async fn unwound<F: Future>(future: F) -> Option<F::Output> {
+/// Polls `future` to its end. Returns `None` if it panics.
+async fn catch_panic<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| {
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(poll) => poll.map(Some),
-            // The payload may hold anything, a secret too: it goes no further.
+            // The payload may contain a secret, so it is dropped.
             Err(_) => Poll::Ready(None),
         }
     })
@@ -333,7 +294,7 @@ async fn unwound<F: Future>(future: F) -> Option<F::Output> {
 impl fmt::Debug for Fetcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fetcher")
-            .field("tempo", &self.tempo)
+            .field("timing", &self.timing)
             .field("fetch_timeout", &self.fetch_timeout)
             .finish_non_exhaustive()
     }

@@ -1,11 +1,10 @@
-//! When something was used last.
+//! The time of an entry's last use.
 
 use std::sync::atomic::Ordering;
 
 use crate::sync::AtomicU64;
 
-/// The turn at which something was used last. It is beside what is used: no place more in memory to
-/// wait for.
+/// The turn of the last use, see [`Tenants`](crate::cache::tenants::Tenants).
 pub(crate) struct LastUsed(AtomicU64);
 
 impl LastUsed {
@@ -17,9 +16,9 @@ impl LastUsed {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Written to only if the turn has moved on since.
+    /// Records a use. Writes only if the turn has changed, so that readers share the cache line.
     #[inline]
-    pub(crate) fn at(&self, turn: u64) {
+    pub(crate) fn record(&self, turn: u64) {
         if self.turn() < turn {
             self.0.fetch_max(turn, Ordering::Relaxed);
         }

@@ -1,17 +1,17 @@
-//! When a token is due and when it is expired: windows that scale with its life.
+//! The times at which a token is due for a refresh and expires. They scale with its life.
 
 use std::time::Duration;
 
 use crate::clock::Moment;
 
-/// No more than one fetch in this time, unless a token was rejected.
+/// The minimum time between two fetches, unless a token was rejected.
 pub(crate) const FETCH_SPACING: Duration = Duration::from_secs(1);
 
-const SHORTEST_MARGIN: Duration = Duration::from_secs(1);
-const LONGEST_MARGIN: Duration = Duration::from_secs(10);
-const LONGEST_DUE_WINDOW: Duration = Duration::from_secs(300);
+const MIN_MARGIN: Duration = Duration::from_secs(1);
+const MAX_MARGIN: Duration = Duration::from_secs(10);
+const MAX_DUE_WINDOW: Duration = Duration::from_secs(300);
 
-/// A token is fresh, then due (usable, and to be renewed), then expired (never sent).
+/// The life of a token: fresh, then due (usable, to be refreshed), then expired (never sent).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Lifespan {
     pub(crate) due: Moment,
@@ -24,27 +24,35 @@ impl Lifespan {
         expired: Moment::NEVER,
     };
 
-    /// The windows of a token with this `life`, asked for at `started`, had at `landed`.
+    /// Returns the lifespan of a token with this `life` that was requested at `started` and arrived
+    /// at `received`.
     ///
-    /// `jitter`, from 0 to 1, moves the due moment later by up to half of the due window, so that
-    /// tokens which were fetched together are not renewed together.
-    pub(crate) fn new(life: Duration, started: Moment, landed: Moment, jitter: f64) -> Self {
-        let margin = (life / 20).clamp(SHORTEST_MARGIN, LONGEST_MARGIN);
-        let window = (life / 10).min(LONGEST_DUE_WINDOW);
+    /// `jitter`, between 0 and 1, moves the due time later by up to half of the due window, so that
+    /// tokens which were fetched together are not refreshed together.
+    pub(crate) fn new(life: Duration, started: Moment, received: Moment, jitter: f64) -> Self {
+        let margin = (life / 20).clamp(MIN_MARGIN, MAX_MARGIN);
+        let window = (life / 10).min(MAX_DUE_WINDOW);
         let mut expired = life.saturating_sub(margin).max(life / 2);
         let mut due = expired.saturating_sub(window) + (window / 2).mul_f64(jitter);
 
-        let age = landed.monotonic().saturating_sub(started.monotonic());
-        let soonest = age.saturating_add(FETCH_SPACING);
-        if due < soonest {
-            // Too short a life for a margin: it would cost more than one fetch a second.
+        let age = received.monotonic().saturating_sub(started.monotonic());
+        let earliest = age.saturating_add(FETCH_SPACING);
+        if due < earliest {
+            // The life is too short for a margin: it would cost more than one fetch a second.
             expired = life;
-            due = soonest.min(life);
+            due = earliest.min(life);
         }
         Self {
             due: started.plus(due),
             expired: started.plus(expired),
         }
+    }
+
+    /// Returns true if the token is usable without starting a refresh: it is fresh, or it is due and
+    /// no refresh can start.
+    #[inline]
+    pub(crate) fn is_usable(&self, now: Moment, no_refresh: impl FnOnce() -> bool) -> bool {
+        !now.has_reached(self.due) || (no_refresh() && !now.has_reached(self.expired))
     }
 }
 
@@ -56,16 +64,16 @@ mod tests {
 
     const START: Moment = Moment::new(Duration::from_secs(50), Duration::from_secs(1_700_000_000));
 
-    /// Due and expired, in seconds after the start.
+    /// Returns the due and expiry times, in seconds after the start.
     fn windows(life: f64, latency: f64, jitter: f64) -> (f64, f64) {
-        let landed = START.plus(Duration::from_secs_f64(latency));
-        let span = Lifespan::new(Duration::from_secs_f64(life), START, landed, jitter);
+        let received = START.plus(Duration::from_secs_f64(latency));
+        let span = Lifespan::new(Duration::from_secs_f64(life), START, received, jitter);
         let after = |moment: Moment| {
             let monotonic = moment.monotonic() - START.monotonic();
             assert_eq!(
                 monotonic,
                 moment.wall() - START.wall(),
-                "both clocks get the same windows"
+                "the windows are the same by both clocks"
             );
             (monotonic.as_secs_f64() * 1e6).round() / 1e6
         };
@@ -96,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_too_short_for_margins_is_served_whole() {
+    fn a_life_too_short_for_a_margin_is_used_in_full() {
         assert_eq!(windows(1.0, 0.0, 0.0), (1.0, 1.0));
         assert_eq!(windows(2.0, 0.0, 0.0), (1.0, 2.0));
         assert_eq!(windows(2.0, 0.25, 0.0), (1.25, 2.0));
@@ -104,18 +112,18 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_endpoint_counts_as_a_short_life() {
+    fn a_slow_token_endpoint_counts_as_a_short_life() {
         assert_eq!(
             windows(5.0, 2.4, 0.0),
             (3.5, 4.0),
-            "1.1 s of use before it is due"
+            "used for 1.1 s before it is due"
         );
         assert_eq!(
             windows(5.0, 2.6, 0.0),
             (3.6, 5.0),
-            "would be due after 0.9 s"
+            "it would be due after 0.9 s"
         );
-        assert_eq!(windows(5.0, 9.0, 0.0), (5.0, 5.0), "dead when it came");
+        assert_eq!(windows(5.0, 9.0, 0.0), (5.0, 5.0), "expired on arrival");
     }
 
     proptest! {

@@ -1,117 +1,122 @@
-//! The state of one token: a pure machine. Time and chance are passed in; it reads no clock, takes
-//! no lock, wakes nobody.
+//! The state of one token: a pure state machine. The time and all randomness are arguments; it reads
+//! no clock, takes no lock and wakes no task. The entry calls it under its lock and publishes the
+//! result.
 //!
 //! ```text
-//!              decide                 complete
-//!   nothing ───────────▶ flight ─────────────────▶ fresh ─▶ due ─▶ expired
-//!      ▲                   │ fail                    │       │        │
-//!      │                   ▼                         │       └─▶ flight (the token goes on)
-//!      └──────────────── pause        reject ◀───────┘
+//!              decide                complete
+//!   no token ──────────▶ fetch ─────────────────▶ fresh ─▶ due ─▶ expired
+//!      ▲                   │ fail                   │       │        │
+//!      │                   ▼                        │       └─▶ fetch (the token is still used)
+//!      └──────────────── pause        reject ◀──────┘
 //! ```
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crate::cache::cached_token::CachedToken;
-use crate::cache::last_used::LastUsed;
 use crate::cache::lifespan::{FETCH_SPACING, Lifespan};
-use crate::cache::per_thread::PerThread;
-use crate::clock::{Moment, SharedDeadline};
+use crate::cache::state::spacing::RejectionSpacing;
+use crate::clock::Moment;
 use crate::error::TokenError;
-use crate::sync::AtomicBool;
-use crate::token::request::TokenRequest;
-use crate::token::{AccessToken, Issued, Lifetime};
+use crate::token::{AccessToken, Lifetime};
 
-/// The longest `Retry-After` that is believed.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
-/// How far apart renewals are that rejections cause: at first, and at most.
-const REJECTION_SPACING: Duration = Duration::from_secs(1);
-const LONGEST_REJECTION_SPACING: Duration = Duration::from_secs(10);
+mod spacing;
 
-/// What of the cache's settings the machine needs.
+pub(crate) use spacing::RejectionId;
+
+/// The longest `Retry-After` that is honored.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// The settings of the cache that the state machine needs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Tempo {
+pub(crate) struct Timing {
     pub(crate) default_lifetime: Duration,
     pub(crate) first_pause: Duration,
     pub(crate) longest_pause: Duration,
 }
 
-/// The state of one token: see the module.
+/// The state of one token, see the module.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// What is served, if it has not expired. Never a rejected token.
-    current: Option<Arc<CachedToken>>,
-    /// The one permit that is out.
-    flight: Option<FlightId>,
-    /// The value that was rejected last: a flight from before doesn't bring it back.
-    rejected: Option<Rejected>,
+    /// The last token that was fetched, unless it was rejected. It may have expired.
+    current: Option<CurrentToken>,
+    /// The fetch in progress.
+    fetch: Option<FetchId>,
+    /// The token that was rejected last. A fetch that started before the rejection must not restore
+    /// it.
+    rejected: Option<RejectedToken>,
     pause: Option<Pause>,
-    /// Flights that failed since the last success.
+    /// The number of fetches that failed since the last success.
     failures: u32,
-    /// When the last token came, unless one was rejected since.
-    landed: Option<Duration>,
-    rejections: Rejections,
-    /// Orders flights and rejections.
+    /// When the last token arrived, unless a token was rejected since.
+    last_success: Option<Duration>,
+    spacing: RejectionSpacing,
+    /// Orders fetches and rejections.
     sequence: u64,
 }
 
-/// A permit to fetch. At most one is valid at a time; it ends by `complete`, `fail` or `abandon`.
+/// The number of a fetch. Later fetches have higher numbers.
+///
+/// At most one fetch is in progress at a time; it ends with `complete`, `fail` or `abandon`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FlightId(u64);
+pub(crate) struct FetchId(u64);
 
-/// What a caller is to do.
+/// The token that is served until it expires.
+#[derive(Clone, Debug)]
+pub(crate) struct CurrentToken {
+    /// The token as the source returned it.
+    pub(crate) token: AccessToken,
+    /// Identifies the token's value: fetching the same value again keeps it.
+    pub(crate) generation: u64,
+    /// The fetch that returned the token.
+    pub(crate) fetch: FetchId,
+    pub(crate) lifespan: Lifespan,
+    pub(crate) expires_at: Option<SystemTime>,
+}
+
+/// A token that a source returned.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) token: AccessToken,
+    /// Differs from the generation of every other token in the process.
+    pub(crate) generation: u64,
+    /// The time just before the source was called.
+    pub(crate) started: Moment,
+    /// Between 0 and 1.
+    pub(crate) jitter: f64,
+}
+
+/// The next step of a caller that needs a token.
 #[derive(Debug)]
 pub(crate) enum Decision {
-    /// Use this token.
-    Serve(Arc<CachedToken>),
-    /// Use this token, and fetch the next one in the background.
-    ServeAndFetch(Arc<CachedToken>, Permit),
-    /// Fetch a token, and wait for it.
-    Fetch(Permit),
-    /// Wait for the flight that is under way.
+    /// Use the current token.
+    Use,
+    /// Use the current token and start this fetch in the background, after `delay`.
+    Refresh { fetch: FetchId, delay: Duration },
+    /// Start this fetch after `delay` and wait for it.
+    Fetch { fetch: FetchId, delay: Duration },
+    /// Wait for the fetch in progress.
     Wait,
-    /// There is no token, and the source is not to be asked yet.
+    /// Fail: there is no token, and the source must not be called yet.
     Fail(TokenError),
 }
 
-/// The right, and the duty, to run one flight.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Permit {
-    pub(crate) flight: FlightId,
-    /// How long to wait before the fetch, so that it isn't the second within one second.
-    pub(crate) delay: Duration,
-}
-
-/// How a completed flight ended for those who waited.
-#[derive(Debug)]
-pub(crate) enum Landing {
-    /// The token is current.
-    Current(Arc<CachedToken>),
-    /// The token was rejected while the flight was under way: decide again.
-    Rejected,
-}
-
-/// What became of a rejection.
+/// The effect of a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
-    /// The token is served no more. The verdict on its successor is owed under this number.
+    /// The token is no longer served. The caller reports what becomes of its replay under this id.
     Effective(RejectionId),
-    /// The token was not current any more: use the one that is.
+    /// The token was no longer current: use the one that is.
     Superseded,
-    /// Too soon after the last: the token stays current.
+    /// The last rejection was too recent: the token stays current.
     Spaced,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RejectionId(u64);
-
 #[derive(Debug)]
-struct Rejected {
+struct RejectedToken {
     token: AccessToken,
     generation: u64,
-    /// The flight that brought it.
-    flight: FlightId,
+    /// The fetch that returned the token.
+    fetch: FetchId,
+    /// The sequence number of the rejection.
     sequence: u64,
 }
 
@@ -121,170 +126,132 @@ struct Pause {
     error: TokenError,
 }
 
-/// The spacing of renewals that rejections cause.
-#[derive(Debug)]
-struct Rejections {
-    last: Option<Duration>,
-    spacing: Duration,
-    verdict: Verdict,
-}
-
-/// Who says whether the renewal that a rejection caused has helped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Known,
-    /// The request that caused it, when it is sent again.
-    Replay(RejectionId),
-    /// Whoever is answered first with the new token; only a refusal counts.
-    FirstAnswer,
-}
-
-impl Default for Rejections {
-    fn default() -> Self {
-        Self {
-            last: None,
-            spacing: REJECTION_SPACING,
-            verdict: Verdict::Known,
-        }
-    }
-}
-
 impl State {
-    /// What a caller who needs a token is to do now.
+    /// Decides the next step of a caller that needs a token now.
     pub(crate) fn decide(&mut self, now: Moment) -> Decision {
-        match self.current.clone() {
+        match &self.current {
             Some(current) if !now.has_reached(current.lifespan.expired) => {
-                let renew = now.has_reached(current.lifespan.due)
-                    && self.flight.is_none()
+                let refresh = now.has_reached(current.lifespan.due)
+                    && self.fetch.is_none()
                     && self.paused(now).is_none();
-                if renew {
-                    Decision::ServeAndFetch(current, self.permit(now))
+                if refresh {
+                    let (fetch, delay) = self.start(now);
+                    Decision::Refresh { fetch, delay }
                 } else {
-                    Decision::Serve(current)
+                    Decision::Use
                 }
             }
-            _ if self.flight.is_some() => Decision::Wait,
+            _ if self.fetch.is_some() => Decision::Wait,
             _ => match self.paused(now) {
                 Some(error) => Decision::Fail(error),
-                None => Decision::Fetch(self.permit(now)),
+                None => {
+                    let (fetch, delay) = self.start(now);
+                    Decision::Fetch { fetch, delay }
+                }
             },
         }
     }
 
-    /// The flight brought a token, asked for at `started`.
+    /// Records the token that a fetch returned, also if the fetch was abandoned since.
     ///
-    /// A flight that was given up counts all the same: what was fetched is not lost.
+    /// Returns false if the token was rejected in the meantime and is discarded. Else the callers
+    /// that waited get the [current](Self::current) token.
     pub(crate) fn complete(
         &mut self,
-        flight: FlightId,
+        fetch: FetchId,
         fetched: Fetched,
         now: Moment,
-        tempo: Tempo,
-    ) -> Landing {
-        self.end(flight);
+        timing: Timing,
+    ) -> bool {
+        self.end(fetch);
         let Fetched {
             token,
-            request,
             mut generation,
             started,
             jitter,
         } = fetched;
         if let Some(rejected) = &self.rejected
-            && flight < rejected.flight
+            && fetch < rejected.fetch
         {
-            // What is older than a rejected token may have been rejected before it.
-            return Landing::Rejected;
+            // An API may have rejected this token before the newer one.
+            return false;
         }
         if let Some(rejected) = &self.rejected
             && token.is_same_value(&rejected.token)
         {
-            if flight.0 < rejected.sequence {
-                return Landing::Rejected;
+            if fetch.0 < rejected.sequence {
+                return false;
             }
-            // Asked for since, so the source vouches for it. It is not sent again by those whom it
-            // was refused to, so the next to use it tells whether the source was right.
+            // The source returned the value again after its rejection, so it vouches for it. The
+            // request that was rejected is not replayed with the same token, so the next response
+            // decides whether the source was right.
             generation = rejected.generation;
-            if let Verdict::Replay(_) = self.rejections.verdict {
-                self.rejections.verdict = Verdict::FirstAnswer;
-            }
+            self.spacing.await_first_response();
         }
         if let Some(current) = &self.current {
-            if current.flight > flight && !now.has_reached(current.lifespan.expired) {
-                return Landing::Current(Arc::clone(current));
+            if current.fetch > fetch && !now.has_reached(current.lifespan.expired) {
+                return true;
             }
-            if token.parts().is_same_value(&current.parts) {
+            if token.is_same_value(&current.token) {
                 generation = current.generation;
             }
         }
 
-        let (lifespan, expires_at) = match token.lifetime() {
-            Lifetime::Unlimited => (Lifespan::UNLIMITED, None),
-            Lifetime::Limited(life) => (
+        let life = match token.lifetime() {
+            Lifetime::Unlimited => None,
+            Lifetime::Limited(life) => Some(life),
+            Lifetime::Unspecified => Some(timing.default_lifetime),
+        };
+        let (lifespan, expires_at) = match life {
+            None => (Lifespan::UNLIMITED, None),
+            Some(life) => (
                 Lifespan::new(life, started, now, jitter),
                 started.plus(life).wall_time(),
-            ),
-            Lifetime::Unspecified => (
-                Lifespan::new(tempo.default_lifetime, started, now, jitter),
-                started.plus(tempo.default_lifetime).wall_time(),
             ),
         };
         self.pause = None;
         self.failures = 0;
-        self.landed = Some(now.monotonic());
-        self.tell_users();
+        self.last_success = Some(now.monotonic());
         if let Some(current) = &self.current
             && now.has_reached(lifespan.expired)
             && !now.has_reached(current.lifespan.expired)
-            && !token.parts().is_same_value(&current.parts)
+            && !token.is_same_value(&current.token)
         {
-            // Dead on arrival is no reason to give up a usable one.
-            return Landing::Current(Arc::clone(current));
+            // A token that is expired on arrival must not replace a usable one.
+            return true;
         }
-        let copies = request
-            .is_default()
-            .then(|| PerThread::new(|| token.counted_apart()));
-        let current = Arc::new(CachedToken {
-            last_used: LastUsed::never(),
-            copies,
-            parts: token.issue(
-                expires_at,
-                Issued {
-                    request,
-                    generation,
-                },
-            ),
+        self.current = Some(CurrentToken {
+            token,
             generation,
+            fetch,
             lifespan,
-            on_probation: AtomicBool::new(self.rejections.verdict == Verdict::FirstAnswer),
-            flight,
-            seen_to: SharedDeadline::passed(),
+            expires_at,
         });
-        self.current = Some(Arc::clone(&current));
-        self.tell_users();
-        Landing::Current(current)
+        true
     }
 
-    /// The flight failed. Returns the error for those who wait: it says how long the pause is.
+    /// Records that a fetch failed and begins a pause.
+    ///
+    /// Returns the error for the callers that waited, with the length of the pause. A fetch that was
+    /// abandoned since begins no pause.
     pub(crate) fn fail(
         &mut self,
-        flight: FlightId,
+        fetch: FetchId,
         error: TokenError,
         now: Moment,
-        tempo: Tempo,
+        timing: Timing,
         jitter: f64,
     ) -> TokenError {
-        if !self.end(flight) {
+        if !self.end(fetch) {
             return error;
         }
-        if self.current.is_none()
-            && let Verdict::Replay(rejection) = self.rejections.verdict
-        {
-            self.forgo(rejection);
+        if self.current.is_none() {
+            self.spacing.await_first_response();
         }
-        let backoff = backoff(self.failures, tempo);
+        let backoff = backoff(self.failures, timing);
         self.failures = self.failures.saturating_add(1);
         let pause = match error.retry_after() {
-            Some(wait) => wait.min(LONGEST_RETRY_AFTER).max(backoff),
+            Some(wait) => wait.min(MAX_RETRY_AFTER).max(backoff),
             None => backoff + (backoff / 4).mul_f64(jitter),
         };
         let error = error.with_retry_after(pause);
@@ -292,144 +259,122 @@ impl State {
             until: now.monotonic().saturating_add(pause),
             error: error.clone(),
         });
-        self.tell_users();
         error
     }
 
-    /// The flight is no more, through no fault of the source: no failure, no pause.
-    pub(crate) fn abandon(&mut self, flight: FlightId) {
-        self.end(flight);
+    /// Records that a fetch ended through no fault of the source: no failure, no pause.
+    pub(crate) fn abandon(&mut self, fetch: FetchId) {
+        self.end(fetch);
     }
 
-    /// An API refused the token of this generation.
+    /// Records that an API rejected the token of this generation.
     pub(crate) fn reject(&mut self, generation: u64, now: Moment) -> Rejection {
         match &self.current {
-            Some(current) if current.generation == generation => {
-                if now.has_reached(current.lifespan.expired) {
-                    // It has died of itself; its successor is fetched without this.
-                    return Rejection::Superseded;
-                }
-            }
+            // An expired token is replaced without a rejection.
+            Some(current)
+                if current.generation == generation
+                    && !now.has_reached(current.lifespan.expired) => {}
             _ => return Rejection::Superseded,
         }
-        if let Some(last) = self.rejections.last
-            && now.monotonic() < last.saturating_add(self.rejections.spacing)
-        {
+        if !self.spacing.allows_rejection(now.monotonic()) {
             return Rejection::Spaced;
         }
         self.withdraw();
         let rejection = RejectionId(self.sequence);
-        self.rejections.last = Some(now.monotonic());
-        self.rejections.verdict = Verdict::Replay(rejection);
+        self.spacing.begin(rejection, now.monotonic());
         Rejection::Effective(rejection)
     }
 
-    /// A user said that the token of this generation is no good, which is taken at their word.
+    /// Withdraws the token of this generation at the user's request, regardless of the spacing of
+    /// rejections. Returns false if it was not current.
     pub(crate) fn invalidate(&mut self, generation: u64) -> bool {
         let is_current = self
             .current
             .as_ref()
-            .is_some_and(|it| it.generation == generation);
+            .is_some_and(|current| current.generation == generation);
         if is_current {
             self.withdraw();
         }
         is_current
     }
 
-    /// How the request that caused a rejection fared with the new token.
-    pub(crate) fn judge(&mut self, rejection: RejectionId, refused: bool) {
-        let is_last = self.rejections.verdict == Verdict::Replay(rejection);
-        if refused {
-            // Counts even if another request has caused a rejection since.
-            self.rejections.widen();
-        } else if is_last {
-            self.rejections.spacing = REJECTION_SPACING;
-        }
-        if is_last {
-            self.rejections.verdict = Verdict::Known;
-        }
+    /// Records whether the replay of the request that caused a rejection was rejected too.
+    pub(crate) fn record_replay(&mut self, rejection: RejectionId, rejected: bool) {
+        self.spacing.record_replay(rejection, rejected);
     }
 
-    /// The request that caused a rejection will not be sent again: whoever is answered first with
-    /// the new token judges in its place.
-    pub(crate) fn forgo(&mut self, rejection: RejectionId) {
-        if self.rejections.verdict == Verdict::Replay(rejection) {
-            self.rejections.verdict = Verdict::FirstAnswer;
-            if let Some(current) = &self.current {
-                current.on_probation.store(true, Ordering::Relaxed);
-            }
-        }
+    /// Records that the request that caused a rejection is not replayed: the first response to the
+    /// new token decides in its place.
+    pub(crate) fn abandon_replay(&mut self, rejection: RejectionId) {
+        self.spacing.abandon_replay(rejection);
     }
 
-    /// An answer came to a request with a token on probation.
-    pub(crate) fn first_answer(&mut self, generation: u64, refused: bool) {
-        let Some(current) = &self.current else { return };
-        if current.generation == generation
-            && current.on_probation.swap(false, Ordering::Relaxed)
-            && self.rejections.verdict == Verdict::FirstAnswer
+    /// Records a response to a token whose first response was awaited.
+    pub(crate) fn record_first_response(&mut self, generation: u64, rejected: bool) {
+        if let Some(current) = &self.current
+            && current.generation == generation
         {
-            if refused {
-                self.rejections.widen();
-            }
-            self.rejections.verdict = Verdict::Known;
+            self.spacing.record_first_response(rejected);
         }
     }
 
-    pub(crate) fn current(&self) -> Option<&Arc<CachedToken>> {
+    /// Returns the token that is served until it expires.
+    pub(crate) fn current(&self) -> Option<&CurrentToken> {
         self.current.as_ref()
     }
 
-    pub(crate) fn flight(&self) -> Option<FlightId> {
-        self.flight
+    /// Returns the fetch in progress.
+    #[cfg(test)]
+    pub(crate) fn fetch(&self) -> Option<FetchId> {
+        self.fetch
     }
 
-    fn permit(&mut self, now: Moment) -> Permit {
+    /// Returns until when no refresh of the current token can start: one is in progress, or the
+    /// source is paused.
+    pub(crate) fn no_refresh_until(&self) -> Duration {
+        match (self.fetch, &self.pause) {
+            (Some(_), _) => Duration::MAX,
+            (None, Some(pause)) => pause.until,
+            (None, None) => Duration::ZERO,
+        }
+    }
+
+    /// Returns true if the first response to the current token decides the spacing of rejections.
+    pub(crate) fn awaits_first_response(&self) -> bool {
+        self.spacing.awaits_first_response()
+    }
+
+    /// Starts a fetch. Returns the delay that keeps it a second behind the last success.
+    fn start(&mut self, now: Moment) -> (FetchId, Duration) {
         self.sequence += 1;
-        let flight = FlightId(self.sequence);
-        self.flight = Some(flight);
-        self.tell_users();
-        let soonest = self
-            .landed
-            .map(|landed| landed.saturating_add(FETCH_SPACING));
-        let delay = soonest.unwrap_or_default().saturating_sub(now.monotonic());
-        Permit { flight, delay }
+        let fetch = FetchId(self.sequence);
+        self.fetch = Some(fetch);
+        let earliest = self
+            .last_success
+            .map(|success| success.saturating_add(FETCH_SPACING));
+        let delay = earliest.unwrap_or_default().saturating_sub(now.monotonic());
+        (fetch, delay)
     }
 
-    /// Takes the permit back; whether it was still valid.
-    fn end(&mut self, flight: FlightId) -> bool {
-        let valid = self.flight == Some(flight);
-        if valid {
-            self.flight = None;
-            self.tell_users();
-        }
-        valid
-    }
-
-    /// Users of the current token don't come here: tells them until when they need not.
-    fn tell_users(&self) {
-        if let Some(current) = &self.current {
-            current.seen_to.set(match (self.flight, &self.pause) {
-                (Some(_), _) => Duration::MAX,
-                (None, Some(pause)) => pause.until,
-                (None, None) => Duration::ZERO,
-            });
-        }
+    /// Ends a fetch. Returns false if it was not in progress.
+    fn end(&mut self, fetch: FetchId) -> bool {
+        self.fetch.take_if(|current| *current == fetch).is_some()
     }
 
     fn withdraw(&mut self) {
         self.sequence += 1;
-        self.landed = None;
+        self.last_success = None;
         if let Some(current) = self.current.take() {
-            self.rejected = Some(Rejected {
-                token: current.token(),
+            self.rejected = Some(RejectedToken {
+                token: current.token,
                 generation: current.generation,
-                flight: current.flight,
+                fetch: current.fetch,
                 sequence: self.sequence,
             });
         }
     }
 
-    /// The error to give in a pause, with the time that remains.
+    /// Returns the error that callers get in a pause, with the time that remains.
     fn paused(&self, now: Moment) -> Option<TokenError> {
         let pause = self.pause.as_ref()?;
         let remaining = pause.until.checked_sub(now.monotonic())?;
@@ -437,32 +382,13 @@ impl State {
     }
 }
 
-/// What a flight brought.
-#[derive(Debug)]
-pub(crate) struct Fetched {
-    pub(crate) token: AccessToken,
-    pub(crate) request: TokenRequest,
-    /// Differs from that of every other token of the process.
-    pub(crate) generation: u64,
-    /// Just before the token was asked for.
-    pub(crate) started: Moment,
-    /// From 0 to 1.
-    pub(crate) jitter: f64,
-}
-
-impl Rejections {
-    fn widen(&mut self) {
-        self.spacing = (self.spacing * 2).min(LONGEST_REJECTION_SPACING);
-    }
-}
-
-/// The pause after `failures` earlier ones: doubling, up to the longest.
-fn backoff(failures: u32, tempo: Tempo) -> Duration {
+/// Returns the pause that follows `failures` earlier ones: it doubles, up to the longest pause.
+fn backoff(failures: u32, timing: Timing) -> Duration {
     let factor = 1u32.checked_shl(failures).unwrap_or(u32::MAX);
-    tempo
+    timing
         .first_pause
         .saturating_mul(factor)
-        .min(tempo.longest_pause)
+        .min(timing.longest_pause)
 }
 
 #[cfg(test)]

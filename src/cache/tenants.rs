@@ -1,44 +1,33 @@
-//! The entries of all token requests but the default one: bounded, least recently used out first.
+//! The entries of all token requests but the default one. Their number is bounded: the least
+//! recently used is evicted first.
 //!
-//! Shards of `RwLock<HashMap>`: a lookup takes a shared lock on one of them, which is exclusive only
-//! while an entry is put in or taken out, never for a renewal.
+//! Shards of `RwLock<HashMap>`. A lookup takes a shared lock on one shard; only adding or evicting an
+//! entry takes it exclusively, never a refresh.
 //!
-//! Measured by `benches/tenants.rs` (figures in `docs/performance.md`): among many tenants a lookup is as
-//! fast as its places in memory are found, of which there are two, the map's and the token's.
-//! `moka::sync::Cache` alone takes three times as long as a whole lookup here, and knows no entry that must
-//! stay. dashmap alone is as fast as these maps; bounds and turns would have to be added to it, and more
-//! crates would come into the core.
+//! `docs/performance.md` compares lookups with `moka`, `dashmap` and `papaya`: none of them knows
+//! entries that must stay, and each would add crates to the core.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::iter::repeat_with;
-use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
 
 use crate::cache::cached_token::CachedToken;
-use crate::cache::entry::Entry;
+use crate::cache::entry::{Entry, OnFetchEnd};
 use crate::cache::per_thread::parallelism;
-use crate::cache::published::Published;
 use crate::clock::Moment;
 use crate::token::request::TokenRequest;
 
-/// For each thread that runs at once, so that two seldom meet at a lock. Not more: each shard has pages
-/// of its own, and a lookup among many tenants is as fast as their addresses are found.
+/// Enough that two threads seldom meet at a lock. Each shard has pages of its own, so more would make
+/// lookups among many tenants slower.
 const SHARDS_PER_THREAD: usize = 4;
-const MOST_SHARDS: usize = 64;
+const MAX_SHARDS: usize = 64;
 
-type Shard = HashMap<TokenRequest, Tenant, BuildHasherDefault<Prehashed>>;
+type Shard = HashMap<TokenRequest, Arc<Entry>, BuildHasherDefault<Prehashed>>;
 
-/// What a lookup needs, in the map itself and of half a cache line with its key: the entry would be
-/// one more place in memory to wait for.
-struct Tenant {
-    published: Published,
-    entry: Arc<Entry>,
-}
-
-/// Requests bring their hash along.
+/// Passes on the hash that a request carries.
 #[derive(Default)]
 struct Prehashed(u64);
 
@@ -59,78 +48,88 @@ impl Hasher for Prehashed {
 }
 
 pub(crate) struct Tenants {
-    /// As many as a power of two.
+    /// Their number is a power of two.
     shards: Box<[RwLock<Shard>]>,
     max_entries: usize,
     len: AtomicUsize,
-    /// Orders entries by their last use. Moves on with each newcomer and each second, not with each
-    /// use, which would make every lookup write to one line.
+    /// Orders entries by their last use. It advances with each new entry and each second rather than
+    /// with each use, which would make every lookup write to one cache line.
     turn: AtomicU64,
-    /// The last second that moved it on.
+    /// The last second that advanced the turn.
     second: AtomicU64,
-    /// One eviction at a time.
+    /// Held while entries are evicted.
     eviction: Mutex<()>,
-    /// At which length to look again for entries to evict.
+    /// The length at which to look for entries to evict again.
     next_scan: AtomicUsize,
+    /// Given to each entry.
+    on_fetch_end: OnFetchEnd,
 }
 
 impl Tenants {
-    pub(crate) fn new(max_entries: usize) -> Self {
+    pub(crate) fn new(max_entries: usize) -> Arc<Self> {
         let shards = (SHARDS_PER_THREAD * parallelism()).next_power_of_two();
-        let shards = repeat_with(RwLock::default).take(shards.min(MOST_SHARDS));
-        Self {
-            shards: shards.collect(),
-            max_entries,
-            len: AtomicUsize::new(0),
-            turn: AtomicU64::new(0),
-            second: AtomicU64::new(0),
-            eviction: Mutex::new(()),
-            next_scan: AtomicUsize::new(0),
-        }
+        let shards = repeat_with(RwLock::default).take(shards.min(MAX_SHARDS));
+        Arc::new_cyclic(|tenants: &Weak<Self>| {
+            let tenants = Weak::clone(tenants);
+            Self {
+                shards: shards.collect(),
+                max_entries,
+                len: AtomicUsize::new(0),
+                turn: AtomicU64::new(0),
+                second: AtomicU64::new(0),
+                eviction: Mutex::new(()),
+                next_scan: AtomicUsize::new(0),
+                on_fetch_end: Arc::new(move || {
+                    if let Some(tenants) = tenants.upgrade() {
+                        tenants.make_room();
+                    }
+                }),
+            }
+        })
     }
 
-    /// Calls `with` on the current token of `request` if nothing but using it is to be done.
+    /// Calls `f` with the current token of `request` if it is usable without starting a refresh.
     #[inline]
-    pub(crate) fn if_in_order<R>(
+    pub(crate) fn if_usable<R>(
         &self,
         request: &TokenRequest,
         now: Moment,
-        with: impl FnOnce(&Arc<CachedToken>) -> R,
+        f: impl FnOnce(&Arc<CachedToken>) -> R,
     ) -> Option<R> {
-        self.look_up(request, |tenant| {
-            tenant.published.if_in_order(now, |current| {
-                current.last_used.at(self.turn(now));
-                with(current)
+        self.look_up(request, |entry| {
+            entry.if_usable(now, |token| {
+                entry.last_used.record(self.turn(now));
+                f(token)
             })
         })
         .flatten()
     }
 
-    /// The entry of `request`, if there is one.
+    /// Returns the entry of `request`, if there is one.
+    ///
+    /// As long as the caller holds it, the entry is not evicted.
     pub(crate) fn get(&self, request: &TokenRequest, now: Moment) -> Option<Arc<Entry>> {
-        let entry = self.look_up(request, |tenant| Arc::clone(&tenant.entry));
-        entry.inspect(|it| it.last_used.at(self.turn(now)))
+        let entry = self.look_up(request, Arc::clone)?;
+        entry.last_used.record(self.turn(now));
+        Some(entry)
     }
 
-    /// The entry of `request`, a new one if there is none.
-    pub(crate) fn entry(self: &Arc<Self>, request: &TokenRequest, now: Moment) -> Arc<Entry> {
+    /// Returns the entry of `request`, which is created if there is none.
+    ///
+    /// As long as the caller holds it, the entry is not evicted.
+    pub(crate) fn entry(&self, request: &TokenRequest, now: Moment) -> Arc<Entry> {
         if let Some(entry) = self.get(request, now) {
             return entry;
         }
-        let mut shard = self
-            .shard(request)
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.write(request);
         let mut added = false;
-        let tenant = shard.entry(request.clone()).or_insert_with(|| {
+        let entry = shard.entry(request.clone()).or_insert_with(|| {
             added = true;
-            Tenant {
-                published: Published::empty(),
-                entry: Arc::new(Entry::among(self, request.clone())),
-            }
+            let on_fetch_end = Arc::clone(&self.on_fetch_end);
+            Arc::new(Entry::new(request.clone(), Some(on_fetch_end)))
         });
-        let entry = Arc::clone(&tenant.entry);
-        entry.last_used.at(if added {
+        let entry = Arc::clone(entry);
+        entry.last_used.record(if added {
             // After all uses so far, before all that follow.
             self.turn.fetch_add(2, Ordering::Relaxed) + 1
         } else {
@@ -138,77 +137,54 @@ impl Tenants {
         });
         drop(shard);
         if added && self.len.fetch_add(1, Ordering::Relaxed) >= self.max_entries {
-            self.evict(Some(&entry));
+            self.evict();
         }
         entry
-    }
-
-    /// Shows lookups what the entry's state has as current, unless the entry has been dropped from here.
-    pub(crate) fn publish(&self, entry: &Entry, current: Option<&Arc<CachedToken>>) {
-        let shard = self
-            .shard(&entry.request)
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(tenant) = shard.get(&entry.request)
-            && ptr::eq(&*tenant.entry, entry)
-        {
-            // The uses of a token are kept with it; what takes its place knows of none.
-            entry.last_used.at(tenant.published.last_used());
-            tenant.published.publish(current);
-        }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// A flight has ended: its entry can go, if there are too many.
-    pub(crate) fn make_room(&self) {
+    /// Evicts entries if there are too many, now that a fetch has ended and no longer prevents it.
+    fn make_room(&self) {
         if self.len() > self.max_entries {
-            // It counts as a newcomer does.
+            // Counts as a new entry does.
             let _ = self
                 .next_scan
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| at.checked_sub(1));
-            self.evict(None);
+            self.evict();
         }
     }
 
-    /// Drops the least recently used entries once there are more than the bound allows, but none with
-    /// a flight.
+    /// Evicts the least recently used entries once there are more than the bound, but none that has a
+    /// fetch in progress or is in use.
     ///
-    /// Each time a sixteenth of them, so that the scan is paid for once in as many newcomers. If too few
-    /// could go, not again before there are more that can: a sixteenth of what is too much.
-    fn evict(&self, newest: Option<&Arc<Entry>>) {
-        let _one_at_a_time = self.eviction.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Evicts a sixteenth of them at a time, so that one scan serves as many new entries. If too few
+    /// could be evicted, the next scan waits for a sixteenth of the excess.
+    fn evict(&self) {
+        let _guard = self.eviction.lock().unwrap_or_else(PoisonError::into_inner);
         let len = self.len();
         if len <= self.max_entries || len < self.next_scan.load(Ordering::Relaxed) {
             return;
         }
         let wanted = len - (self.max_entries - self.max_entries / 16);
-        let mut candidates: Vec<(u64, Arc<Entry>)> = Vec::with_capacity(len);
+        let mut candidates: Vec<(u64, TokenRequest)> = Vec::with_capacity(len);
         for shard in &*self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
             candidates.extend(
                 shard
-                    .values()
-                    .filter(|it| newest.is_none_or(|newest| !Arc::ptr_eq(&it.entry, newest)))
-                    .map(|it| (it.last_used(), Arc::clone(&it.entry))),
+                    .iter()
+                    .map(|(request, entry)| (entry.last_used.turn(), request.clone())),
             );
         }
         candidates.sort_unstable_by_key(|(last_used, _)| *last_used);
-        for (_, entry) in candidates
-            .into_iter()
-            .filter(|(_, it)| it.retire())
+        let evicted = candidates
+            .iter()
+            .filter(|(_, request)| self.evict_idle(request))
             .take(wanted)
-        {
-            let mut shard = self
-                .shard(&entry.request)
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            shard.remove(&entry.request);
-            self.len.fetch_sub(1, Ordering::Relaxed);
-        }
-        let left = self.len();
+            .count();
+        let left = self.len.fetch_sub(evicted, Ordering::Relaxed) - evicted;
         let next_scan = if left > self.max_entries {
             left + (left - self.max_entries) / 16
         } else {
@@ -217,26 +193,45 @@ impl Tenants {
         self.next_scan.store(next_scan, Ordering::Relaxed);
     }
 
+    /// Evicts the entry of `request` unless it is in use. Returns true if it was evicted.
+    fn evict_idle(&self, request: &TokenRequest) -> bool {
+        let mut shard = self.write(request);
+        // The lock keeps the entry from being handed out meanwhile.
+        let is_idle = shard
+            .get(request)
+            .is_some_and(|entry| Arc::strong_count(entry) == 1 && entry.prepare_eviction());
+        let evicted = is_idle.then(|| shard.remove(request)).flatten();
+        drop(shard);
+        evicted.is_some()
+    }
+
     #[inline]
-    fn look_up<R>(&self, request: &TokenRequest, with: impl FnOnce(&Tenant) -> R) -> Option<R> {
+    fn look_up<R>(&self, request: &TokenRequest, f: impl FnOnce(&Arc<Entry>) -> R) -> Option<R> {
         let shard = self
             .shard(request)
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        shard.get(request).map(with)
+        shard.get(request).map(f)
     }
 
+    fn write(&self, request: &TokenRequest) -> RwLockWriteGuard<'_, Shard> {
+        self.shard(request)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the current turn, after advancing it if a second has passed.
     fn turn(&self, now: Moment) -> u64 {
         let (second, last) = (
             now.monotonic().as_secs(),
             self.second.load(Ordering::Relaxed),
         );
-        let moves_on = second > last
+        let advances = second > last
             && self
                 .second
                 .compare_exchange(last, second, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
-        if moves_on {
+        if advances {
             self.turn.fetch_add(2, Ordering::Relaxed) + 2
         } else {
             self.turn.load(Ordering::Relaxed)
@@ -244,15 +239,8 @@ impl Tenants {
     }
 
     fn shard(&self, request: &TokenRequest) -> &RwLock<Shard> {
-        // Neither the highest bits nor the lowest: the map has use for those.
+        // The map uses the highest and the lowest bits.
         &self.shards[(request.hash_of_key() >> 32) as usize & (self.shards.len() - 1)]
-    }
-}
-
-impl Tenant {
-    /// By a lookup, or by a caller for whom there was none in order.
-    fn last_used(&self) -> u64 {
-        self.published.last_used().max(self.entry.last_used.turn())
     }
 }
 

@@ -1,31 +1,49 @@
-//! What the exchange needs to see of requests and answers, whatever their types.
+//! The parts of requests and responses that the exchange sees, whatever their types.
 
 use http::{HeaderMap, Request, Response, StatusCode};
 
-use crate::policy::origin::Target;
+use crate::policy::origin::{KeptOrigin, Target};
 use crate::policy::replay::ReplayPolicy;
 use crate::request_auth::RequestAuth;
 
-/// A request on its way out. For `http::Request<B>` and `reqwest::Request`.
+/// A request to be sent: an `http::Request<B>` or a `reqwest::Request`.
 pub(crate) trait RequestView: Sized {
     fn target(&self) -> Target<'_>;
+
+    /// Returns the origin in a form that can be kept, or `None` if no response will name its own.
+    fn origin_to_keep(&self) -> Option<KeptOrigin>;
+
     fn headers(&self) -> &HeaderMap;
+
     fn headers_mut(&mut self) -> &mut HeaderMap;
+
+    /// Returns the choice in the request's extensions.
     fn request_auth(&self) -> Option<&RequestAuth>;
-    fn copy(&self, policy: &ReplayPolicy) -> Option<Self>;
+
+    /// Copies the request if its body can be sent twice.
+    ///
+    /// The body is only changed in its representation.
+    fn copy(&mut self, policy: &ReplayPolicy) -> Option<Self>;
 }
 
-/// An answer. For `http::Response<R>` and `reqwest::Response`.
+/// A response: an `http::Response<R>` or a `reqwest::Response`.
 pub(crate) trait ResponseView {
     fn status(&self) -> StatusCode;
+
     fn headers(&self) -> &HeaderMap;
-    /// Where it came from in the end, if the client says so.
+
+    /// Returns the target that the response came from after redirects, if the client tells.
     fn origin(&self) -> Option<Target<'_>>;
 }
 
 impl<B: 'static> RequestView for Request<B> {
     fn target(&self) -> Target<'_> {
         Target::of_uri(self.uri())
+    }
+
+    fn origin_to_keep(&self) -> Option<KeptOrigin> {
+        // Only this feature lets a response name its origin.
+        cfg!(feature = "follow-redirect").then(|| KeptOrigin::of_uri(self.uri()))
     }
 
     fn headers(&self) -> &HeaderMap {
@@ -40,7 +58,7 @@ impl<B: 'static> RequestView for Request<B> {
         self.extensions().get()
     }
 
-    fn copy(&self, policy: &ReplayPolicy) -> Option<Self> {
+    fn copy(&mut self, policy: &ReplayPolicy) -> Option<Self> {
         policy.copy(self)
     }
 }

@@ -1,16 +1,21 @@
-//! reqwest's request and response, as the [exchange](crate::exchange) sees them.
+//! reqwest's requests and responses, as the exchange sees them.
 
 use http::{HeaderMap, StatusCode};
 use reqwest::{Request, Response, Url};
 
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::policy::origin::Target;
+use crate::policy::origin::{KeptOrigin, Target};
 use crate::policy::replay::ReplayPolicy;
 use crate::request_auth::RequestAuth;
 
 impl RequestView for Request {
     fn target(&self) -> Target<'_> {
-        of_url(self.url())
+        target(self.url())
+    }
+
+    fn origin_to_keep(&self) -> Option<KeptOrigin> {
+        // Cloning the `Url` would allocate.
+        Some(KeptOrigin::hash_of(self.target()))
     }
 
     fn headers(&self) -> &HeaderMap {
@@ -21,13 +26,13 @@ impl RequestView for Request {
         self.headers_mut()
     }
 
-    /// Its extensions are not public.
+    /// The extensions of a `reqwest::Request` are not public.
     fn request_auth(&self) -> Option<&RequestAuth> {
         None
     }
 
-    fn copy(&self, _policy: &ReplayPolicy) -> Option<Self> {
-        // `None` for a stream.
+    fn copy(&mut self, _policy: &ReplayPolicy) -> Option<Self> {
+        // `None` if the body is a stream.
         self.try_clone()
     }
 }
@@ -42,10 +47,10 @@ impl ResponseView for Response {
     }
 
     fn origin(&self) -> Option<Target<'_>> {
-        Some(of_url(self.url()))
+        Some(target(self.url()))
     }
 }
 
-fn of_url(url: &Url) -> Target<'_> {
+fn target(url: &Url) -> Target<'_> {
     Target::new(url.scheme(), url.host_str().unwrap_or_default(), url.port())
 }

@@ -1,16 +1,25 @@
-//! Where a token may go.
+//! The origins that a token may go to.
 
 use crate::error::InvalidSetting;
-use crate::policy::origin::{Fingerprint, Origin, Target, is_loopback};
+use crate::policy::origin::{Origin, Target, is_loopback};
 
 /// The rules for where a token may go.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AttachPolicy {
-    /// Empty means: every https origin, and loopback.
+    /// Empty: every https origin, and loopback.
     allowed: Vec<Origin>,
-    /// What a URI without authority is judged as.
+    /// The origin of URIs without authority.
     assumed: Option<Origin>,
     allow_http: bool,
+}
+
+/// The destination of a request that gets a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// The allowed origin with this index, which is small so that futures are.
+    Allowed(u16),
+    /// The origin that the request's URI names, if it names one.
+    Any,
 }
 
 impl AttachPolicy {
@@ -29,35 +38,46 @@ impl AttachPolicy {
         self.allow_http = true;
     }
 
-    /// Where a request to this target takes its token, if it gets one.
+    /// Returns the destination if a request to this target gets a token.
     #[inline]
-    pub(crate) fn admit(&self, target: Target<'_>) -> Option<Fingerprint> {
-        // Most URIs name their origin letter by letter as it was allowed.
-        match self.allowed.iter().find(|it| it.is_literally(target)) {
-            Some(origin) => Some(origin.fingerprint()),
-            None => self.judge(target),
-        }
+    pub(crate) fn admit(&self, target: Target<'_>) -> Option<Destination> {
+        // Most URIs contain the text of an origin that was allowed.
+        self.find(|origin| origin.matches_text(target))
+            .or_else(|| self.admit_parsed(target.parsed()))
     }
 
-    /// As [`admit`](Self::admit), by what the letters mean.
-    fn judge(&self, target: Target<'_>) -> Option<Fingerprint> {
-        let target = target.taken_apart();
-        let judged = match (target, &self.assumed) {
-            (Target::PathOnly, Some(assumed)) => assumed.as_target(),
-            (Target::PathOnly, None) if self.allowed.is_empty() => {
-                return Some(target.fingerprint());
-            }
-            (target, _) => target,
+    /// Returns true if `target` is the allowed origin with this index.
+    pub(crate) fn is_allowed_origin(&self, index: u16, target: Target<'_>) -> bool {
+        self.allowed
+            .get(usize::from(index))
+            .is_some_and(|origin| origin.matches(target))
+    }
+
+    fn admit_parsed(&self, target: Target<'_>) -> Option<Destination> {
+        let (Target::PathOnly, Some(assumed)) = (target, &self.assumed) else {
+            return self.admit_target(target);
         };
-        let Target::Origin { https, host, .. } = judged else {
-            return None;
+        // A response cannot name the assumed origin, only the path.
+        let admitted = self.admit_target(assumed.as_target());
+        admitted.map(|_| Destination::Any)
+    }
+
+    fn admit_target(&self, target: Target<'_>) -> Option<Destination> {
+        if !self.allowed.is_empty() {
+            return self.find(|origin| origin.matches(target));
+        }
+        let is_admitted = match target {
+            Target::Origin { https, host, .. } => https || self.allow_http || is_loopback(host),
+            Target::PathOnly => true,
+            Target::Unparsed { .. } | Target::Other => false,
         };
-        let admits = if self.allowed.is_empty() {
-            https || self.allow_http || is_loopback(host)
-        } else {
-            self.allowed.iter().any(|it| it.is(judged))
-        };
-        admits.then(|| target.fingerprint())
+        is_admitted.then_some(Destination::Any)
+    }
+
+    #[inline]
+    fn find(&self, matches: impl Fn(&Origin) -> bool) -> Option<Destination> {
+        let index = self.allowed.iter().position(matches)?;
+        Some(u16::try_from(index).map_or(Destination::Any, Destination::Allowed))
     }
 }
 

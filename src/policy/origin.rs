@@ -1,4 +1,4 @@
-//! Origins: scheme, host and port of where a request goes, or may go.
+//! Origins (RFC 6454): scheme, host and port of the place that a request goes to, or may go to.
 
 use std::net::Ipv4Addr;
 
@@ -7,54 +7,64 @@ use http::uri::Authority;
 
 use crate::error::InvalidSetting;
 
-/// Scheme, host and port, borrowed from where a request goes.
+/// The target of a request, borrowed from its URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target<'a> {
-    /// Scheme and authority are both there.
+    /// An origin.
     Origin {
         https: bool,
-        /// Without userinfo; an IPv6 address in its brackets.
+        /// Without userinfo. An IPv6 address is in brackets.
         host: &'a str,
         port: u16,
     },
-    /// The same, as a URI has it: taken apart only where its letters don't say enough.
-    Whole {
+    /// An origin as a URI contains it. It is parsed only if comparing the text does not suffice.
+    Unparsed {
         https: bool,
         authority: &'a Authority,
     },
-    /// A path alone: wherever the inner service sends it.
+    /// A path alone: the inner service knows the origin.
     PathOnly,
-    /// An authority without scheme, another scheme than http and https, or no port where one belongs.
+    /// Anything else: an authority without scheme, a scheme other than http and https, or an invalid
+    /// port.
     Other,
 }
 
-/// An origin (RFC 6454): scheme, host, port.
+/// An origin that was allowed or assumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     https: bool,
     /// In lower case.
     host: Box<str>,
     port: u16,
-    /// Host and port as most URIs write them: in lower case, without the scheme's own port.
+    /// Host and port as most URIs contain them: in lower case, without the default port.
     authority: Box<str>,
-    fingerprint: Fingerprint,
 }
 
-/// Stands for an origin: the same for the same one, and hardly ever for another. Tells later whether an
-/// answer came from where the token went, without keeping the URI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Fingerprint(u64);
+/// The origin of a request that was sent without keeping a copy.
+#[derive(Clone, Debug)]
+pub(crate) enum KeptOrigin {
+    Authority {
+        https: bool,
+        authority: Authority,
+    },
+    PathOnly,
+    /// No origin that a response can be compared with.
+    Other,
+    /// A hash of scheme, host and port, where a copy of the URL would allocate.
+    #[cfg(feature = "reqwest")]
+    Hash(u64),
+}
 
 impl<'a> Target<'a> {
     #[inline]
     pub(crate) fn of_uri(uri: &'a Uri) -> Self {
         match (uri.scheme_str(), uri.authority()) {
             (None, None) => Self::PathOnly,
-            (Some("https"), Some(authority)) => Self::Whole {
+            (Some("https"), Some(authority)) => Self::Unparsed {
                 https: true,
                 authority,
             },
-            (Some("http"), Some(authority)) => Self::Whole {
+            (Some("http"), Some(authority)) => Self::Unparsed {
                 https: false,
                 authority,
             },
@@ -62,7 +72,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// `scheme` in lower case.
+    /// Returns the target of a URL, whose scheme and host are in lower case.
     #[cfg(feature = "reqwest")]
     pub(crate) fn new(scheme: &str, host: &'a str, port: Option<u16>) -> Self {
         match scheme {
@@ -83,14 +93,14 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// This, with the authority read: never `Whole`.
-    pub(crate) fn taken_apart(self) -> Self {
-        let Self::Whole { https, authority } = self else {
+    /// Parses the authority. The result is never `Unparsed`.
+    pub(crate) fn parsed(self) -> Self {
+        let Self::Unparsed { https, authority } = self else {
             return self;
         };
-        // Most have a host and nothing else: found out in a fraction of the instructions. `]` is not without `[`.
-        let is_mark = |byte| matches!(byte, b'@' | b':' | b'[');
-        if !authority.as_str().bytes().any(is_mark) {
+        // Most authorities are a host alone. `]` does not occur without `[`.
+        let is_delimiter = |byte| matches!(byte, b'@' | b':' | b'[');
+        if !authority.as_str().bytes().any(is_delimiter) {
             return Self::origin(https, authority.as_str(), None);
         }
         let host = authority.host();
@@ -104,37 +114,69 @@ impl<'a> Target<'a> {
             |digits: &str| number.is_some() && digits.bytes().all(|byte| byte.is_ascii_digit());
         match port {
             Some("" | ":") => {}
-            // `Authority` takes more for one: a sign, and anything between `]` and `:`.
+            // `Authority` accepts more than digits: a sign, and anything between `]` and `:`.
             Some(port) if port.strip_prefix(':').is_some_and(is_number) => {}
             _ => return Self::Other,
         }
         Self::origin(https, host, number)
     }
 
-    /// Eight letters at a time. Good against chance, not against malice, which could do no more than space out
-    /// the renewals of a token that is refused elsewhere.
-    pub(crate) fn fingerprint(self) -> Fingerprint {
-        /// Odd, and its bits without a pattern: the first digits of pi after the point.
-        const MULTIPLIER: u64 = 0x243f_6a88_85a3_08d3;
-        /// Makes letters small. What else it changes, `_` and brackets, stays apart from all that hosts have.
-        const SMALL: u64 = 0x2020_2020_2020_2020;
-        let Self::Origin { https, host, port } = self.taken_apart() else {
-            return Fingerprint(0);
+    /// Returns true if both targets are the same origin, or both are a path alone.
+    pub(crate) fn is_same_origin(self, other: Target<'_>) -> bool {
+        match (self.parsed(), other.parsed()) {
+            (
+                Self::Origin { https, host, port },
+                Target::Origin {
+                    https: other_https,
+                    host: other_host,
+                    port: other_port,
+                },
+            ) => {
+                https == other_https && port == other_port && host.eq_ignore_ascii_case(other_host)
+            }
+            (Self::PathOnly, Target::PathOnly) => true,
+            _ => false,
+        }
+    }
+}
+
+impl KeptOrigin {
+    pub(crate) fn of_uri(uri: &Uri) -> Self {
+        match (Target::of_uri(uri), uri.authority()) {
+            (Target::Unparsed { https, .. }, Some(authority)) => Self::Authority {
+                https,
+                authority: authority.clone(),
+            },
+            (Target::PathOnly, _) => Self::PathOnly,
+            _ => Self::Other,
+        }
+    }
+
+    /// Hashes the origin of a URL. URLs have their hosts in lower case.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn hash_of(target: Target<'_>) -> Self {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+
+        let Target::Origin { https, host, port } = target.parsed() else {
+            return Self::Other;
         };
-        // Both halves of the product: each bit tells on all, those of the last letter too.
-        let mix = |hash: u64, word: u64| {
-            let product = u128::from(hash ^ word) * u128::from(MULTIPLIER);
-            (product as u64) ^ (product >> 64) as u64
-        };
-        let (words, rest) = host.as_bytes().as_chunks();
-        let seed = mix(MULTIPLIER, u64::from(port) << 1 | u64::from(https));
-        let hash = words.iter().fold(seed, |hash, word| {
-            mix(hash, u64::from_le_bytes(*word) | SMALL)
-        });
-        let rest = rest
-            .iter()
-            .fold(0, |rest, byte| rest << 8 | u64::from(*byte));
-        Fingerprint(mix(hash, rest | SMALL))
+        let mut hasher = DefaultHasher::new();
+        (https, host, port).hash(&mut hasher);
+        Self::Hash(hasher.finish())
+    }
+
+    pub(crate) fn is_same_origin(&self, target: Target<'_>) -> bool {
+        match self {
+            Self::Authority { https, authority } => Target::Unparsed {
+                https: *https,
+                authority,
+            }
+            .is_same_origin(target),
+            Self::PathOnly => target == Target::PathOnly,
+            Self::Other => false,
+            #[cfg(feature = "reqwest")]
+            Self::Hash(hash) => matches!(Self::hash_of(target), Self::Hash(it) if it == *hash),
+        }
     }
 }
 
@@ -163,8 +205,7 @@ impl Origin {
         let uri: Uri = text
             .parse()
             .map_err(|_| wrong("host or port can't be read"))?;
-        let target = Target::of_uri(&uri).taken_apart();
-        match target {
+        match Target::of_uri(&uri).parsed() {
             Target::Origin { https, host, port } if port != 0 && !rest.ends_with(':') => {
                 let host = host.to_ascii_lowercase();
                 let authority = match (https, port) {
@@ -176,7 +217,6 @@ impl Origin {
                     host: host.into(),
                     port,
                     authority: authority.into(),
-                    fingerprint: target.fingerprint(),
                 })
             }
             Target::Origin { .. } => Err(wrong("the port can't be read")),
@@ -187,16 +227,12 @@ impl Origin {
         }
     }
 
+    /// Returns true if the text of `target` is this origin's. If false, [`matches`](Self::matches)
+    /// decides.
     #[inline]
-    pub(crate) fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
-    }
-
-    /// Whether `target` is this origin, without reading it; `false` may mean that it has to be read.
-    #[inline]
-    pub(crate) fn is_literally(&self, target: Target<'_>) -> bool {
+    pub(crate) fn matches_text(&self, target: Target<'_>) -> bool {
         match target {
-            Target::Whole { https, authority } => {
+            Target::Unparsed { https, authority } => {
                 https == self.https && authority.as_str() == &*self.authority
             }
             Target::Origin { https, host, port } => {
@@ -206,13 +242,8 @@ impl Origin {
         }
     }
 
-    pub(crate) fn is(&self, target: Target<'_>) -> bool {
-        match target.taken_apart() {
-            Target::Origin { https, host, port } => {
-                https == self.https && port == self.port && host.eq_ignore_ascii_case(&self.host)
-            }
-            _ => false,
-        }
+    pub(crate) fn matches(&self, target: Target<'_>) -> bool {
+        self.as_target().is_same_origin(target)
     }
 
     pub(crate) fn as_target(&self) -> Target<'_> {
@@ -224,7 +255,7 @@ impl Origin {
     }
 }
 
-/// 127.0.0.0/8, `[::1]` and `localhost`.
+/// Returns true for 127.0.0.0/8, `[::1]` and `localhost`.
 pub(crate) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host == "[::1]"
@@ -233,7 +264,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// Names the form that a non-ASCII host is to be written in.
+/// Returns a hint with the ASCII form of a host that is not ASCII.
 fn punycode_hint(text: &str) -> String {
     #[cfg(feature = "reqwest")]
     if let Some(host) = reqwest::Url::parse(text)

@@ -1,21 +1,30 @@
-//! Which requests can be sent again: those whose body can be had twice.
+//! The requests that can be replayed: those whose body can be sent twice.
 
 use std::any::{Any, TypeId};
 use std::fmt;
 
+#[cfg(feature = "reqwest")]
+use std::{
+    future::Future,
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
 use bytes::Bytes;
 use http::Request;
+#[cfg(feature = "reqwest")]
+use http_body_util::BodyExt;
 use http_body_util::{Empty, Full};
 
-/// How bodies are copied, by their type.
+/// The copying of bodies, by their type.
 #[derive(Clone)]
 pub(crate) struct ReplayPolicy {
     enabled: bool,
-    /// Types beside the built-in ones.
+    /// Types added to the built-in ones.
     bodies: Vec<BodyCopy>,
 }
 
-/// Copies a body of one type.
+/// A function that copies bodies of one type.
 #[derive(Clone, Copy)]
 struct BodyCopy {
     body: TypeId,
@@ -38,9 +47,9 @@ impl ReplayPolicy {
         });
     }
 
-    /// A copy of the request, if its body is of a type that can be had twice.
-    pub(crate) fn copy<B: 'static>(&self, request: &Request<B>) -> Option<Request<B>> {
-        let body = self.copy_body(request.body())?;
+    /// Copies the request if its body has a type that can be sent twice.
+    pub(crate) fn copy<B: 'static>(&self, request: &mut Request<B>) -> Option<Request<B>> {
+        let body = self.copy_body(request.body_mut())?;
         let mut copy = Request::new(body);
         *copy.method_mut() = request.method().clone();
         *copy.uri_mut() = request.uri().clone();
@@ -50,16 +59,16 @@ impl ReplayPolicy {
         Some(copy)
     }
 
-    fn copy_body<B: 'static>(&self, body: &B) -> Option<B> {
+    fn copy_body<B: 'static>(&self, body: &mut B) -> Option<B> {
         let mut copied: Option<B> = None;
-        // For the built-in types this is settled when the crate is compiled.
-        copy_known(body, &mut copied);
+        // For the built-in types, the compiler settles this for each `B`.
+        copy_built_in(body, &mut copied);
         if copied.is_none() {
-            let known = self
+            let added = self
                 .bodies
                 .iter()
-                .find(|known| known.body == TypeId::of::<B>())?;
-            (known.copy)(body, &mut copied);
+                .find(|added| added.body == TypeId::of::<B>())?;
+            (added.copy)(body, &mut copied);
         }
         copied
     }
@@ -83,11 +92,11 @@ impl fmt::Debug for ReplayPolicy {
     }
 }
 
-fn copy_known<B: 'static>(body: &B, copied: &mut Option<B>) {
+fn copy_built_in<B: 'static>(body: &mut B, copied: &mut Option<B>) {
     macro_rules! try_each {
-        ($($known:ty),*) => {
-            $(if TypeId::of::<B>() == TypeId::of::<$known>() {
-                return copy_as::<$known>(body, copied);
+        ($($built_in:ty),*) => {
+            $(if TypeId::of::<B>() == TypeId::of::<$built_in>() {
+                return copy_as::<$built_in>(body, copied);
             })*
         };
     }
@@ -102,17 +111,30 @@ fn copy_known<B: 'static>(body: &B, copied: &mut Option<B>) {
         Empty<Bytes>
     );
     #[cfg(feature = "reqwest")]
-    if let Some(body) = (body as &dyn Any).downcast_ref::<reqwest::Body>()
+    if let Some(body) = (body as &mut dyn Any).downcast_mut::<reqwest::Body>()
         && let Some(copied) = (copied as &mut dyn Any).downcast_mut::<Option<reqwest::Body>>()
     {
-        // `None` for a stream.
-        *copied = body
-            .as_bytes()
-            .map(|bytes| Bytes::copy_from_slice(bytes).into());
+        *copied = share_reqwest_body(body);
     }
 }
 
-/// Copies `body` to `copied`, an `Option<B>`, if it is a `B`.
+/// Returns a body that shares the bytes of `body`, or `None` for a stream.
+///
+/// reqwest offers no clone of a body, so its bytes are taken out as its one frame and put back.
+#[cfg(feature = "reqwest")]
+fn share_reqwest_body(body: &mut reqwest::Body) -> Option<reqwest::Body> {
+    body.as_bytes()?;
+    let mut context = Context::from_waker(Waker::noop());
+    let bytes = match pin!(body.frame()).poll(&mut context) {
+        Poll::Ready(Some(Ok(frame))) => frame.into_data().ok()?,
+        // An empty body has no frame.
+        _ => Bytes::new(),
+    };
+    *body = bytes.clone().into();
+    Some(bytes.into())
+}
+
+/// Copies `body` to `copied`, an `Option<B>`, if `body` is a `B`.
 fn copy_as<B: Clone + 'static>(body: &dyn Any, copied: &mut dyn Any) {
     if let (Some(body), Some(copied)) =
         (body.downcast_ref::<B>(), copied.downcast_mut::<Option<B>>())
@@ -125,8 +147,8 @@ fn copy_as<B: Clone + 'static>(body: &dyn Any, copied: &mut dyn Any) {
 mod tests {
     use super::*;
 
-    fn copies<B: 'static>(body: B) -> bool {
-        ReplayPolicy::default().copy_body(&body).is_some()
+    fn copies<B: 'static>(mut body: B) -> bool {
+        ReplayPolicy::default().copy_body(&mut body).is_some()
     }
 
     #[test]
@@ -142,18 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn others_only_if_named() {
+    fn other_bodies_are_copied_if_they_were_added() {
         #[derive(Clone, Debug, PartialEq)]
         struct Own(u8);
         assert!(!copies(Own(1)));
         let mut policy = ReplayPolicy::default();
         policy.add_body::<Own>();
-        assert_eq!(policy.copy_body(&Own(1)), Some(Own(1)));
-        assert!(policy.copy_body(&std::cell::Cell::new(1)).is_none());
+        assert_eq!(policy.copy_body(&mut Own(1)), Some(Own(1)));
+        assert!(policy.copy_body(&mut std::cell::Cell::new(1)).is_none());
     }
 
     #[test]
-    fn a_copy_is_complete() {
+    fn a_copy_has_all_parts_of_the_request() {
         let mut request = Request::post("https://a.example/x?y")
             .body("body".to_owned())
             .unwrap();
@@ -161,13 +183,28 @@ mod tests {
         request.headers_mut().append("a", "2".parse().unwrap());
         *request.version_mut() = http::Version::HTTP_2;
         request.extensions_mut().insert(7_u8);
-        let copy = ReplayPolicy::default().copy(&request).unwrap();
+        let copy = ReplayPolicy::default().copy(&mut request).unwrap();
         assert_eq!(copy.method(), request.method());
         assert_eq!(copy.uri(), request.uri());
         assert_eq!(copy.version(), request.version());
         assert_eq!(copy.headers(), request.headers());
         assert_eq!(copy.extensions().get::<u8>(), Some(&7));
         assert_eq!(copy.body(), request.body());
+    }
+
+    #[cfg(feature = "reqwest")]
+    #[test]
+    fn copies_of_a_reqwest_body_share_its_bytes() {
+        let mut body = reqwest::Body::from("x".repeat(100));
+        let before = body.as_bytes().unwrap().as_ptr();
+        let copy = ReplayPolicy::default().copy_body(&mut body).unwrap();
+        for body in [body, copy] {
+            let bytes = body.as_bytes().unwrap();
+            assert_eq!((bytes.len(), bytes.as_ptr()), (100, before));
+        }
+        let mut empty = reqwest::Body::default();
+        assert!(ReplayPolicy::default().copy_body(&mut empty).is_some());
+        assert_eq!(empty.as_bytes(), Some(&[][..]));
     }
 
     #[cfg(feature = "reqwest")]

@@ -1,4 +1,4 @@
-//! The service's future.
+//! The future of the service.
 
 use std::fmt;
 use std::future::Future;
@@ -11,15 +11,21 @@ use tower_service::Service;
 
 use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::exchange::{AttachedToken, Next, Replay, RequestPlan};
-use crate::service::{SharedSettings, renew_and_replay};
+use crate::exchange::{AttachedToken, Kept, NextStep, Replay, RequestPlan};
+use crate::service::{SharedSettings, replay_request};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 pin_project! {
-    /// The answer to come from a [`BearerAuth`](crate::BearerAuth) service.
+    /// The response future of [`BearerAuth`](crate::BearerAuth).
     ///
-    /// Cancel safe, as [`BearerAuth`](crate::BearerAuth) says.
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point: a fetch that it started continues for other callers.
+    ///
+    /// # Panics
+    ///
+    /// Panics if polled after completion.
     pub struct ResponseFuture<S, Q>
     where
         S: Service<Q>,
@@ -36,22 +42,24 @@ pin_project! {
     where
         S: Service<Q>,
     {
-        /// No token: the inner service's answer as it is.
-        Passing { #[pin] future: S::Future },
-        /// A token went along; what is kept is for the second sending.
-        Sending {
+        /// Sent without a token.
+        PassThrough { #[pin] future: S::Future },
+        /// Sent with a token. The service is for a replay.
+        Sent {
             #[pin]
             future: S::Future,
             sent: Sent,
-            kept: Option<(S, Q)>,
+            kept: Kept<Q>,
+            service: Option<S>,
         },
-        /// Waits for a token, or for the end of a second sending.
-        Slow { future: Boxed<S::Response> },
-        Failed { error: Option<BoxError> },
+        /// Waits for a token, or replays the request.
+        Boxed { future: Boxed<S::Response> },
+        Failed { error: BoxError },
+        Complete,
     }
 }
 
-/// What it takes to judge the answer.
+/// The parts of a request with a token that the response is judged by.
 pub(super) struct Sent {
     settings: Arc<SharedSettings>,
     plan: RequestPlan,
@@ -77,25 +85,30 @@ impl<S, Q> ResponseFuture<S, Q>
 where
     S: Service<Q>,
 {
-    pub(super) fn passing(future: S::Future) -> Self {
+    pub(super) fn pass_through(future: S::Future) -> Self {
         Self {
-            state: State::Passing { future },
+            state: State::PassThrough { future },
         }
     }
 
     #[inline]
-    pub(super) fn sending(future: S::Future, sent: Sent, kept: Option<(S, Q)>) -> Self {
+    pub(super) fn sent(future: S::Future, sent: Sent, kept: Kept<Q>, service: Option<S>) -> Self {
         Self {
-            state: State::Sending { future, sent, kept },
+            state: State::Sent {
+                future,
+                sent,
+                kept,
+                service,
+            },
         }
     }
 
-    pub(super) fn slow<F>(future: F) -> Self
+    pub(super) fn boxed<F>(future: F) -> Self
     where
         F: Future<Output = Result<S::Response, BoxError>> + Send + 'static,
     {
         Self {
-            state: State::Slow {
+            state: State::Boxed {
                 future: Box::pin(future),
             },
         }
@@ -103,7 +116,7 @@ where
 
     pub(super) fn failed(error: BoxError) -> Self {
         Self {
-            state: State::Failed { error: Some(error) },
+            state: State::Failed { error },
         }
     }
 }
@@ -121,62 +134,82 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            match self.as_mut().project().state.project() {
-                StateProjection::Passing { future } => return future.poll(cx).map_err(Into::into),
-                StateProjection::Slow { future } => return future.as_mut().poll(cx),
-                StateProjection::Failed { error } => {
-                    return match error.take() {
-                        Some(error) => Poll::Ready(Err(error)),
-                        // Polled again after its end.
-                        None => Poll::Pending,
-                    };
-                }
-                StateProjection::Sending { future, sent, kept } => {
-                    let ended = ready!(future.poll(cx));
-                    let next = match &ended {
-                        Ok(answer) => {
-                            let Sent {
-                                settings,
-                                plan,
-                                attached,
-                            } = sent;
-                            settings.0.answered(plan, *attached, answer, kept.is_some())
-                        }
-                        Err(_) => Next::Return,
-                    };
-                    // Nothing is held on to by a future that has ended.
-                    let end = State::Failed { error: None };
-                    let Next::Renew(owed) = next else {
-                        self.project().state.set(end);
-                        return Poll::Ready(ended.map_err(Into::into));
-                    };
-                    let before = self.as_mut().project().state.project_replace(end);
-                    let (refusal, sent, (service, copy)) = match (ended, before) {
-                        (
-                            Ok(refusal),
-                            StateBefore::Sending {
-                                sent,
-                                kept: Some(kept),
-                                ..
-                            },
-                        ) => (refusal, sent, kept),
-                        (ended, _) => return Poll::Ready(ended.map_err(Into::into)),
-                    };
+            let (result, step) = match self.as_mut().project().state.project() {
+                StateProjection::Sent {
+                    future, sent, kept, ..
+                } => {
+                    let result = ready!(future.poll(cx)).map_err(Into::into);
                     let Sent {
                         settings,
                         plan,
                         attached,
                     } = sent;
-                    let replay = Replay::new(Arc::clone(&settings.0), plan, attached, owed);
-                    let slow = Box::pin(renew_and_replay(replay, service, copy, refusal));
-                    self.as_mut()
-                        .project()
-                        .state
-                        .set(State::Slow { future: slow });
+                    let step = match &result {
+                        Ok(response) => settings.0.next_step(plan, *attached, response, kept),
+                        Err(_) => NextStep::Return,
+                    };
+                    (result, step)
                 }
+                StateProjection::PassThrough { future } => (
+                    ready!(future.poll(cx)).map_err(Into::into),
+                    NextStep::Return,
+                ),
+                StateProjection::Boxed { future } => {
+                    (ready!(future.as_mut().poll(cx)), NextStep::Return)
+                }
+                StateProjection::Failed { .. } | StateProjection::Complete => {
+                    return Poll::Ready(Err(self.take_error()));
+                }
+            };
+            let NextStep::Replay(pending_verdict) = step else {
+                // A future that has completed holds nothing.
+                self.project().state.set(State::Complete);
+                return Poll::Ready(result);
+            };
+            let before = self
+                .as_mut()
+                .project()
+                .state
+                .project_replace(State::Complete);
+            match (result, before) {
+                (
+                    Ok(rejection),
+                    StateBefore::Sent {
+                        sent,
+                        kept: Kept::Copy(copy),
+                        service: Some(service),
+                        ..
+                    },
+                ) => {
+                    let settings = Arc::clone(&sent.settings.0);
+                    let replay = Replay::new(settings, sent.plan, sent.attached, pending_verdict);
+                    let future = Box::pin(replay_request(replay, service, copy, rejection));
+                    self.as_mut().project().state.set(State::Boxed { future });
+                }
+                (result, _) => return Poll::Ready(result),
             }
         }
     }
+}
+
+impl<S, Q> ResponseFuture<S, Q>
+where
+    S: Service<Q>,
+{
+    /// Takes the error of a failed call.
+    #[cold]
+    fn take_error(self: Pin<&mut Self>) -> BoxError {
+        match self.project().state.project_replace(State::Complete) {
+            StateBefore::Failed { error } => error,
+            _ => completed(),
+        }
+    }
+}
+
+// As the futures of std and tokio do: returning `Pending` instead would hide the mistake as a hang.
+#[allow(clippy::panic)]
+fn completed() -> ! {
+    panic!("`ResponseFuture` polled after completion")
 }
 
 impl<S, Q> fmt::Debug for ResponseFuture<S, Q>

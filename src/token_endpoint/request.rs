@@ -138,7 +138,7 @@ pub(crate) fn token_url(url: &str, allow_http: bool) -> Result<Uri, InvalidSetti
              `client_authentication`",
         ));
     }
-    match Target::of_uri(&uri).taken_apart() {
+    match Target::of_uri(&uri).parsed() {
         Target::Origin { https: true, .. } => Ok(uri),
         Target::Origin { host, .. } if allow_http || is_loopback(host) => Ok(uri),
         Target::Origin { .. } => Err(wrong(

@@ -1,126 +1,145 @@
-//! The limit on fetches that are under way at once: flights beyond it queue, first come first served.
+//! The limit on concurrent fetches. Fetches beyond it queue in order of arrival.
 //!
-//! A flight gets its slot before its task is spawned, by whoever gives one back. A queued flight
-//! therefore holds nothing on a runtime that may not be driven, and its limit begins with its slot.
+//! A fetch gets its slot before its task is spawned, from whoever frees one. A queued fetch therefore
+//! depends on no runtime that may not be polled, and its time limit begins with its slot.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cache::entry::Entry;
-use crate::cache::fetch::Departure;
-use crate::cache::state::FlightId;
-
-pub(crate) struct Slots {
+pub(crate) struct FetchLimiter {
     state: Mutex<State>,
 }
 
 struct State {
     free: usize,
-    queue: VecDeque<Departure>,
-    taken: HashMap<u64, Taken>,
+    queue: VecDeque<Queued>,
+    running: HashMap<u64, Running>,
     next_number: u64,
-    /// Somebody is at work on the queue, and will see what has become free meanwhile.
-    is_draining: bool,
+    /// A thread is starting queued fetches and will see slots that become free meanwhile.
+    is_starting: bool,
 }
 
-/// Who has a slot, and how long at most.
-pub(crate) struct Taken {
-    entry: Weak<Entry>,
-    flight: FlightId,
+/// A fetch that waits for a slot.
+struct Queued {
+    time_limit: Duration,
+    abandon: Abandon,
+    start: Box<dyn FnOnce(Slot) + Send>,
+}
+
+/// A fetch that holds a slot.
+struct Running {
     deadline: Instant,
+    abandon: Abandon,
 }
 
-/// The right to fetch. Dropped, it goes to the next in the queue.
+type Abandon = Arc<dyn Fn() + Send + Sync>;
+
+/// The right to run one fetch. Dropped, it goes to the next in the queue.
 pub(crate) struct Slot {
     number: u64,
-    slots: Arc<Slots>,
+    limiter: Arc<FetchLimiter>,
 }
 
-impl Slots {
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
+impl FetchLimiter {
+    pub(crate) fn new(slots: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                free: limit,
+                free: slots,
                 queue: VecDeque::new(),
-                taken: HashMap::new(),
+                running: HashMap::new(),
                 next_number: 0,
-                is_draining: false,
+                is_starting: false,
             }),
         })
     }
 
-    /// Lets this flight depart, now or when it is its turn.
-    pub(crate) fn enqueue(self: &Arc<Self>, departure: Departure) {
+    /// Calls `start` with a slot, now or when one is free.
+    ///
+    /// `abandon` is called if the slot is still held `time_limit` after it was given out and another
+    /// fetch needs it.
+    pub(crate) fn enqueue(
+        self: &Arc<Self>,
+        time_limit: Duration,
+        abandon: impl Fn() + Send + Sync + 'static,
+        start: impl FnOnce(Slot) + Send + 'static,
+    ) {
+        let queued = Queued {
+            time_limit,
+            abandon: Arc::new(abandon),
+            start: Box::new(start),
+        };
         let mut state = self.lock();
-        state.queue.push_back(departure);
+        state.queue.push_back(queued);
         let is_full = state.free == 0;
         drop(state);
         if is_full {
-            // Not left to those who wait, who may all have shorter limits than a flight has.
-            self.reap(Instant::now());
+            // Not left to the callers that wait, whose own time limits may all be shorter.
+            self.abandon_overdue(Instant::now());
         }
-        self.drain();
+        self.start_queued();
     }
 
-    /// Drops those in the queue: nobody is left whom a token could reach.
+    /// Drops all queued fetches: no caller is left.
     pub(crate) fn close(&self) {
         let queue = mem::take(&mut self.lock().queue);
         drop(queue);
     }
 
-    /// When the first of those who have a slot should long have ended.
+    /// Returns the earliest time at which a running fetch is overdue.
     pub(crate) fn first_deadline(&self) -> Option<Instant> {
-        self.lock().taken.values().map(|taken| taken.deadline).min()
+        let state = self.lock();
+        state.running.values().map(|it| it.deadline).min()
     }
 
-    /// Gives up the flights that should long have ended: nobody drives them, and they hold up those
-    /// who queue.
-    pub(crate) fn reap(&self, now: Instant) {
-        let is_overdue = |taken: &&Taken| taken.deadline < now;
+    /// Abandons the running fetches that are overdue: their runtimes are not polled, and they block
+    /// the queue.
+    pub(crate) fn abandon_overdue(&self, now: Instant) {
         let overdue: Vec<_> = self
             .lock()
-            .taken
+            .running
             .values()
-            .filter(is_overdue)
-            .map(|taken| (taken.entry.clone(), taken.flight))
+            .filter(|running| running.deadline < now)
+            .map(|running| Arc::clone(&running.abandon))
             .collect();
-        for (entry, flight) in overdue {
-            if let Some(entry) = entry.upgrade() {
-                entry.abandon(flight);
-            }
+        for abandon in overdue {
+            abandon();
         }
     }
 
-    /// Lets as many flights depart as there are slots free.
+    /// Starts queued fetches while slots are free.
     ///
-    /// A departure can fail at once and give its slot back from within: that is left to the loop
-    /// which is running already, rather than to the stack.
-    fn drain(self: &Arc<Self>) {
+    /// A fetch can fail as it starts and free its slot from within. The loop that is running handles
+    /// that, so the stack does not grow.
+    fn start_queued(self: &Arc<Self>) {
         let mut state = self.lock();
-        if state.is_draining {
+        if state.is_starting {
             return;
         }
-        state.is_draining = true;
+        state.is_starting = true;
         while state.free > 0
-            && let Some(departure) = state.queue.pop_front()
+            && let Some(queued) = state.queue.pop_front()
         {
             let number = state.next_number;
             state.next_number += 1;
             state.free -= 1;
-            let taken = departure.taken();
-            state.taken.insert(number, taken);
-            // Not under the lock: it spawns a task, or drops one.
+            let running = Running {
+                deadline: Instant::now() + queued.time_limit,
+                abandon: queued.abandon,
+            };
+            state.running.insert(number, running);
+            // Without the lock: `start` spawns a task or drops one.
             drop(state);
-            departure.depart(Slot {
+            (queued.start)(Slot {
                 number,
-                slots: Arc::clone(self),
+                limiter: Arc::clone(self),
             });
             state = self.lock();
         }
-        state.is_draining = false;
+        state.is_starting = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -128,22 +147,13 @@ impl Slots {
     }
 }
 
-impl Taken {
-    pub(crate) fn new(entry: Weak<Entry>, flight: FlightId, deadline: Instant) -> Self {
-        Self {
-            entry,
-            flight,
-            deadline,
-        }
-    }
-}
-
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut state = self.slots.lock();
-        state.taken.remove(&self.number);
+        let mut state = self.limiter.lock();
+        let running = state.running.remove(&self.number);
         state.free += 1;
         drop(state);
-        self.slots.drain();
+        drop(running);
+        self.limiter.start_queued();
     }
 }

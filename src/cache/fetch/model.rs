@@ -1,5 +1,6 @@
-//! What threads do to one entry at the same time, under every interleaving that loom finds:
-//! publish, read, reject, hand over. Run with `--cfg bearer_auth_model` (CONTRIBUTING.md).
+//! The operations that threads perform on one entry at the same time, under every interleaving that
+//! loom finds: publish, read, reject, take over. Run with `--cfg bearer_auth_model`
+//! (CONTRIBUTING.md).
 
 use std::sync::atomic::AtomicUsize;
 use std::time::SystemTime;
@@ -8,18 +9,18 @@ use async_trait::async_trait;
 use loom::thread;
 
 use super::*;
-use crate::cache::entry::Boarding;
+use crate::cache::entry::{Entry, Joined};
 use crate::cache::state::Rejection;
 use crate::clock::Clock;
 
-const TEMPO: Tempo = Tempo {
+const TIMING: Timing = Timing {
     default_lifetime: Duration::from_secs(300),
     first_pause: Duration::from_secs(1),
     longest_pause: Duration::from_secs(60),
 };
 const LIFE: Duration = Duration::from_secs(900);
 
-/// So many seconds after the first token was had.
+/// Returns the time `secs` seconds after the first token was fetched.
 fn at(secs: u64) -> Moment {
     let begin = Moment::new(Duration::from_secs(50), Duration::from_secs(1_700_000_000));
     begin.plus(Duration::from_secs(secs))
@@ -40,17 +41,26 @@ impl Clock for Fixed {
 #[async_trait]
 impl TokenSource for Fixed {
     async fn fetch(&self, _: &TokenRequest) -> Result<AccessToken, TokenError> {
-        unreachable!("the model lands its flights itself")
+        unreachable!("the model finishes its fetches itself")
     }
 }
 
-/// One entry, and what its threads have in common.
+/// One entry and the parts that its threads share.
 #[derive(Clone)]
 struct Model {
     entry: Arc<Entry>,
     fetcher: Arc<Fetcher>,
-    /// Flights that callers were told to launch.
-    launched: Arc<AtomicUsize>,
+    /// The number of fetches that callers were to start.
+    started: Arc<AtomicUsize>,
+}
+
+/// The result of joining the entry.
+#[derive(Default)]
+struct Caller {
+    /// The generation of the token that the caller got.
+    token: Option<u64>,
+    waiter: Option<Waiter>,
+    task: Option<FetchTask>,
 }
 
 impl Model {
@@ -58,271 +68,232 @@ impl Model {
         let fetcher = Fetcher {
             source: Arc::new(Fixed),
             timeline: Timeline::new(Some(Arc::new(Fixed))),
-            tempo: TEMPO,
+            timing: TIMING,
             fetch_timeout: Duration::from_secs(30),
-            slots: Slots::new(1),
+            limiter: FetchLimiter::new(1),
         };
         Self {
-            entry: Arc::new(Entry::new()),
+            entry: Arc::new(Entry::new(TokenRequest::default(), None)),
             fetcher: Arc::new(fetcher),
-            launched: Arc::default(),
+            started: Arc::default(),
         }
     }
 
-    /// With the token `a` of generation 1.
+    /// Returns a model with the token `a` of generation 1.
     fn holding() -> Self {
         let model = Self::empty();
-        let (pilot, _) = model.board(at(0)).pilot.unwrap();
-        pilot.land(fetched("a", 1));
-        model.launched.store(0, Ordering::Relaxed);
+        let task = model.join(at(0)).task.unwrap();
+        task.finish(fetched("a", 1));
+        model.started.store(0, Ordering::Relaxed);
         model
     }
 
-    fn board(&self, now: Moment) -> Boarded {
-        let mut boarded = Boarded::default();
-        let launch = match self.entry.board(now) {
-            Boarding::Serve(current) => {
-                boarded.served = Some(current.generation);
-                return boarded;
-            }
-            Boarding::ServeAndLaunch(current, launch) => {
-                boarded.served = Some(current.generation);
-                let phase = launch.phase.subscribe();
-                let flight = launch.flight();
-                let awaited = Arc::default();
-                (
-                    launch,
-                    Ticket {
-                        flight,
-                        phase,
-                        awaited,
-                    },
-                )
-            }
-            Boarding::Launch(launch, ticket) => (launch, ticket),
-            Boarding::Wait(ticket) => {
-                boarded.ticket = Some(ticket);
-                return boarded;
-            }
-            Boarding::Fail(error) => panic!("{error}"),
-            Boarding::Retired => {
-                boarded.is_retired = true;
-                return boarded;
-            }
-        };
-        self.launched.fetch_add(1, Ordering::Relaxed);
-        let (Launch { permit, phase }, ticket) = launch;
-        let pilot = Pilot {
-            entry: Arc::downgrade(&self.entry),
-            fetcher: Arc::clone(&self.fetcher),
-            request: TokenRequest::default(),
-            flight: permit.flight,
-            phase,
-        };
-        boarded.pilot = Some((pilot, ticket));
-        boarded
+    fn join(&self, now: Moment) -> Caller {
+        let (joined, task) = self.entry.join(now, &self.fetcher).unwrap();
+        if task.is_some() {
+            self.started.fetch_add(1, Ordering::Relaxed);
+        }
+        match joined {
+            Joined::Token(token) => Caller {
+                token: Some(token.generation()),
+                waiter: None,
+                task,
+            },
+            Joined::Waiter(waiter) => Caller {
+                token: None,
+                waiter: Some(waiter),
+                task,
+            },
+        }
     }
 
-    /// The generation that a reader is given without a lock.
-    fn fresh(&self) -> Option<u64> {
-        self.entry.if_in_order(at(0), |current| current.generation)
+    /// Returns the generation that a reader gets without a lock.
+    fn read(&self, now: Moment) -> Option<u64> {
+        self.entry.if_usable(now, |token| token.generation())
     }
 
     fn reject(&self, generation: u64) -> Rejection {
         self.entry.report(|state| state.reject(generation, at(0)))
     }
 
-    fn launched(&self) -> usize {
-        self.launched.load(Ordering::Relaxed)
+    fn started(&self) -> usize {
+        self.started.load(Ordering::Relaxed)
     }
-}
-
-/// What a caller was told.
-#[derive(Default)]
-struct Boarded {
-    served: Option<u64>,
-    pilot: Option<(Pilot, Ticket)>,
-    ticket: Option<Ticket>,
-    is_retired: bool,
 }
 
 fn fetched(value: &str, generation: u64) -> Result<Fetched, TokenError> {
     Ok(Fetched {
         token: AccessToken::new(value).unwrap().with_lifetime(LIFE),
-        request: TokenRequest::default(),
         generation,
         started: at(0),
         jitter: 0.0,
     })
 }
 
-/// Runs `first` beside `second`, and `second` on this thread.
+/// Runs `first` on a thread of its own beside `second`.
 fn both(first: impl FnOnce() + 'static, second: impl FnOnce()) {
     let first = thread::spawn(first);
     second();
     first.join().unwrap();
 }
 
-/// Users of a due token are kept away from its renewal only as long as there is one.
+/// Readers of a due token are kept from starting a refresh only while one is in progress.
 #[test]
-fn a_renewal_that_was_given_up_is_begun_again() {
+fn an_abandoned_refresh_is_started_again() {
     loom::model(|| {
         let model = Model::holding();
         let due = at(850);
         let call = |model: Model| {
             move || {
-                let used = model.entry.if_in_order(due, |current| current.generation);
-                // Whoever is to renew the token gives up.
-                assert_eq!(used.or_else(|| model.board(due).served), Some(1));
+                // Dropping the task abandons the refresh.
+                let token = model.read(due).or_else(|| model.join(due).token);
+                assert_eq!(token, Some(1));
             }
         };
         both(call(model.clone()), call(model.clone()));
-        assert!(model.entry.if_in_order(due, |_| {}).is_none());
-        assert!(model.board(due).pilot.is_some());
+        assert!(model.read(due).is_none());
+        assert!(model.join(due).task.is_some());
     });
 }
 
 #[test]
-fn one_flight_and_its_token_is_there_before_anyone_is_woken() {
+fn callers_share_one_fetch_and_its_token_is_stored_before_they_wake() {
     loom::model(|| {
         let model = Model::empty();
         let call = |model: Model| {
             move || {
-                let boarded = model.board(at(0));
-                if let Some((pilot, _)) = boarded.pilot {
-                    pilot.land(fetched("a", 1));
-                } else if let Some(ticket) = boarded.ticket {
-                    if let Phase::Landed(landed) = &*ticket.phase.borrow() {
-                        assert_eq!(landed.as_ref().unwrap().generation, 1);
-                        assert_eq!(model.fresh(), Some(1), "woken before it was stored");
+                let caller = model.join(at(0));
+                if let Some(task) = caller.task {
+                    task.finish(fetched("a", 1));
+                } else if let Some(waiter) = caller.waiter {
+                    if let FetchStatus::Finished(result) = waiter.status() {
+                        assert_eq!(result.unwrap().generation(), 1);
+                        assert_eq!(model.read(at(0)), Some(1), "woken before it was stored");
                     }
                 } else {
-                    assert_eq!(boarded.served, Some(1));
+                    assert_eq!(caller.token, Some(1));
                 }
             }
         };
         both(call(model.clone()), call(model.clone()));
-        assert_eq!((model.launched(), model.fresh()), (1, Some(1)));
+        assert_eq!((model.started(), model.read(at(0))), (1, Some(1)));
     });
 }
 
 #[test]
-fn a_token_that_two_reject_is_renewed_once_and_not_served_again() {
+fn a_token_rejected_by_two_is_fetched_once_and_not_used_again() {
     loom::model(|| {
         let model = Model::holding();
         let recover = |model: Model| {
             move || {
-                let Some(carried) = model.fresh() else { return };
-                let rejection = model.reject(carried);
-                let boarded = model.board(at(0));
+                let Some(attached) = model.read(at(0)) else {
+                    return;
+                };
+                let rejection = model.reject(attached);
+                let caller = model.join(at(0));
                 if rejection != Rejection::Spaced {
-                    assert_ne!(boarded.served, Some(carried), "served after its rejection");
-                    assert_ne!(model.fresh(), Some(carried), "read after its rejection");
+                    assert_ne!(caller.token, Some(attached), "used after its rejection");
+                    assert_ne!(model.read(at(0)), Some(attached), "read after its rejection");
                 }
-                if let Some((pilot, _)) = boarded.pilot {
-                    pilot.land(fetched("b", 2));
+                if let Some(task) = caller.task {
+                    task.finish(fetched("b", 2));
                 }
             }
         };
         both(recover(model.clone()), recover(model.clone()));
-        assert_eq!((model.launched(), model.fresh()), (1, Some(2)));
+        assert_eq!((model.started(), model.read(at(0))), (1, Some(2)));
     });
 }
 
 #[test]
-fn a_flight_from_before_the_rejection_brings_nothing_back() {
+fn a_fetch_from_before_the_rejection_does_not_restore_the_token() {
     loom::model(|| {
         let model = Model::holding();
-        let (pilot, _) = model.board(at(850)).pilot.unwrap();
+        let task = model.join(at(850)).task.unwrap();
         let reader = model.clone();
         both(
-            move || pilot.land(fetched("a", 2)),
+            move || task.finish(fetched("a", 2)),
             move || {
                 assert!(matches!(reader.reject(1), Rejection::Effective(_)));
-                assert_eq!(reader.fresh(), None, "read after its rejection");
+                assert_eq!(reader.read(at(0)), None, "read after its rejection");
             },
         );
-        assert_eq!(model.fresh(), None, "a flight brought it back");
-        assert!(model.board(at(0)).pilot.is_some(), "no way on");
+        assert_eq!(model.read(at(0)), None, "a fetch restored it");
+        assert!(model.join(at(0)).task.is_some(), "no fetch can start");
     });
 }
 
 #[test]
-fn a_flight_whose_task_is_dropped_is_taken_over_once() {
+fn a_fetch_whose_task_is_dropped_is_started_again_once() {
     loom::model(|| {
         let model = Model::empty();
-        let (pilot, ticket) = model.board(at(0)).pilot.unwrap();
-        let other = thread::spawn(move || drop(pilot));
-        let take_over = |model: Model, lost: FlightId| {
+        let caller = model.join(at(0));
+        let (task, waiter) = (caller.task.unwrap(), caller.waiter.unwrap());
+        let other = thread::spawn(move || drop(task));
+        let take_over = |model: Model, lost: FetchId| {
             move || {
-                // Overdue, or its channel is closed: the same to a waiter.
-                model.entry.abandon(lost);
-                if let Some((pilot, _)) = model.board(at(0)).pilot {
-                    pilot.land(fetched("b", 2));
+                // Overdue or lost: the same to a waiter.
+                Arc::clone(&model.entry).abandon(lost);
+                if let Some(task) = model.join(at(0)).task {
+                    task.finish(fetched("b", 2));
                 }
             }
         };
         both(
-            take_over(model.clone(), ticket.flight),
-            take_over(model.clone(), ticket.flight),
+            take_over(model.clone(), waiter.fetch()),
+            take_over(model.clone(), waiter.fetch()),
         );
         other.join().unwrap();
-        assert_eq!((model.launched(), model.fresh()), (2, Some(2)));
+        assert_eq!((model.started(), model.read(at(0))), (2, Some(2)));
     });
 }
 
 #[test]
-fn a_flight_that_lands_when_it_was_given_up_harms_no_other() {
+fn an_abandoned_fetch_that_finishes_does_not_affect_another() {
     loom::model(|| {
         let model = Model::empty();
-        let (late, ticket) = model.board(at(0)).pilot.unwrap();
-        let caller = model.clone();
+        let first = model.join(at(0));
+        let (late, waiter) = (first.task.unwrap(), first.waiter.unwrap());
+        let other = model.clone();
         both(
-            move || late.land(fetched("late", 1)),
+            move || late.finish(fetched("late", 1)),
             move || {
-                caller.entry.abandon(ticket.flight);
-                let boarded = caller.board(at(0));
-                assert!(boarded.pilot.is_some() || boarded.served == Some(1));
-                if let Some((pilot, ticket)) = boarded.pilot {
-                    pilot.land(fetched("b", 2));
-                    assert!(matches!(&*ticket.phase.borrow(), Phase::Landed(Ok(_))));
+                waiter.abandon();
+                let caller = other.join(at(0));
+                assert!(caller.task.is_some() || caller.token == Some(1));
+                if let Some(task) = caller.task {
+                    task.finish(fetched("b", 2));
+                    let status = caller.waiter.unwrap().status();
+                    assert!(matches!(status, FetchStatus::Finished(Ok(_))));
                 }
             },
         );
-        assert!(model.fresh().is_some());
-        assert!(
-            model.board(at(0)).served.is_some(),
-            "a flight was left behind"
-        );
+        assert!(model.read(at(0)).is_some());
+        assert!(model.join(at(0)).token.is_some(), "a fetch was left behind");
     });
 }
 
 #[test]
-fn an_entry_with_a_flight_under_way_is_not_put_out_of_use() {
+fn an_entry_with_a_fetch_that_a_caller_waits_for_is_not_evicted() {
     loom::model(|| {
         let model = Model::empty();
         let caller = model.clone();
         both(
             move || {
-                let boarded = caller.board(at(0));
-                if let Some((pilot, _)) = boarded.pilot {
-                    assert!(!caller.entry.retire(), "its flight is under way");
-                    pilot.land(fetched("a", 1));
-                    assert_eq!(caller.fresh(), Some(1));
-                } else {
-                    assert!(boarded.is_retired);
-                }
+                let joined = caller.join(at(0));
+                assert!(!caller.entry.prepare_eviction(), "a caller waits");
+                joined.task.unwrap().finish(fetched("a", 1));
+                assert_eq!(caller.read(at(0)), Some(1));
             },
             || {
-                if model.entry.retire() {
-                    assert!(model.board(at(0)).is_retired);
-                }
+                model.entry.prepare_eviction();
             },
         );
+        assert!(model.entry.prepare_eviction());
     });
 }
 
-/// The wall clock has jumped: whoever sees that it was read again sees what was read.
+/// The wall clock has jumped: a thread that sees the time of a reading also sees its result.
 #[test]
 fn the_time_of_a_reading_is_not_seen_before_its_result() {
     struct Jumped(AtomicUsize);

@@ -1,52 +1,100 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::cache::entry::Boarding;
-use crate::cache::state::{Fetched, FlightId, Tempo};
+use crate::cache::entry::Joined;
+use crate::cache::fetch::limiter::FetchLimiter;
+use crate::cache::fetch::{FetchOwner, FetchTask, Fetcher};
+use crate::cache::state::{Fetched, Timing};
+use crate::clock::{Clock, Timeline};
+use crate::source::static_token::StaticTokenSource;
 use crate::token::AccessToken;
 
-/// So many seconds after any moment.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Returns a time in seconds after a fixed moment.
 fn at(secs: u64) -> Moment {
     Moment::new(Duration::from_secs(secs), Duration::from_secs(secs))
 }
 
 fn tenants(max_entries: usize) -> Arc<Tenants> {
-    Arc::new(Tenants::new(max_entries))
+    Tenants::new(max_entries)
 }
 
 fn request(name: &str) -> TokenRequest {
     TokenRequest::scope(name)
 }
 
-fn holds(tenants: &Tenants, name: &str) -> bool {
-    // Not by `get`, which counts as a use.
-    tenants
-        .shard(&request(name))
-        .read()
-        .unwrap()
-        .contains_key(&request(name))
+/// Returns true if there is an entry, without counting as a use.
+fn contains(tenants: &Tenants, name: &str) -> bool {
+    tenants.look_up(&request(name), |_| {}).is_some()
+}
+
+struct Stopped;
+
+impl Clock for Stopped {
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+}
+
+fn fetcher() -> Arc<Fetcher> {
+    Arc::new(Fetcher {
+        source: Arc::new(StaticTokenSource::new("unused").unwrap()),
+        timeline: Timeline::new(Some(Arc::new(Stopped))),
+        timing: Timing {
+            default_lifetime: SECOND,
+            first_pause: SECOND,
+            longest_pause: SECOND,
+        },
+        fetch_timeout: SECOND,
+        limiter: FetchLimiter::new(1),
+    })
+}
+
+/// Joins the entry, which must decide on a fetch.
+fn start(entry: &Arc<Entry>, now: Moment) -> FetchTask {
+    let (_, task) = entry.join(now, &fetcher()).unwrap();
+    task.expect("a token or a fetch is there")
+}
+
+/// Completes a fetch with a token.
+fn land(entry: &Arc<Entry>, task: &FetchTask, token: AccessToken, now: Moment) {
+    let fetched = Fetched {
+        token,
+        generation: now.monotonic().as_secs() + 1,
+        started: now,
+        jitter: 0.0,
+    };
+    Arc::clone(entry).finish(task.id(), Ok(fetched), now, fetcher().timing);
+}
+
+fn unlimited() -> AccessToken {
+    AccessToken::new("token").unwrap().without_expiry()
 }
 
 #[test]
-fn the_least_recently_used_goes_first() {
+fn the_least_recently_used_is_evicted_first() {
     let tenants = tenants(3);
     for name in ["a", "b", "c", "b", "a"] {
         tenants.entry(&request(name), at(0));
     }
     tenants.entry(&request("d"), at(0));
-    assert!(!holds(&tenants, "c"));
+    assert!(!contains(&tenants, "c"));
     tenants.entry(&request("a"), at(0));
     tenants.entry(&request("e"), at(0));
-    assert!(!holds(&tenants, "b"));
+    assert!(!contains(&tenants, "b"));
     tenants.entry(&request("f"), at(0));
-    assert!(!holds(&tenants, "d"), "not used since it came");
-    assert!(["a", "e", "f"].iter().all(|name| holds(&tenants, name)));
+    assert!(!contains(&tenants, "d"), "not used since it was added");
+    assert!(["a", "e", "f"].iter().all(|name| contains(&tenants, name)));
     assert_eq!(tenants.len(), 3);
 }
 
-/// To the second, if there is no newcomer in between.
 #[test]
-fn the_least_recently_used_goes_first_without_newcomers_too() {
+fn uses_are_ordered_by_the_second_without_new_entries() {
     let tenants = tenants(3);
     for name in ["a", "b", "c"] {
         tenants.entry(&request(name), at(0));
@@ -55,14 +103,14 @@ fn the_least_recently_used_goes_first_without_newcomers_too() {
         tenants.get(&request(name), at(second));
     }
     tenants.entry(&request("d"), at(3));
-    assert!(!holds(&tenants, "b"));
+    assert!(!contains(&tenants, "b"));
     tenants.entry(&request("e"), at(3));
-    assert!(!holds(&tenants, "a"));
-    assert!(["c", "d", "e"].iter().all(|name| holds(&tenants, name)));
+    assert!(!contains(&tenants, "a"));
+    assert!(["c", "d", "e"].iter().all(|name| contains(&tenants, name)));
 }
 
 #[test]
-fn a_sixteenth_makes_room_at_once() {
+fn a_sixteenth_is_evicted_at_a_time() {
     let tenants = tenants(64);
     for number in 0..64 {
         tenants.entry(&request(&number.to_string()), at(0));
@@ -70,75 +118,105 @@ fn a_sixteenth_makes_room_at_once() {
     assert_eq!(tenants.len(), 64);
     tenants.entry(&request("one more"), at(0));
     assert_eq!(tenants.len(), 60);
-    assert!(!holds(&tenants, "4") && holds(&tenants, "5"));
+    assert!(!contains(&tenants, "4") && contains(&tenants, "5"));
 }
 
-/// As a flight does that brings a token.
-fn land(entry: &Entry) {
-    let Boarding::Launch(launch, _) = entry.board(at(0)) else {
-        panic!("a token or a flight is there");
-    };
-    let token = AccessToken::new("token").unwrap().without_expiry();
-    land_with(entry, launch.flight(), token, at(0));
-}
-
-fn land_with(entry: &Entry, flight: FlightId, token: AccessToken, now: Moment) {
-    let fetched = Fetched {
-        token,
-        request: entry.request.clone(),
-        generation: now.monotonic().as_secs() + 1,
-        started: now,
-        jitter: 0.0,
-    };
-    let second = Duration::from_secs(1);
-    let tempo = Tempo {
-        default_lifetime: second,
-        first_pause: second,
-        longest_pause: second,
-    };
-    entry.land(flight, Ok(fetched), now, tempo);
-}
-
-/// They are kept with the token that was used, and another takes its place.
+/// Uses of a token are counted while it is refreshed, and kept when its successor lands.
 #[test]
-fn uses_in_a_renewal_count_when_it_has_landed() {
+fn uses_during_a_refresh_count_after_it() {
     let tenants = tenants(2);
-    let use_at = |name, second| tenants.if_in_order(&request(name), at(second), |_| {});
+    let use_at = |name, second| tenants.if_usable(&request(name), at(second), |_| {});
     let life = Duration::from_secs(900);
-    let renewed = tenants.entry(&request("renewed"), at(0));
-    let Boarding::Launch(first, _) = renewed.board(at(0)) else {
-        panic!("there is a token or a flight already");
-    };
+    let refreshed = tenants.entry(&request("refreshed"), at(0));
+    let first = start(&refreshed, at(0));
     let token = AccessToken::new("first").unwrap().with_lifetime(life);
-    land_with(&renewed, first.flight(), token, at(0));
-    land(&tenants.entry(&request("other"), at(0)));
+    land(&refreshed, &first, token, at(0));
+    let other = tenants.entry(&request("other"), at(0));
+    land(&other, &start(&other, at(0)), unlimited(), at(0));
+    drop(other);
 
-    tenants.get(&request("renewed"), at(850));
-    let Boarding::ServeAndLaunch(_, renewal) = renewed.board(at(850)) else {
-        panic!("the token is not due");
-    };
+    tenants.get(&request("refreshed"), at(850));
+    let refresh = start(&refreshed, at(850));
     assert!(use_at("other", 860).is_some());
-    assert!(use_at("renewed", 870).is_some(), "the last use of all");
+    assert!(use_at("refreshed", 870).is_some(), "the last use of all");
     let token = AccessToken::new("second").unwrap().with_lifetime(life);
-    land_with(&renewed, renewal.flight(), token, at(880));
-    tenants.entry(&request("newcomer"), at(880));
-    assert!(holds(&tenants, "renewed") && !holds(&tenants, "other"));
+    land(&refreshed, &refresh, token, at(880));
+    drop(refreshed);
+    tenants.entry(&request("new"), at(880));
+    assert!(contains(&tenants, "refreshed") && !contains(&tenants, "other"));
 }
 
 #[test]
-fn an_entry_that_was_dropped_shows_nothing_at_its_successors() {
+fn an_entry_in_use_or_with_a_fetch_is_not_evicted() {
     let tenants = tenants(1);
-    let is_fresh = |name| tenants.if_in_order(&request(name), at(0), |_| {}).is_some();
-    let dropped = tenants.entry(&request("a"), at(0));
-    land(&dropped);
-    assert!(is_fresh("a"));
+    let used = tenants.entry(&request("used"), at(0));
+    tenants.entry(&request("b"), at(1));
+    assert!(contains(&tenants, "used"), "a caller holds it");
+
+    let (joined, task) = used.join(at(1), &fetcher()).unwrap();
+    drop(used);
+    tenants.entry(&request("c"), at(2));
+    assert!(contains(&tenants, "used"), "a caller waits for its fetch");
+
+    drop(joined);
+    tenants.entry(&request("d"), at(3));
+    assert!(!contains(&tenants, "used"), "queued, and no caller waits");
+    assert!(contains(&tenants, "d"));
+    drop(task);
+}
+
+#[test]
+fn the_end_of_a_fetch_makes_room() {
+    let tenants = tenants(1);
+    let first = tenants.entry(&request("first"), at(0));
+    let (joined, task) = first.join(at(0), &fetcher()).unwrap();
+    assert!(matches!(joined, Joined::Waiter(_)));
+    drop(first);
+    let second = tenants.entry(&request("second"), at(1));
+    let (waiter, _task) = second.join(at(1), &fetcher()).unwrap();
+    drop(second);
+    assert_eq!(
+        tenants.len(),
+        2,
+        "both have a fetch that a caller waits for"
+    );
+    drop((joined, task));
+    assert_eq!(tenants.len(), 1);
+    assert!(contains(&tenants, "second"));
+    drop(waiter);
+}
+
+#[test]
+fn an_evicted_entry_does_not_affect_its_successor() {
+    let tenants = tenants(1);
+    let is_usable = |name| tenants.if_usable(&request(name), at(0), |_| {}).is_some();
+    let evicted = tenants.entry(&request("a"), at(0));
+    let task = start(&evicted, at(0));
+    land(&evicted, &task, unlimited(), at(0));
+    assert!(is_usable("a"));
+    let weak = Arc::downgrade(&evicted);
+    drop((evicted, task));
     tenants.entry(&request("b"), at(0));
+    assert!(weak.upgrade().is_none(), "it was evicted");
     let successor = tenants.entry(&request("a"), at(0));
-    dropped.report(|_| {});
-    assert!(!is_fresh("a"));
-    land(&successor);
-    assert!(is_fresh("a"));
-    assert!(!is_fresh("b"));
+    assert!(!is_usable("a"));
+    let task = start(&successor, at(0));
+    land(&successor, &task, unlimited(), at(0));
+    assert!(is_usable("a"));
+    assert!(!is_usable("b"));
+}
+
+#[test]
+fn a_token_knows_its_entry() {
+    let tenants = tenants(1);
+    let entry = tenants.entry(&request("tenant"), at(0));
+    land(&entry, &start(&entry, at(6)), unlimited(), at(6));
+    let token = entry.if_usable(at(6), |token| token.token()).unwrap();
+    let issued = token.issued().unwrap();
+    assert_eq!(
+        (issued.request.scopes(), issued.generation),
+        (Some("tenant"), 7)
+    );
 }
 
 #[test]
@@ -150,11 +228,11 @@ fn one_entry_per_request() {
 }
 
 #[test]
-fn a_bound_of_one_holds_the_newest() {
+fn a_bound_of_one_keeps_the_newest() {
     let tenants = tenants(1);
     for name in ["a", "b", "c"] {
         tenants.entry(&request(name), at(0));
-        assert!(holds(&tenants, name));
+        assert!(contains(&tenants, name));
         assert_eq!(tenants.len(), 1);
     }
 }

@@ -1,6 +1,7 @@
-use std::collections::HashSet;
+use http::Uri;
 
 use super::*;
+use crate::policy::origin::KeptOrigin;
 
 fn policy(origins: &[&str]) -> AttachPolicy {
     let mut policy = AttachPolicy::default();
@@ -17,7 +18,7 @@ fn allows(policy: &AttachPolicy, uri: &str) -> bool {
 }
 
 #[test]
-fn without_origins_https_and_loopback() {
+fn without_allowed_origins_https_and_loopback_get_a_token() {
     let policy = policy(&[]);
     for uri in [
         "https://anything.example/",
@@ -46,7 +47,7 @@ fn without_origins_https_and_loopback() {
 }
 
 #[test]
-fn with_origins_only_those() {
+fn with_allowed_origins_only_those_get_a_token() {
     let policy = policy(&["https://api.example.com", "http://127.0.0.1:8080"]);
     for uri in [
         "https://api.example.com/",
@@ -75,7 +76,7 @@ fn with_origins_only_those() {
 }
 
 #[test]
-fn what_is_no_port_is_no_origin() {
+fn an_invalid_port_is_no_origin() {
     for (origin, uri) in [
         ("http://[::1]", "http://[::1].api.example.com:80/"),
         ("https://[::1]:8443", "https://[::1]x:8443/"),
@@ -102,7 +103,7 @@ fn what_is_no_port_is_no_origin() {
 }
 
 #[test]
-fn plain_http_needs_words() {
+fn plain_http_must_be_allowed() {
     let mut open = policy(&[]);
     assert!(!allows(&open, "http://api.example.com/"));
     open.allow_http();
@@ -120,7 +121,7 @@ fn plain_http_needs_words() {
 }
 
 #[test]
-fn a_path_alone_is_judged_as_the_assumed_origin() {
+fn a_path_alone_is_treated_as_the_assumed_origin() {
     let mut named = policy(&["https://api.example.com"]);
     named.assume_origin("https://api.example.com:443").unwrap();
     assert!(allows(&named, "/path"));
@@ -145,7 +146,7 @@ fn an_origin_is_scheme_host_and_port() {
     ] {
         assert!(Origin::parse("allow_origin", origin).is_ok(), "{origin}");
     }
-    for (origin, told) in [
+    for (origin, expected) in [
         ("", "`https://` is missing"),
         ("api.example.com", "`https://` is missing"),
         ("https://", "can't be read"),
@@ -170,7 +171,7 @@ fn an_origin_is_scheme_host_and_port() {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains(told) && error.contains("allow_origin"),
+            error.contains(expected) && error.contains("allow_origin"),
             "{origin}: {error}"
         );
     }
@@ -178,7 +179,7 @@ fn an_origin_is_scheme_host_and_port() {
 
 #[cfg(feature = "reqwest")]
 #[test]
-fn the_punycode_form_is_named() {
+fn the_error_names_the_punycode_form() {
     let error = Origin::parse("allow_origin", "https://bücher.example")
         .unwrap_err()
         .to_string();
@@ -186,7 +187,7 @@ fn the_punycode_form_is_named() {
 }
 
 #[test]
-fn an_answer_is_from_where_the_token_went_if_its_origin_is_the_same() {
+fn a_response_is_compared_with_the_origin_that_the_token_went_to() {
     let mut assuming = policy(&[]);
     assuming.assume_origin("https://a.example").unwrap();
     for policy in [
@@ -205,39 +206,57 @@ fn an_answer_is_from_where_the_token_went_if_its_origin_is_the_same() {
             ("/x", "/y", true),
             ("/x", "https://a.example/", false),
         ] {
-            let uris = [sent, answered].map(|it| it.parse().unwrap());
-            let [sent, answered] = [Target::of_uri(&uris[0]), Target::of_uri(&uris[1])];
-            if let Some(destination) = policy.admit(sent) {
-                let is_at = answered.fingerprint() == destination;
-                assert_eq!(is_at, same, "{policy:?}: {sent:?}, {answered:?}");
-            }
+            let [sent, answered]: [Uri; 2] = [sent, answered].map(|it| it.parse().unwrap());
+            let answered = Target::of_uri(&answered);
+            let is_same = match policy.admit(Target::of_uri(&sent)) {
+                None => continue,
+                Some(Destination::Allowed(index)) => policy.is_allowed_origin(index, answered),
+                // Both ways to keep an origin: a copy of the request, and the origin alone.
+                Some(Destination::Any) => {
+                    let by_copy = Target::of_uri(&sent).is_same_origin(answered);
+                    let kept = KeptOrigin::of_uri(&sent).is_same_origin(answered);
+                    assert_eq!(by_copy, kept, "{sent}, {answered:?}");
+                    kept
+                }
+            };
+            assert_eq!(is_same, same, "{policy:?}: {sent}, {answered:?}");
         }
     }
 }
 
 #[test]
-fn a_fingerprint_tells_origins_apart() {
-    let of = |uri: &str| Target::of_uri(&uri.parse().unwrap()).fingerprint();
-    assert_eq!(of("https://a.example/x"), of("HTTPS://A.example:443/y?z"));
+fn a_target_that_is_no_origin_is_the_same_as_none() {
+    for uri in [
+        "api.example.com:443",
+        "ws://a.example/",
+        "https://a.example:x/",
+    ] {
+        let Ok(uri) = uri.parse::<Uri>() else {
+            continue;
+        };
+        let target = Target::of_uri(&uri);
+        assert!(!target.is_same_origin(target), "{uri}");
+        assert!(!KeptOrigin::of_uri(&uri).is_same_origin(target), "{uri}");
+    }
+}
+
+#[cfg(feature = "reqwest")]
+#[test]
+fn the_hash_of_an_origin_is_of_scheme_host_and_port() {
+    let target = |url: &'static str| {
+        let url: &'static reqwest::Url = Box::leak(Box::new(url.parse().unwrap()));
+        Target::new(url.scheme(), url.host_str().unwrap_or_default(), url.port())
+    };
+    let kept = KeptOrigin::hash_of(target("https://a.example/x"));
+    assert!(kept.is_same_origin(target("HTTPS://A.example:443/y?z")));
     for other in [
         "http://a.example",
         "https://a.example:444",
         "https://b.example",
-        "/x",
+        "data:text/plain,x",
     ] {
-        assert_ne!(of("https://a.example"), of(other), "{other}");
+        assert!(!kept.is_same_origin(target(other)), "{other}");
     }
-    // Names as operators give them, and letters that differ side by side.
-    let letters = || (b'a'..=b'z').chain(b'0'..=b'9').map(char::from);
-    let mut seen = HashSet::new();
-    for (one, two) in letters().flat_map(|one| letters().map(move |two| (one, two))) {
-        for host in [
-            format!("worker-{one}{two}.example.com"),
-            format!("{one}{two}.api.example.com"),
-            format!("tenant-api-{one}{two}"),
-        ] {
-            let fingerprint = of(&format!("https://{host}/"));
-            assert!(seen.insert(fingerprint), "{host}");
-        }
-    }
+    let none = KeptOrigin::hash_of(target("data:text/plain,x"));
+    assert!(!none.is_same_origin(target("data:text/plain,x")));
 }

@@ -1,4 +1,4 @@
-//! Sequences of anything that can happen to a token, and what holds after every step.
+//! Random sequences of events in the life of a token, and the invariants after every step.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,22 +6,22 @@ use proptest::sample::Index;
 
 use super::*;
 
-/// Something that happens. An [`Index`] picks among what there is to pick from by then.
+/// An event. An [`Index`] selects one of the values that exist by then.
 #[derive(Clone, Debug)]
 enum Step {
     Advance(Duration),
-    /// The wall clock is set, so many seconds ahead.
+    /// Sets the wall clock this many seconds ahead.
     SetWall(i64),
     Decide,
-    /// A flight, perhaps one that was given up, brings a token.
+    /// A fetch, perhaps an abandoned one, returns a token.
     Complete(Index, Token),
     Fail(Index, Option<u64>, f64),
     Abandon(Index),
     Reject(Index),
     Invalidate(Index),
-    Judge(Index, bool),
-    Forgo(Index),
-    FirstAnswer(Index, bool),
+    RecordReplay(Index, bool),
+    AbandonReplay(Index),
+    RecordFirstResponse(Index, bool),
 }
 
 #[derive(Clone, Debug)]
@@ -38,32 +38,33 @@ enum Life {
     Unlimited,
 }
 
-/// A flight that has not ended in the source.
+/// A fetch that the source has not answered.
 #[derive(Clone, Copy, Debug)]
-struct Flying {
-    id: FlightId,
-    /// When the token is asked for.
+struct Running {
+    id: FetchId,
+    /// The time just before the source is called.
     started: Moment,
 }
 
-/// The machine, and what must be known to judge it.
+/// The state machine, and a model of it to compare with.
 struct Observed {
     state: State,
     now: Moment,
-    /// The one whose permit is valid.
-    valid: Option<FlightId>,
-    flying: Vec<Flying>,
-    /// Every generation and rejection so far.
+    /// The fetch in progress.
+    in_progress: Option<FetchId>,
+    running: Vec<Running>,
+    /// All generations and rejections so far.
     generations: Vec<u64>,
     rejections: Vec<RejectionId>,
-    /// What is to be served, and when its life ends in full.
-    current: Option<(Arc<CachedToken>, Moment)>,
-    /// The value that was rejected last, and the last flight that began before.
-    rejected: Option<(String, Option<FlightId>)>,
-    brought_rejected: Option<FlightId>,
-    last_flight: Option<FlightId>,
-    /// The last success, unless a token was rejected since.
-    landed: Option<Duration>,
+    /// The token that must be current, and the end of its life.
+    current: Option<(CurrentToken, Moment)>,
+    /// The value that was rejected last, and the last fetch that started before the rejection.
+    rejected: Option<(String, Option<FetchId>)>,
+    /// The fetch that returned it.
+    returned_rejected: Option<FetchId>,
+    last_fetch: Option<FetchId>,
+    /// The time of the last success, unless a token was rejected since.
+    last_success: Option<Duration>,
     paused_until: Duration,
     failures: i32,
     rejected_at: Option<Duration>,
@@ -74,15 +75,15 @@ impl Observed {
         Self {
             state: State::default(),
             now: BEGIN,
-            valid: None,
-            flying: Vec::new(),
+            in_progress: None,
+            running: Vec::new(),
             generations: vec![0],
             rejections: vec![RejectionId(0)],
             current: None,
             rejected: None,
-            brought_rejected: None,
-            last_flight: None,
-            landed: None,
+            returned_rejected: None,
+            last_fetch: None,
+            last_success: None,
             paused_until: Duration::ZERO,
             failures: 0,
             rejected_at: None,
@@ -90,7 +91,7 @@ impl Observed {
     }
 
     fn take(&mut self, step: &Step) {
-        let spacing = self.state.rejections.spacing;
+        let spacing = self.state.spacing.spacing;
         match step {
             Step::Advance(span) => self.now = self.now.plus(*span),
             Step::SetWall(ahead) => {
@@ -106,10 +107,10 @@ impl Observed {
             Step::Complete(which, token) => self.complete(which, token),
             Step::Fail(which, retry_after, jitter) => self.fail(which, *retry_after, *jitter),
             Step::Abandon(which) => {
-                if let Some(flying) = pick(&self.flying, which) {
-                    // Its task may be on its way to landing all the same.
-                    self.state.abandon(flying.id);
-                    self.valid.take_if(|valid| *valid == flying.id);
+                if let Some(running) = pick(&self.running, which) {
+                    // Its task may still return a token.
+                    self.state.abandon(running.id);
+                    self.in_progress.take_if(|fetch| *fetch == running.id);
                 }
             }
             Step::Reject(which) => self.reject(*which.get(&self.generations)),
@@ -118,70 +119,63 @@ impl Observed {
                 let is_current = self.is_current(generation);
                 assert_eq!(self.state.invalidate(generation), is_current);
                 if is_current {
-                    self.withdrawn();
+                    self.withdraw();
                 }
             }
-            Step::Judge(which, refused) => {
-                self.state.judge(*which.get(&self.rejections), *refused);
-            }
-            Step::Forgo(which) => self.state.forgo(*which.get(&self.rejections)),
-            Step::FirstAnswer(which, refused) => {
+            Step::RecordReplay(which, rejected) => {
                 self.state
-                    .first_answer(*which.get(&self.generations), *refused);
+                    .record_replay(*which.get(&self.rejections), *rejected);
+            }
+            Step::AbandonReplay(which) => self.state.abandon_replay(*which.get(&self.rejections)),
+            Step::RecordFirstResponse(which, rejected) => {
+                self.state
+                    .record_first_response(*which.get(&self.generations), *rejected);
             }
         }
         self.check_spacing(step, spacing);
-        let ours = self
-            .current
-            .as_ref()
-            .map(|(current, _)| Arc::as_ptr(current));
-        assert_eq!(
-            self.state.current().map(Arc::as_ptr),
-            ours,
-            "only these steps change it"
-        );
-        assert_eq!(self.state.flight(), self.valid);
-        self.check_users();
+        let expected = self.current.as_ref().map(|(current, _)| current.fetch);
+        let current = self.state.current().map(|current| current.fetch);
+        assert_eq!(current, expected, "another step changed the current token");
+        assert_eq!(self.state.fetch(), self.in_progress);
+        self.check_readers();
         if matches!(step, Step::Decide | Step::Complete(..)) {
             self.decide();
-            self.check_users();
+            self.check_readers();
         }
     }
 
-    /// Users of the token are sent here if there is something to be done, and only then.
-    fn check_users(&self) {
+    /// Checks that readers are sent to make a decision only if there is one to make.
+    fn check_readers(&self) {
         let current = self.current.as_ref().map(|(current, _)| current);
         let is_due = current.is_some_and(|it| self.now.has_reached(it.lifespan.due));
-        let is_seen_to = self.valid.is_some() || self.now.monotonic() < self.paused_until;
+        let no_refresh = self.in_progress.is_some() || self.now.monotonic() < self.paused_until;
         assert_eq!(
-            current.is_some_and(|it| it.is_in_order(self.now)),
-            self.is_usable() && (!is_due || is_seen_to),
+            is_usable(&self.state, self.now),
+            self.is_usable() && (!is_due || no_refresh),
         );
     }
 
     fn decide(&mut self) {
         let now = self.now;
         match self.state.decide(now) {
-            Decision::Serve(current) => self.served(&current),
-            Decision::ServeAndFetch(current, permit) => {
-                self.served(&current);
-                assert!(
-                    now.has_reached(current.lifespan.due),
-                    "a fresh token is not renewed"
-                );
-                self.granted(permit);
+            Decision::Use => self.check_used(),
+            Decision::Refresh { fetch, delay } => {
+                self.check_used();
+                let due = self.state.current().unwrap().lifespan.due;
+                assert!(now.has_reached(due), "a fresh token was refreshed");
+                self.start(fetch, delay);
             }
-            Decision::Fetch(permit) => {
-                assert!(!self.is_usable(), "a caller waits beside a usable token");
-                self.granted(permit);
+            Decision::Fetch { fetch, delay } => {
+                assert!(!self.is_usable(), "a caller waits despite a usable token");
+                self.start(fetch, delay);
             }
             Decision::Wait => {
-                assert!(!self.is_usable(), "a caller waits beside a usable token");
-                assert!(self.valid.is_some(), "a caller waits for nothing");
+                assert!(!self.is_usable(), "a caller waits despite a usable token");
+                assert!(self.in_progress.is_some(), "a caller waits without a fetch");
             }
             Decision::Fail(error) => {
-                assert!(!self.is_usable(), "a caller fails beside a usable token");
-                assert!(self.valid.is_none(), "a flight is under way");
+                assert!(!self.is_usable(), "a caller fails despite a usable token");
+                assert!(self.in_progress.is_none(), "a fetch is in progress");
                 let remaining = self.paused_until - now.monotonic();
                 assert_eq!(error.retry_after(), Some(remaining));
                 assert!(!remaining.is_zero());
@@ -189,17 +183,17 @@ impl Observed {
         }
     }
 
-    /// What callers are given: the last that came, unexpired, not rejected.
-    fn served(&self, given: &Arc<CachedToken>) {
+    /// Checks that callers get the last token, unexpired and not rejected.
+    fn check_used(&self) {
         let Some((current, end)) = &self.current else {
-            panic!("a rejected token is served");
+            panic!("a rejected token is used");
         };
-        assert!(Arc::ptr_eq(given, current));
+        assert_eq!(self.state.current().unwrap().fetch, current.fetch);
         assert!(
-            !self.now.has_reached(given.lifespan.expired),
+            !self.now.has_reached(current.lifespan.expired),
             "it has expired"
         );
-        assert!(!self.now.has_reached(*end), "it is dead");
+        assert!(!self.now.has_reached(*end), "its life has ended");
     }
 
     fn is_usable(&self) -> bool {
@@ -213,85 +207,84 @@ impl Observed {
             .is_some_and(|(current, _)| current.generation == generation)
     }
 
-    fn granted(&mut self, permit: Permit) {
-        assert_eq!(self.valid, None, "a second permit");
+    fn start(&mut self, fetch: FetchId, delay: Duration) {
+        assert_eq!(self.in_progress, None, "a second fetch");
         assert!(
-            self.last_flight < Some(permit.flight),
-            "flights are numbered in order"
+            self.last_fetch < Some(fetch),
+            "fetches are numbered in order"
         );
         assert!(
             self.now.monotonic() >= self.paused_until,
             "a fetch in a pause"
         );
-        let started = self.now.plus(permit.delay);
-        let soonest = self.landed.map(|landed| landed + Duration::from_secs(1));
+        let started = self.now.plus(delay);
+        let earliest = self
+            .last_success
+            .map(|success| success + Duration::from_secs(1));
         assert!(
-            Some(started.monotonic()) >= soonest,
+            Some(started.monotonic()) >= earliest,
             "two fetches within a second"
         );
         assert!(
-            permit.delay.is_zero() || Some(started.monotonic()) == soonest,
-            "too long a wait"
+            delay.is_zero() || Some(started.monotonic()) == earliest,
+            "the delay is too long"
         );
-        self.valid = Some(permit.flight);
-        self.last_flight = self.valid;
-        self.flying.push(Flying {
-            id: permit.flight,
-            started,
-        });
+        self.in_progress = Some(fetch);
+        self.last_fetch = self.in_progress;
+        self.running.push(Running { id: fetch, started });
     }
 
     fn complete(&mut self, which: &Index, token: &Token) {
-        let Some((flying, _)) = self.end(which) else {
+        let Some((running, _)) = self.end(which) else {
             return;
         };
         let generation = self.generations.len() as u64;
         let jitter = token.jitter;
-        let (token, end) = token.issued(flying.started);
+        let (token, end) = token.issued(running.started);
         let fetched = Fetched {
             token: token.clone(),
-            request: TokenRequest::default(),
             generation,
-            started: flying.started,
+            started: running.started,
             jitter,
         };
-        let comes_back = self.rejected.as_ref().is_some_and(|(value, before)| {
-            value == token.expose_secret() && *before >= Some(flying.id)
+        let is_restored = self.rejected.as_ref().is_some_and(|(value, before)| {
+            value == token.expose_secret() && *before >= Some(running.id)
         });
         let newer = match &self.current {
-            Some((current, _)) if self.is_usable() && current.flight > flying.id => {
-                Some(Arc::clone(current))
+            Some((current, _)) if self.is_usable() && current.fetch > running.id => {
+                Some(current.fetch)
             }
             _ => None,
         };
-        let current = match self.state.complete(flying.id, fetched, self.now, TEMPO) {
-            Landing::Rejected => {
-                let is_older = self.brought_rejected > Some(flying.id);
-                assert!(comes_back || is_older, "it was not rejected");
-                return;
-            }
-            Landing::Current(current) => current,
-        };
-        assert!(!comes_back, "a rejected token is back");
-        if let Some(newer) = newer {
-            assert!(Arc::ptr_eq(&current, &newer), "a newer token was replaced");
+        if !self.state.complete(running.id, fetched, self.now, TIMING) {
+            let is_older = self.returned_rejected > Some(running.id);
+            assert!(
+                is_restored || is_older,
+                "a token that was not rejected was discarded"
+            );
             return;
         }
-        self.landed = Some(self.now.monotonic());
+        let current = self.state.current().unwrap().clone();
+        assert!(!is_restored, "a rejected token was restored");
+        if let Some(newer) = newer {
+            assert_eq!(current.fetch, newer, "a newer token was replaced");
+            return;
+        }
+        self.last_success = Some(self.now.monotonic());
         self.paused_until = Duration::ZERO;
         self.failures = 0;
-        if !current.token().is_same_value(&token) {
-            let life = end.monotonic() - flying.started.monotonic();
-            let dead = Lifespan::new(life, flying.started, self.now, jitter).expired;
+        if !current.token.is_same_value(&token) {
+            let life = end.monotonic() - running.started.monotonic();
+            let dead = Lifespan::new(life, running.started, self.now, jitter).expired;
             assert!(
                 self.is_usable() && self.now.has_reached(dead),
-                "it was lost"
+                "a token was lost"
             );
             return;
         }
         assert!(current.lifespan.due.monotonic() <= current.lifespan.expired.monotonic());
         if let Some((before, _)) = &self.current {
-            let same_value = before.token().is_same_value(&token);
+            let same_value = before.token.is_same_value(&token);
             assert_eq!(before.generation == current.generation, same_value);
         }
         self.generations.push(generation);
@@ -299,24 +292,24 @@ impl Observed {
     }
 
     fn fail(&mut self, which: &Index, retry_after: Option<u64>, jitter: f64) {
-        let Some((flying, was_valid)) = self.end(which) else {
+        let Some((running, was_in_progress)) = self.end(which) else {
             return;
         };
         let wait = retry_after.map(Duration::from_secs);
         let error = wait
             .into_iter()
             .fold(outage(), TokenError::with_retry_after);
-        let error = self.state.fail(flying.id, error, self.now, TEMPO, jitter);
-        if !was_valid {
+        let error = self.state.fail(running.id, error, self.now, TIMING, jitter);
+        if !was_in_progress {
             assert_eq!(
                 error.retry_after(),
                 wait,
-                "a flight that was given up causes no pause"
+                "an abandoned fetch began a pause"
             );
             return;
         }
         let pause = error.retry_after().unwrap();
-        let backoff = Duration::from_secs(1 << self.failures.min(6)).min(TEMPO.longest_pause);
+        let backoff = Duration::from_secs(1 << self.failures.min(6)).min(TIMING.longest_pause);
         match wait {
             Some(wait) => assert_eq!(pause, wait.min(span(3_600.0)).max(backoff)),
             None => assert!(pause >= backoff && pause <= backoff.mul_f64(1.25)),
@@ -329,72 +322,77 @@ impl Observed {
         let was_usable = self.is_current(generation) && self.is_usable();
         let since = self.rejected_at.map(|last| self.now.monotonic() - last);
         match self.state.reject(generation, self.now) {
-            Rejection::Superseded => assert!(!was_usable, "a current token was refused"),
+            Rejection::Superseded => assert!(!was_usable, "a usable token was not rejected"),
             Rejection::Spaced => {
                 assert!(was_usable);
                 assert!(
-                    since < Some(self.state.rejections.spacing),
-                    "it was long enough"
+                    since < Some(self.state.spacing.spacing),
+                    "the last rejection was long enough ago"
                 );
             }
             Rejection::Effective(rejection) => {
-                assert!(was_usable, "a late rejection removes a newer token");
-                assert!(since.is_none_or(|since| since >= self.state.rejections.spacing));
+                assert!(was_usable, "a late rejection removed a newer token");
+                assert!(since.is_none_or(|since| since >= self.state.spacing.spacing));
                 assert!(!self.rejections.contains(&rejection));
                 self.rejections.push(rejection);
                 self.rejected_at = Some(self.now.monotonic());
-                self.withdrawn();
+                self.withdraw();
             }
         }
     }
 
-    fn withdrawn(&mut self) {
+    fn withdraw(&mut self) {
         if let Some((current, _)) = self.current.take() {
-            self.brought_rejected = Some(current.flight);
-            self.rejected = Some((current.token().expose_secret().to_owned(), self.last_flight));
+            self.returned_rejected = Some(current.fetch);
+            self.rejected = Some((current.token.expose_secret().to_owned(), self.last_fetch));
         }
-        self.landed = None;
+        self.last_success = None;
     }
 
-    /// It doubles by a refusal, up to 10 s, and returns to 1 s by the last rejection's own request.
+    /// Checks that the spacing doubles when a new token is rejected, up to 10 s, and returns to 1 s
+    /// only by the replay of the request that caused the last rejection.
     fn check_spacing(&self, step: &Step, before: Duration) {
-        let now = self.state.rejections.spacing;
+        let now = self.state.spacing.spacing;
         if now > before {
             assert!(matches!(
                 step,
-                Step::Judge(_, true) | Step::FirstAnswer(_, true)
+                Step::RecordReplay(_, true) | Step::RecordFirstResponse(_, true)
             ));
             assert_eq!(now, (before * 2).min(span(10.0)));
         } else if now < before {
             assert_eq!(now, span(1.0));
-            let Step::Judge(which, false) = step else {
+            let Step::RecordReplay(which, false) = step else {
                 panic!("shortened by {step:?}")
             };
             assert_eq!(Some(which.get(&self.rejections)), self.rejections.last());
         }
     }
 
-    /// Takes a flight out of the air, when it can have been answered; whether its permit was valid.
-    fn end(&mut self, which: &Index) -> Option<(Flying, bool)> {
-        let flying = *pick(&self.flying, which)?;
-        self.flying.retain(|it| it.id != flying.id);
-        let early = flying
+    /// Ends a fetch, no earlier than it can have been answered. Returns true with it if it was in
+    /// progress.
+    fn end(&mut self, which: &Index) -> Option<(Running, bool)> {
+        let running = *pick(&self.running, which)?;
+        self.running.retain(|it| it.id != running.id);
+        let early = running
             .started
             .monotonic()
             .saturating_sub(self.now.monotonic());
         self.now = self.now.plus(early);
-        let was_valid = self.valid.take_if(|valid| *valid == flying.id).is_some();
-        Some((flying, was_valid))
+        let was_in_progress = self
+            .in_progress
+            .take_if(|fetch| *fetch == running.id)
+            .is_some();
+        Some((running, was_in_progress))
     }
 }
 
 impl Token {
-    /// The token, and when its life ends in full.
+    /// Returns the token and the end of its life.
     fn issued(&self, started: Moment) -> (AccessToken, Moment) {
         let token = AccessToken::new(self.value).unwrap();
         match self.life {
             Life::Limited(secs) => (token.with_lifetime(span(secs)), started.plus(span(secs))),
-            Life::Default => (token, started.plus(TEMPO.default_lifetime)),
+            Life::Default => (token, started.plus(TIMING.default_lifetime)),
             Life::Unlimited => (token.without_expiry(), Moment::NEVER),
         }
     }
@@ -432,10 +430,10 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => which().prop_map(Step::Abandon),
         4 => which().prop_map(Step::Reject),
         1 => which().prop_map(Step::Invalidate),
-        3 => (which(), any::<bool>()).prop_map(|(which, refused)| Step::Judge(which, refused)),
-        1 => which().prop_map(Step::Forgo),
+        3 => (which(), any::<bool>()).prop_map(|(which, rejected)| Step::RecordReplay(which, rejected)),
+        1 => which().prop_map(Step::AbandonReplay),
         2 => (which(), any::<bool>())
-            .prop_map(|(which, refused)| Step::FirstAnswer(which, refused)),
+            .prop_map(|(which, rejected)| Step::RecordFirstResponse(which, rejected)),
     ]
 }
 
@@ -446,7 +444,7 @@ proptest! {
     })]
 
     #[test]
-    fn hold_after_every_step(steps in vec(any_step(), 0..100)) {
+    fn invariants_hold_after_every_step(steps in vec(any_step(), 0..100)) {
         let mut observed = Observed::new();
         for step in &steps {
             observed.take(step);

@@ -26,7 +26,7 @@ impl Tested {
 }
 
 #[test]
-fn a_rejected_token_is_served_no_more() {
+fn a_rejected_token_is_no_longer_used() {
     let mut tested = Tested::holding("a", 900.0);
     tested.reject_in_effect(10.0);
     assert!(tested.state.current().is_none());
@@ -37,7 +37,7 @@ fn a_rejected_token_is_served_no_more() {
     );
     assert_eq!(tested.decide(10.0), "wait");
     assert_eq!(tested.land("b", 900.0, 11.0), "b");
-    assert_eq!(tested.decide(11.0), "serve b");
+    assert_eq!(tested.decide(11.0), "use b");
 }
 
 #[test]
@@ -48,20 +48,20 @@ fn a_token_rejected_at_once_is_replaced_at_once() {
 }
 
 #[test]
-fn a_rejected_token_is_not_served_in_a_pause_either() {
-    let mut tested = Tested::renewing("a");
+fn a_rejected_token_is_not_used_in_a_pause() {
+    let mut tested = Tested::refreshing("a");
     assert_eq!(
         tested.fail(outage().with_retry_after(span(30.0)), 801.0, 0.0),
         30.0
     );
-    assert_eq!(tested.decide(802.0), "serve a");
+    assert_eq!(tested.decide(802.0), "use a");
     tested.reject_in_effect(802.0);
     assert_eq!(tested.decide(802.0), "fail, 29 s");
     assert_eq!(tested.decide(831.0), "fetch");
 }
 
 #[test]
-fn a_rejection_names_its_token() {
+fn a_rejection_affects_only_its_own_token() {
     let mut tested = Tested::holding("a", 900.0);
     let old = tested.generation();
     tested.replace(10.0);
@@ -72,12 +72,12 @@ fn a_rejection_names_its_token() {
             Rejection::Superseded,
             "another cache's"
         );
-        assert_eq!(tested.decide(late), "serve t1");
+        assert_eq!(tested.decide(late), "use t1");
     }
 }
 
 #[test]
-fn many_rejections_of_one_token_are_one_fetch() {
+fn many_rejections_of_one_token_cause_one_fetch() {
     let mut tested = Tested::holding("a", 900.0);
     let old = tested.generation();
     tested.reject_in_effect(10.0);
@@ -96,9 +96,9 @@ fn many_rejections_of_one_token_are_one_fetch() {
             Rejection::Superseded,
             "another by now"
         );
-        assert_eq!(tested.decide(10.3), "serve b");
+        assert_eq!(tested.decide(10.3), "use b");
     }
-    assert_eq!(tested.permits.len(), 2);
+    assert_eq!(tested.started.len(), 2);
 }
 
 #[test]
@@ -110,12 +110,12 @@ fn an_expired_token_needs_no_rejection() {
 }
 
 #[test]
-fn a_flight_begun_before_the_rejection_does_not_bring_the_token_back() {
-    let mut tested = Tested::renewing("a");
+fn a_fetch_started_before_the_rejection_does_not_restore_the_token() {
+    let mut tested = Tested::refreshing("a");
     let generation = tested.generation();
     tested.reject_in_effect(801.0);
     assert_eq!(tested.decide(801.0), "wait");
-    assert_eq!(tested.land("a", 100.0, 801.5), "rejected");
+    assert_eq!(tested.land("a", 100.0, 801.5), "discarded");
     assert!(tested.state.current().is_none());
     assert_eq!(
         tested.decide(801.5),
@@ -129,32 +129,32 @@ fn a_flight_begun_before_the_rejection_does_not_bring_the_token_back() {
         generation,
         "so that nobody sends it twice"
     );
-    assert_eq!(tested.decide(802.0), "serve a");
+    assert_eq!(tested.decide(802.0), "use a");
 }
 
 #[test]
-fn a_flight_begun_before_the_rejection_may_bring_another_token() {
-    let mut tested = Tested::renewing("a");
+fn a_fetch_started_before_the_rejection_may_return_another_token() {
+    let mut tested = Tested::refreshing("a");
     tested.reject_in_effect(801.0);
     assert_eq!(tested.land("b", 900.0, 801.5), "b");
-    assert_eq!(tested.decide(801.5), "serve b");
+    assert_eq!(tested.decide(801.5), "use b");
 }
 
 #[test]
-fn a_flight_that_was_given_up_does_not_bring_a_rejected_token_back() {
-    let mut tested = Tested::renewing("a");
-    let given_up = tested.flight();
-    tested.state.abandon(given_up);
+fn an_abandoned_fetch_does_not_restore_a_rejected_token() {
+    let mut tested = Tested::refreshing("a");
+    let abandoned = tested.fetch();
+    tested.state.abandon(abandoned);
     tested.replace(801.0);
     assert_eq!(
-        tested.land_from(given_up, token("a", 100.0), (800.0, 802.0)),
-        "rejected"
+        tested.land_from(abandoned, token("a", 100.0), (800.0, 802.0)),
+        "discarded"
     );
-    assert_eq!(tested.decide(802.0), "serve t1");
+    assert_eq!(tested.decide(802.0), "use t1");
 }
 
 #[test]
-fn a_token_that_the_source_stands_by_can_be_rejected_again() {
+fn a_token_that_the_source_vouches_for_can_be_rejected_again() {
     let mut tested = Tested::holding("a", 900.0);
     let generation = tested.generation();
     tested.reject_in_effect(10.0);
@@ -171,19 +171,19 @@ fn a_token_that_the_source_stands_by_can_be_rejected_again() {
 }
 
 #[test]
-fn an_invalidated_token_is_served_no_more() {
-    let mut tested = Tested::renewing("a");
+fn an_invalidated_token_is_no_longer_used() {
+    let mut tested = Tested::refreshing("a");
     let generation = tested.generation();
     assert!(tested.state.invalidate(generation));
     assert_eq!(tested.decide(801.0), "wait");
     assert_eq!(
         tested.land("a", 100.0, 801.0),
-        "rejected",
+        "discarded",
         "asked for before"
     );
     assert_eq!(tested.decide(801.0), "fetch");
     assert_eq!(tested.land("b", 900.0, 801.0), "b");
     assert!(!tested.state.invalidate(generation), "late");
     assert!(!tested.state.invalidate(999), "another cache's");
-    assert_eq!(tested.decide(801.0), "serve b");
+    assert_eq!(tested.decide(801.0), "use b");
 }

@@ -3,136 +3,136 @@
 use super::*;
 
 #[test]
-fn many_callers_are_one_fetch() {
+fn many_callers_share_one_fetch() {
     let mut tested = Tested::default();
     assert_eq!(tested.decide(0.0), "fetch");
     for _ in 0..10_000 {
         assert_eq!(tested.decide(0.0), "wait");
     }
     assert_eq!(tested.land("a", 900.0, 0.5), "a");
-    assert_eq!(tested.decide(0.5), "serve a");
+    assert_eq!(tested.decide(0.5), "use a");
 }
 
 #[test]
-fn many_callers_of_a_due_token_are_one_renewal() {
-    let mut tested = Tested::renewing("a");
+fn many_callers_of_a_due_token_share_one_refresh() {
+    let mut tested = Tested::refreshing("a");
     for _ in 0..10_000 {
-        assert_eq!(tested.decide(801.0), "serve a");
+        assert_eq!(tested.decide(801.0), "use a");
     }
     assert_eq!(tested.land("b", 900.0, 801.0), "b");
-    assert_eq!(tested.decide(801.0), "serve b");
+    assert_eq!(tested.decide(801.0), "use b");
 }
 
 #[test]
-fn an_abandoned_flight_is_no_failure() {
+fn an_abandoned_fetch_is_not_a_failure() {
     let mut tested = Tested::default();
     assert_eq!(tested.decide(0.0), "fetch");
-    tested.state.abandon(tested.flight());
-    assert_eq!(tested.state.flight(), None);
+    tested.state.abandon(tested.fetch());
+    assert_eq!(tested.state.fetch(), None);
     assert_eq!(tested.decide(0.0), "fetch", "at once");
     assert_eq!(tested.fail(outage(), 0.0, 0.0), 1.0, "the first failure");
 }
 
 #[test]
-fn an_abandoned_renewal_is_taken_over() {
-    let mut tested = Tested::renewing("a");
-    tested.state.abandon(tested.flight());
-    assert_eq!(tested.decide(800.0), "serve a, fetch");
-    assert_eq!(tested.decide(800.0), "serve a");
+fn an_abandoned_refresh_is_started_again() {
+    let mut tested = Tested::refreshing("a");
+    tested.state.abandon(tested.fetch());
+    assert_eq!(tested.decide(800.0), "use a, fetch");
+    assert_eq!(tested.decide(800.0), "use a");
 }
 
 #[test]
-fn a_flight_that_was_given_up_ends_no_other() {
+fn an_abandoned_fetch_does_not_end_another() {
     let mut tested = Tested::default();
     assert_eq!(tested.decide(0.0), "fetch");
-    let given_up = tested.flight();
-    tested.state.abandon(given_up);
+    let abandoned = tested.fetch();
+    tested.state.abandon(abandoned);
     assert_eq!(tested.decide(1.0), "fetch");
-    tested.state.abandon(given_up);
-    assert_eq!(tested.decide(1.0), "wait", "its permit is not this one");
-    let error = tested.state.fail(given_up, outage(), at(1.0), TEMPO, 0.0);
+    tested.state.abandon(abandoned);
+    assert_eq!(tested.decide(1.0), "wait", "the other is still in progress");
+    let error = tested.state.fail(abandoned, outage(), at(1.0), TIMING, 0.0);
     assert_eq!(error.retry_after(), None, "it causes no pause");
     assert_eq!(tested.decide(1.0), "wait");
     assert_eq!(tested.land("a", 900.0, 1.0), "a");
 }
 
 #[test]
-fn the_token_of_a_flight_that_was_given_up_is_not_lost() {
+fn the_token_of_an_abandoned_fetch_is_used() {
     let mut tested = Tested::default();
     assert_eq!(tested.decide(0.0), "fetch");
-    let given_up = tested.flight();
-    tested.state.abandon(given_up);
+    let abandoned = tested.fetch();
+    tested.state.abandon(abandoned);
     assert_eq!(tested.decide(30.0), "fetch");
     assert_eq!(
-        tested.land_from(given_up, token("late", 900.0), (0.0, 31.0)),
+        tested.land_from(abandoned, token("late", 900.0), (0.0, 31.0)),
         "late"
     );
-    assert_eq!(tested.decide(31.0), "serve late");
+    assert_eq!(tested.decide(31.0), "use late");
     assert!(
-        tested.state.flight().is_some(),
+        tested.state.fetch().is_some(),
         "the other is still under way"
     );
     assert_eq!(tested.land("newer", 900.0, 32.0), "newer");
-    assert_eq!(tested.decide(32.0), "serve newer");
+    assert_eq!(tested.decide(32.0), "use newer");
 }
 
 #[test]
-fn a_flight_that_was_given_up_replaces_no_newer_token() {
+fn an_abandoned_fetch_does_not_replace_a_newer_token() {
     let mut tested = Tested::default();
     assert_eq!(tested.decide(0.0), "fetch");
-    let given_up = tested.flight();
-    tested.state.abandon(given_up);
+    let abandoned = tested.fetch();
+    tested.state.abandon(abandoned);
     assert_eq!(tested.decide(30.0), "fetch");
     assert_eq!(tested.land("newer", 60.0, 30.0), "newer");
-    let late = tested.land_from(given_up, token("late", 900.0), (0.0, 31.0));
+    let late = tested.land_from(abandoned, token("late", 900.0), (0.0, 31.0));
     assert_eq!(late, "newer", "those who waited for it get the newer one");
-    assert_eq!(tested.decide(31.0), "serve newer");
-    let late = tested.land_from(given_up, token("late", 900.0), (0.0, 87.0));
+    assert_eq!(tested.decide(31.0), "use newer");
+    let late = tested.land_from(abandoned, token("late", 900.0), (0.0, 87.0));
     assert_eq!(late, "late", "better than an expired one");
-    assert_eq!(tested.decide(87.0), "serve late");
+    assert_eq!(tested.decide(87.0), "use late");
 }
 
 #[test]
 fn a_late_success_ends_a_pause() {
     let mut tested = Tested::default();
     assert_eq!(tested.decide(0.0), "fetch");
-    let given_up = tested.flight();
-    tested.state.abandon(given_up);
+    let abandoned = tested.fetch();
+    tested.state.abandon(abandoned);
     assert_eq!(tested.decide(30.0), "fetch");
     assert_eq!(tested.fail(outage(), 30.0, 0.0), 1.0);
     assert_eq!(tested.decide(30.5), "fail, 0.5 s");
     assert_eq!(
-        tested.land_from(given_up, token("late", 900.0), (0.0, 30.5)),
+        tested.land_from(abandoned, token("late", 900.0), (0.0, 30.5)),
         "late"
     );
-    assert_eq!(tested.decide(30.5), "serve late");
+    assert_eq!(tested.decide(30.5), "use late");
 }
 
 #[test]
-fn a_due_token_is_served_whatever_happens_to_its_renewal() {
-    let mut tested = Tested::renewing("a");
+fn a_due_token_is_used_whatever_happens_to_its_refresh() {
+    let mut tested = Tested::refreshing("a");
     assert_eq!(tested.fail(outage(), 801.0, 0.0), 1.0);
-    assert_eq!(tested.decide(801.0), "serve a", "in the pause");
-    assert_eq!(tested.decide(801.999), "serve a");
-    assert_eq!(tested.decide(802.0), "serve a, fetch", "behind it");
+    assert_eq!(tested.decide(801.0), "use a", "in the pause");
+    assert_eq!(tested.decide(801.999), "use a");
+    assert_eq!(tested.decide(802.0), "use a, fetch", "behind it");
     assert_eq!(tested.fail(TokenError::permanent("no"), 802.0, 0.0), 2.0);
-    assert_eq!(tested.decide(803.0), "serve a");
-    assert_eq!(tested.decide(804.0), "serve a, fetch");
-    tested.state.abandon(tested.flight());
-    assert_eq!(tested.decide(889.0), "serve a, fetch");
+    assert_eq!(tested.decide(803.0), "use a");
+    assert_eq!(tested.decide(804.0), "use a, fetch");
+    tested.state.abandon(tested.fetch());
+    assert_eq!(tested.decide(889.0), "use a, fetch");
     assert_eq!(tested.fail(outage(), 889.5, 0.0), 4.0);
-    assert_eq!(tested.decide(889.999), "serve a");
+    assert_eq!(tested.decide(889.999), "use a");
     assert_eq!(tested.decide(890.0), "fail, 3.5 s", "expired");
 }
 
 #[test]
-fn callers_in_a_pause_fail_at_once_with_the_time_that_remains() {
+fn callers_in_a_pause_fail_at_once_with_the_remaining_time() {
     let mut tested = Tested::default();
     assert_eq!(tested.decide(0.0), "fetch");
     let refused = TokenError::new(TokenErrorKind::InvalidClient, false);
     let error = tested
         .state
-        .fail(tested.flight(), refused, at(2.0), TEMPO, 0.0);
+        .fail(tested.fetch(), refused, at(2.0), TIMING, 0.0);
     assert_eq!(error.kind(), TokenErrorKind::InvalidClient);
     assert_eq!(error.retry_after(), Some(span(1.0)), "those who waited");
     let Decision::Fail(error) = tested.state.decide(at(2.25)) else {
@@ -144,11 +144,11 @@ fn callers_in_a_pause_fail_at_once_with_the_time_that_remains() {
     assert_eq!(tested.decide(2.999_999_999), "fail, 0.000000001 s");
     assert_eq!(tested.decide(3.0), "fetch");
     assert_eq!(tested.land("a", 900.0, 3.0), "a");
-    assert_eq!(tested.decide(3.0), "serve a", "it heals without a restart");
+    assert_eq!(tested.decide(3.0), "use a", "it heals without a restart");
 }
 
 #[test]
-fn pauses_double_up_to_the_longest() {
+fn pauses_double_up_to_the_longest_pause() {
     let mut tested = Tested::default();
     let mut now = 0.0;
     for pause in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
@@ -163,18 +163,18 @@ fn pauses_double_up_to_the_longest() {
 }
 
 #[test]
-fn pauses_are_settings() {
-    let tempo = Tempo {
+fn the_pauses_are_settings() {
+    let timing = Timing {
         first_pause: span(0.25),
         longest_pause: span(0.625),
-        ..TEMPO
+        ..TIMING
     };
     let mut state = State::default();
     for (now, pause) in [(0.0, 0.25), (1.0, 0.5), (2.0, 0.625), (3.0, 0.625)] {
-        let Decision::Fetch(permit) = state.decide(at(now)) else {
+        let Decision::Fetch { fetch, .. } = state.decide(at(now)) else {
             panic!("the pause has ended at {now} s");
         };
-        let error = state.fail(permit.flight, outage(), at(now), tempo, 0.0);
+        let error = state.fail(fetch, outage(), at(now), timing, 0.0);
         assert_eq!(error.retry_after(), Some(span(pause)));
     }
 }
@@ -197,7 +197,7 @@ fn jitter_lengthens_a_pause_by_up_to_a_quarter() {
 }
 
 #[test]
-fn a_retry_after_is_a_pause_without_jitter_if_it_is_the_longer() {
+fn a_longer_retry_after_replaces_the_pause_without_jitter() {
     for (retry_after, pause) in [
         (0, 1.0),
         (1, 1.0),
@@ -216,7 +216,7 @@ fn a_retry_after_is_a_pause_without_jitter_if_it_is_the_longer() {
 }
 
 #[test]
-fn a_retry_after_counts_as_a_failure_of_the_backoff() {
+fn a_retry_after_advances_the_backoff() {
     let mut tested = Tested::default();
     assert_eq!(tested.decide(0.0), "fetch");
     assert_eq!(
@@ -273,5 +273,5 @@ fn a_dead_endpoint_sees_a_handful_of_requests() {
             fails_at = Some(now + 0.05);
         }
     }
-    assert_eq!(tested.permits.len(), 3, "at 0 s, 1.05 s and 3.1 s");
+    assert_eq!(tested.started.len(), 3, "at 0 s, 1.05 s and 3.1 s");
 }

@@ -4,46 +4,46 @@ use super::*;
 
 /// Rule 12: a usable token goes on being served, whatever happens to its renewal.
 #[test]
-fn a_renewal_that_is_dead_on_arrival_costs_no_usable_token() {
-    let mut tested = Tested::renewing("a");
-    tested.land_from(tested.flight(), token("b", 2.0), (800.0, 803.0));
+fn a_token_expired_on_arrival_does_not_replace_a_usable_one() {
+    let mut tested = Tested::refreshing("a");
+    tested.land_from(tested.fetch(), token("b", 2.0), (800.0, 803.0));
     assert!(
-        tested.decide(803.0).starts_with("serve a"),
+        tested.decide(803.0).starts_with("use a"),
         "a is good until 890 s"
     );
 }
 
 /// The same when another flight has failed meanwhile: a success ends the pause.
 #[test]
-fn a_late_renewal_that_is_dead_on_arrival_ends_a_pause() {
-    let mut tested = Tested::renewing("a");
-    let given_up = tested.flight();
-    tested.state.abandon(given_up);
-    assert_eq!(tested.decide(801.0), "serve a, fetch");
+fn a_late_token_that_is_expired_on_arrival_ends_a_pause() {
+    let mut tested = Tested::refreshing("a");
+    let abandoned = tested.fetch();
+    tested.state.abandon(abandoned);
+    assert_eq!(tested.decide(801.0), "use a, fetch");
     assert_eq!(tested.fail(outage(), 801.0, 0.0), 1.0);
-    assert_eq!(tested.decide(801.5), "serve a");
+    assert_eq!(tested.decide(801.5), "use a");
     assert_eq!(
-        tested.land_from(given_up, token("b", 1.0), (800.0, 801.5)),
+        tested.land_from(abandoned, token("b", 1.0), (800.0, 801.5)),
         "a"
     );
-    assert_eq!(tested.decide(801.5), "serve a, fetch in 1 s");
+    assert_eq!(tested.decide(801.5), "use a, fetch in 1 s");
 }
 
 /// Rule 21: it is accepted, so the spacing returns to 1 s, whatever else fails meanwhile.
 #[test]
-fn a_failed_renewal_takes_no_verdict_from_a_request_that_was_sent_again() {
+fn a_failed_refresh_does_not_take_the_verdict_from_a_replay() {
     let mut tested = Tested::holding("a", 90_000.0);
     let first = tested.replace(10.0);
-    tested.state.judge(first, true);
+    tested.state.record_replay(first, true);
     let second = tested.reject_in_effect(12.0);
     assert_eq!(tested.decide(12.0), "fetch");
     tested.land("short", 20.0, 12.0);
     // Its request is under way again with the new token, while that becomes due.
-    assert_eq!(tested.decide(29.0), "serve short, fetch");
+    assert_eq!(tested.decide(29.0), "use short, fetch");
     assert_eq!(tested.fail(outage(), 29.0, 0.0), 1.0);
-    tested.state.judge(second, false);
+    tested.state.record_replay(second, false);
     let third = tested.reject_in_effect(29.5);
-    tested.state.forgo(third);
+    tested.state.abandon_replay(third);
     assert_eq!(tested.decide(30.0), "fetch");
     tested.land("c", 90_000.0, 30.0);
     assert!(
@@ -54,24 +54,24 @@ fn a_failed_renewal_takes_no_verdict_from_a_request_that_was_sent_again() {
 
 /// Rule 21: an API that refuses everything, slowly, while other requests are refused too.
 #[test]
-fn a_refusal_of_the_new_token_counts_even_if_another_request_was_faster() {
+fn a_rejected_replay_counts_after_a_later_rejection() {
     let mut tested = Tested::holding("a", 90_000.0);
     let first = tested.replace(10.0);
     let second = tested.replace(11.0);
-    tested.state.judge(first, true);
+    tested.state.record_replay(first, true);
     assert_eq!(tested.reject(12.0), Rejection::Spaced);
-    tested.state.judge(second, true);
+    tested.state.record_replay(second, true);
     assert_eq!(tested.reject(14.5), Rejection::Spaced);
 }
 
 /// Rule 18: a flight begun before the rejection doesn't bring the token back.
 #[test]
-fn a_flight_that_was_given_up_long_ago_brings_no_rejected_token_back() {
-    let mut tested = Tested::renewing("a");
-    let given_up = tested.flight();
-    tested.state.abandon(given_up);
+fn a_fetch_abandoned_long_ago_does_not_restore_a_rejected_token() {
+    let mut tested = Tested::refreshing("a");
+    let abandoned = tested.fetch();
+    tested.state.abandon(abandoned);
     tested.replace(801.0);
     tested.reject_in_effect(802.0);
-    tested.land_from(given_up, token("a", 100.0), (800.0, 803.0));
-    assert_ne!(tested.decide(803.0), "serve a");
+    tested.land_from(abandoned, token("a", 100.0), (800.0, 803.0));
+    assert_ne!(tested.decide(803.0), "use a");
 }
