@@ -188,13 +188,17 @@ impl fmt::Debug for Timeline {
     }
 }
 
-/// Saturates, short of `Moment::NEVER`.
+/// Returns the span in nanoseconds, at most half of `u64`: 292 years, and never `Moment::NEVER`.
+#[inline]
 const fn nanos(span: Duration) -> u64 {
-    let nanos = span
-        .as_secs()
-        .saturating_mul(1_000_000_000)
-        .saturating_add(span.subsec_nanos() as u64);
-    if nanos == u64::MAX { nanos - 1 } else { nanos }
+    /// The seconds that fit, without a check for overflow after the multiplication.
+    const MAX_SECS: u64 = u64::MAX / 2 / 1_000_000_000;
+
+    let secs = span.as_secs();
+    if secs > MAX_SECS {
+        return u64::MAX / 2;
+    }
+    secs * 1_000_000_000 + span.subsec_nanos() as u64
 }
 
 #[cfg(test)]

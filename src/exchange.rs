@@ -2,8 +2,8 @@
 //! reqwest middleware) send and wait, and ask here for the next step.
 //!
 //! ```text
-//! plan ─▶ keep ─▶ attach_cached | acquire, attach ─▶ send ─▶ next_step ─▶ return
-//!   └─▶ pass through                                             └─▶ Replay: acquire, attach ─▶ send ─▶ finish
+//! plan ─▶ keep ─▶ attach_cached, or acquire and attach ─▶ send ─▶ next_step ─▶ return
+//!   └─▶ pass through ◀─┘                                            └─▶ Replay
 //! ```
 //!
 //! The hot path is bound by store forwarding, so the values passed between steps are kept small.
@@ -11,7 +11,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use http::header::AUTHORIZATION;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, Entry};
 
 use crate::cache::TokenCache;
 use crate::cache::cached_token::CachedToken;
@@ -54,6 +55,15 @@ pub(crate) struct RequestPlan {
 pub(crate) struct AttachedToken {
     generation: u64,
     awaits_first_response: bool,
+}
+
+/// The result of trying to attach a token without waiting.
+pub(crate) enum Attach {
+    Attached(AttachedToken),
+    /// The caller has set the header, which is left as it is.
+    HeaderIsSet,
+    /// No token is usable without starting a refresh.
+    NoToken,
 }
 
 /// The part of a request that is kept until its response.
@@ -108,9 +118,6 @@ impl Settings {
         request: &impl RequestView,
         own: Option<&RequestAuth>,
     ) -> Result<Option<RequestPlan>, TokenError> {
-        if request.headers().contains_key(AUTHORIZATION) {
-            return Ok(None);
-        }
         let Some(destination) = self.attach.admit(request.target()) else {
             return Ok(None);
         };
@@ -122,7 +129,7 @@ impl Settings {
         let token_request = match choice {
             Some(Choice::Skip) => return Ok(None),
             Some(Choice::Token(request)) => request,
-            None if self.require_request_auth => {
+            None if self.require_request_auth && !request.headers().contains_key(AUTHORIZATION) => {
                 return Err(TokenError::new(TokenErrorKind::RequestAuthMissing, false));
             }
             None => TokenRequest::default(),
@@ -155,9 +162,16 @@ impl Settings {
         &self,
         plan: &RequestPlan,
         request: &mut impl RequestView,
-    ) -> Option<AttachedToken> {
-        self.cache
-            .if_usable(&plan.token_request, |token| attach(token, request))
+    ) -> Attach {
+        let attached = self
+            .cache
+            .if_usable(&plan.token_request, |token| attach(token, request));
+        match attached {
+            Some(Some(attached)) => Attach::Attached(attached),
+            Some(None) => Attach::HeaderIsSet,
+            None if request.headers().contains_key(AUTHORIZATION) => Attach::HeaderIsSet,
+            None => Attach::NoToken,
+        }
     }
 
     /// Returns the token of the plan, after waiting for it if necessary.
@@ -249,15 +263,37 @@ impl Settings {
     }
 }
 
-/// Attaches the token to the request.
+/// Attaches the token to the request, unless the caller has set the header.
 #[inline]
-pub(crate) fn attach(token: &CachedToken, request: &mut impl RequestView) -> AttachedToken {
-    request
-        .headers_mut()
-        .insert(AUTHORIZATION, token.authorization().clone());
-    AttachedToken {
+pub(crate) fn attach(token: &CachedToken, request: &mut impl RequestView) -> Option<AttachedToken> {
+    let headers = request.headers_mut();
+    // One lookup both finds a header and adds one, where `contains_key` and `insert` take two.
+    match headers.try_append(AUTHORIZATION, token.authorization().clone()) {
+        Ok(false) => {}
+        Ok(true) => {
+            remove_appended(headers);
+            return None;
+        }
+        // A map with the most headers that it can hold.
+        Err(_) => return None,
+    }
+    Some(AttachedToken {
         generation: token.generation(),
         awaits_first_response: token.awaits_first_response(),
+    })
+}
+
+/// Removes the last value of the header, which the caller had set before.
+#[cold]
+fn remove_appended(headers: &mut HeaderMap) {
+    if let Ok(Entry::Occupied(mut entry)) = headers.try_entry(AUTHORIZATION) {
+        let values: Vec<_> = entry.iter().cloned().collect();
+        if let [first, others @ .., _] = values.as_slice() {
+            entry.insert(first.clone());
+            for value in others {
+                entry.append(value.clone());
+            }
+        }
     }
 }
 
@@ -290,7 +326,10 @@ impl<S: Deref<Target = Settings>> Replay<S> {
     pub(crate) fn attach<Q: RequestView>(&mut self, token: &CachedToken, copy: &mut Q) -> Kept<Q> {
         self.plan.replay = false;
         let kept = self.settings.keep(&self.plan, copy);
-        self.attached = attach(token, copy);
+        // The copy has no such header: it was made of a request that got a token.
+        if let Some(attached) = attach(token, copy) {
+            self.attached = attached;
+        }
         kept
     }
 

@@ -7,7 +7,7 @@ use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
-use crate::exchange::{Kept, NextStep, Replay, Settings, attach};
+use crate::exchange::{Attach, Kept, NextStep, Replay, Settings, attach};
 use crate::layer::BearerAuthLayer;
 
 /// A failure to get a token is a [`TokenError`](crate::TokenError) inside `Error::Middleware`, which
@@ -39,15 +39,19 @@ impl Middleware for BearerAuthLayer {
             };
             let mut kept = settings.keep(&plan, &mut request);
             let attached = match settings.attach_cached(&plan, &mut request) {
-                Some(attached) => attached,
-                None => {
+                Attach::Attached(attached) => attached,
+                Attach::HeaderIsSet => return next.run(request, extensions).await,
+                Attach::NoToken => {
                     // A request that waits is in memory once, not twice.
                     drop(kept);
                     // Boxed because it is rare: every request pays for the size of this future.
                     let token = Box::pin(settings.acquire(&plan)).await;
                     let token = token.map_err(Error::middleware)?;
                     kept = settings.keep(&plan, &mut request);
-                    attach(&token, &mut request)
+                    match attach(&token, &mut request) {
+                        Some(attached) => attached,
+                        None => return next.run(request, extensions).await,
+                    }
                 }
             };
             let response = next.clone().run(request, extensions).await?;

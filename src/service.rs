@@ -14,7 +14,7 @@ use tower_service::Service;
 use crate::cache::within;
 use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::exchange::{Kept, NextStep, Replay, RequestPlan, Settings, attach};
+use crate::exchange::{Attach, Kept, NextStep, Replay, RequestPlan, Settings, attach};
 
 mod future;
 
@@ -96,25 +96,33 @@ impl<S> BearerAuth<S> {
             Err(error) => return ResponseFuture::failed(error.into()),
         };
         let kept = settings.keep(&plan, &mut request);
-        let Some(attached) = settings.attach_cached(&plan, &mut request) else {
-            let settings = Arc::clone(&self.settings.0);
-            // Call the service that was polled ready; keep the unpolled clone.
-            let clone = self.inner.clone();
-            let ready = mem::replace(&mut self.inner, clone);
-            return ResponseFuture::boxed(acquire_and_send(settings, plan, ready, request));
+        let attached = match settings.attach_cached(&plan, &mut request) {
+            Attach::Attached(attached) => attached,
+            Attach::HeaderIsSet => return ResponseFuture::pass_through(self.inner.call(request)),
+            Attach::NoToken => {
+                let settings = Arc::clone(&self.settings.0);
+                // Call the service that was polled ready; keep the unpolled clone.
+                let clone = self.inner.clone();
+                let ready = mem::replace(&mut self.inner, clone);
+                return ResponseFuture::boxed(acquire_and_send(settings, plan, ready, request));
+            }
         };
-        // The future is put together last, so that its large parts are moved once.
+        // Each case puts its future together at the end: large parts are moved once, and a part that
+        // is not there is not moved at all.
+        let sent = |service: &Self| Sent::new(Arc::clone(&service.settings), plan, attached);
         match kept {
             Kept::Copy(copy) => {
                 let service = Some(self.inner.clone());
                 let future = self.inner.call(request);
-                let sent = Sent::new(Arc::clone(&self.settings), plan, attached);
-                ResponseFuture::sent(future, sent, Kept::Copy(copy), service)
+                ResponseFuture::sent(future, sent(self), Kept::Copy(copy), service)
             }
-            kept @ (Kept::Origin(_) | Kept::Nothing) => {
+            Kept::Origin(origin) => {
                 let future = self.inner.call(request);
-                let sent = Sent::new(Arc::clone(&self.settings), plan, attached);
-                ResponseFuture::sent(future, sent, kept, None)
+                ResponseFuture::sent(future, sent(self), Kept::Origin(origin), None)
+            }
+            Kept::Nothing => {
+                let future = self.inner.call(request);
+                ResponseFuture::sent(future, sent(self), Kept::Nothing, None)
             }
         }
     }
@@ -188,6 +196,9 @@ where
     let kept = settings.keep(&plan, &mut request);
     let attached = attach(&token, &mut request);
     let response = service.call(request).await.map_err(Into::into)?;
+    let Some(attached) = attached else {
+        return Ok(response);
+    };
     let step = settings.next_step(&plan, attached, &response, &kept);
     match (step, kept) {
         (NextStep::Replay(pending_verdict), Kept::Copy(copy)) => {

@@ -14,8 +14,8 @@ impl RequestView for Request {
     }
 
     fn origin_to_keep(&self) -> Option<KeptOrigin> {
-        // Cloning the `Url` would allocate.
-        Some(KeptOrigin::hash_of(self.target()))
+        // A clone of the `Url` would allocate.
+        Some(KeptOrigin::of_url(self.target()))
     }
 
     fn headers(&self) -> &HeaderMap {

@@ -47,13 +47,28 @@ pub(crate) enum KeptOrigin {
         https: bool,
         authority: Authority,
     },
+    /// The origin of a URL, which cannot be shared.
+    #[cfg(feature = "reqwest")]
+    Parts {
+        https: bool,
+        host: KeptHost,
+        port: u16,
+    },
     PathOnly,
     /// No origin that a response can be compared with.
     Other,
-    /// A hash of scheme, host and port, where a copy of the URL would allocate.
-    #[cfg(feature = "reqwest")]
-    Hash(u64),
 }
+
+/// A copy of a host, which allocates only if the host is unusually long.
+#[cfg(feature = "reqwest")]
+#[derive(Clone, Debug)]
+pub(crate) enum KeptHost {
+    Inline { len: u8, bytes: [u8; MAX_INLINE] },
+    Boxed(Box<[u8]>),
+}
+
+#[cfg(feature = "reqwest")]
+const MAX_INLINE: usize = 54;
 
 impl<'a> Target<'a> {
     #[inline]
@@ -152,17 +167,17 @@ impl KeptOrigin {
         }
     }
 
-    /// Hashes the origin of a URL. URLs have their hosts in lower case.
+    /// Copies the origin of a URL.
     #[cfg(feature = "reqwest")]
-    pub(crate) fn hash_of(target: Target<'_>) -> Self {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-
-        let Target::Origin { https, host, port } = target.parsed() else {
-            return Self::Other;
-        };
-        let mut hasher = DefaultHasher::new();
-        (https, host, port).hash(&mut hasher);
-        Self::Hash(hasher.finish())
+    pub(crate) fn of_url(target: Target<'_>) -> Self {
+        match target {
+            Target::Origin { https, host, port } => Self::Parts {
+                https,
+                host: KeptHost::new(host),
+                port,
+            },
+            Target::Unparsed { .. } | Target::PathOnly | Target::Other => Self::Other,
+        }
     }
 
     pub(crate) fn is_same_origin(&self, target: Target<'_>) -> bool {
@@ -172,11 +187,43 @@ impl KeptOrigin {
                 authority,
             }
             .is_same_origin(target),
+            #[cfg(feature = "reqwest")]
+            Self::Parts {
+                https: own_https,
+                host: own_host,
+                port: own_port,
+            } => match target.parsed() {
+                Target::Origin { https, host, port } => {
+                    https == *own_https && port == *own_port && own_host.is_same(host)
+                }
+                _ => false,
+            },
             Self::PathOnly => target == Target::PathOnly,
             Self::Other => false,
-            #[cfg(feature = "reqwest")]
-            Self::Hash(hash) => matches!(Self::hash_of(target), Self::Hash(it) if it == *hash),
         }
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl KeptHost {
+    fn new(host: &str) -> Self {
+        let host = host.as_bytes();
+        let mut bytes = [0; MAX_INLINE];
+        match (bytes.get_mut(..host.len()), u8::try_from(host.len())) {
+            (Some(place), Ok(len)) => {
+                place.copy_from_slice(host);
+                Self::Inline { len, bytes }
+            }
+            _ => Self::Boxed(host.into()),
+        }
+    }
+
+    fn is_same(&self, host: &str) -> bool {
+        let own = match self {
+            Self::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Self::Boxed(bytes) => bytes,
+        };
+        own.eq_ignore_ascii_case(host.as_bytes())
     }
 }
 

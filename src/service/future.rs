@@ -134,11 +134,11 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            let (result, step) = match self.as_mut().project().state.project() {
+            let (rejection, pending_verdict) = match self.as_mut().project().state.project() {
                 StateProjection::Sent {
                     future, sent, kept, ..
                 } => {
-                    let result = ready!(future.poll(cx)).map_err(Into::into);
+                    let result = ready!(future.poll(cx));
                     let Sent {
                         settings,
                         plan,
@@ -148,46 +148,48 @@ where
                         Ok(response) => settings.0.next_step(plan, *attached, response, kept),
                         Err(_) => NextStep::Return,
                     };
-                    (result, step)
+                    match (result, step) {
+                        (Ok(rejection), NextStep::Replay(verdict)) => (rejection, verdict),
+                        (result, _) => {
+                            // A future that has completed holds nothing.
+                            self.project().state.set(State::Complete);
+                            return Poll::Ready(result.map_err(Into::into));
+                        }
+                    }
                 }
-                StateProjection::PassThrough { future } => (
-                    ready!(future.poll(cx)).map_err(Into::into),
-                    NextStep::Return,
-                ),
+                StateProjection::PassThrough { future } => {
+                    let result = ready!(future.poll(cx)).map_err(Into::into);
+                    self.project().state.set(State::Complete);
+                    return Poll::Ready(result);
+                }
                 StateProjection::Boxed { future } => {
-                    (ready!(future.as_mut().poll(cx)), NextStep::Return)
+                    let result = ready!(future.as_mut().poll(cx));
+                    self.project().state.set(State::Complete);
+                    return Poll::Ready(result);
                 }
                 StateProjection::Failed { .. } | StateProjection::Complete => {
                     return Poll::Ready(Err(self.take_error()));
                 }
-            };
-            let NextStep::Replay(pending_verdict) = step else {
-                // A future that has completed holds nothing.
-                self.project().state.set(State::Complete);
-                return Poll::Ready(result);
             };
             let before = self
                 .as_mut()
                 .project()
                 .state
                 .project_replace(State::Complete);
-            match (result, before) {
-                (
-                    Ok(rejection),
-                    StateBefore::Sent {
-                        sent,
-                        kept: Kept::Copy(copy),
-                        service: Some(service),
-                        ..
-                    },
-                ) => {
-                    let settings = Arc::clone(&sent.settings.0);
-                    let replay = Replay::new(settings, sent.plan, sent.attached, pending_verdict);
-                    let future = Box::pin(replay_request(replay, service, copy, rejection));
-                    self.as_mut().project().state.set(State::Boxed { future });
-                }
-                (result, _) => return Poll::Ready(result),
-            }
+            let StateBefore::Sent {
+                sent,
+                kept: Kept::Copy(copy),
+                service: Some(service),
+                ..
+            } = before
+            else {
+                // Only a request with a copy is replayed.
+                return Poll::Ready(Ok(rejection));
+            };
+            let settings = Arc::clone(&sent.settings.0);
+            let replay = Replay::new(settings, sent.plan, sent.attached, pending_verdict);
+            let future = Box::pin(replay_request(replay, service, copy, rejection));
+            self.as_mut().project().state.set(State::Boxed { future });
         }
     }
 }

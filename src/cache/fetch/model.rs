@@ -193,7 +193,11 @@ fn a_token_rejected_by_two_is_fetched_once_and_not_used_again() {
                 let caller = model.join(at(0));
                 if rejection != Rejection::Spaced {
                     assert_ne!(caller.token, Some(attached), "used after its rejection");
-                    assert_ne!(model.read(at(0)), Some(attached), "read after its rejection");
+                    assert_ne!(
+                        model.read(at(0)),
+                        Some(attached),
+                        "read after its rejection"
+                    );
                 }
                 if let Some(task) = caller.task {
                     task.finish(fetched("b", 2));

@@ -242,21 +242,39 @@ fn a_target_that_is_no_origin_is_the_same_as_none() {
 
 #[cfg(feature = "reqwest")]
 #[test]
-fn the_hash_of_an_origin_is_of_scheme_host_and_port() {
-    let target = |url: &'static str| {
+fn the_origin_of_a_url_is_kept_whatever_its_length() {
+    let target = |url: &str| {
         let url: &'static reqwest::Url = Box::leak(Box::new(url.parse().unwrap()));
         Target::new(url.scheme(), url.host_str().unwrap_or_default(), url.port())
     };
-    let kept = KeptOrigin::hash_of(target("https://a.example/x"));
-    assert!(kept.is_same_origin(target("HTTPS://A.example:443/y?z")));
-    for other in [
-        "http://a.example",
-        "https://a.example:444",
-        "https://b.example",
-        "data:text/plain,x",
+    for label in [
+        "a",
+        &"a".repeat(45),
+        &"a".repeat(46),
+        &"a".repeat(47),
+        &"a".repeat(63),
     ] {
-        assert!(!kept.is_same_origin(target(other)), "{other}");
+        let kept = KeptOrigin::of_url(target(&format!("https://{label}.example/x")));
+        for same in ["https://{}.example/y?z", "HTTPS://{}.EXAMPLE:443/"] {
+            assert!(
+                kept.is_same_origin(target(&same.replace("{}", label))),
+                "{same}"
+            );
+        }
+        for other in [
+            "http://{}.example",
+            "https://{}.example:444",
+            "https://{}.exampl",
+            "https://{}b.example",
+            "https://b.example",
+            "data:text/plain,x",
+        ] {
+            let other = other.replace("{}", label);
+            if let Ok(url) = reqwest::Url::parse(&other) {
+                assert!(!kept.is_same_origin(target(url.as_str())), "{other}");
+            }
+        }
     }
-    let none = KeptOrigin::hash_of(target("data:text/plain,x"));
+    let none = KeptOrigin::of_url(target("data:text/plain,x"));
     assert!(!none.is_same_origin(target("data:text/plain,x")));
 }
