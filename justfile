@@ -6,6 +6,8 @@ target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 
 # One target directory for all recipes, so that the TLS libraries are built once.
 export CARGO_TARGET_DIR := target
+# Windows prints in another encoding by default.
+export PYTHONUTF8 := "1"
 
 # The crate itself counted: tower-layer, tower-service, http, tokio, async-trait and little else.
 max_core_crates := "21"
