@@ -32,7 +32,7 @@ clippy:
     cargo clippy --locked --quiet --all-targets --all-features -- -D warnings
     cargo clippy --locked --quiet --all-targets --no-default-features -- -D warnings
 
-# Lints the library without features, with each feature alone, and with native TLS for rustls.
+# Lints the library without features, with each feature alone, and with native TLS.
 features:
     cargo hack clippy --locked --quiet --lib --each-feature -- -D warnings
     cargo clippy --locked --quiet --lib --no-default-features \
@@ -64,7 +64,7 @@ docs-rs $RUSTDOCFLAGS="-D warnings --cfg docsrs":
 lockfile:
     cargo fetch --locked --quiet
 
-# Checks that no file names a directory of one machine, or a host of packages.
+# Checks that no file names a directory of one machine or a package host.
 machine-paths:
     {{python}} .ci/machine_paths.py
 
