@@ -1,7 +1,7 @@
 //! Instructions per request, with an upper limit for each stack.
 //!
-//! `cargo bench --bench instructions` fails if a stack exceeds its limit. Without valgrind it counts
-//! nothing and says so, which is a failure only where the variable `CI` is set.
+//! `cargo bench --bench instructions` fails if a stack exceeds its limit. Without valgrind it
+//! prints that it was skipped, which is a failure only if the variable `CI` is set.
 
 mod support;
 
