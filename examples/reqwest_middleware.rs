@@ -1,7 +1,7 @@
-//! An existing reqwest client gets its tokens, by way of reqwest-middleware.
+//! Tokens for an existing reqwest client, through reqwest-middleware.
 //!
-//! `cargo run --example reqwest_middleware` runs it against a mock server on loopback. Code for a
-//! real one differs in URLs, credentials and the lines that say `loopback`.
+//! `cargo run --example reqwest_middleware` uses a mock server on loopback. With a real server,
+//! only the URLs, the credentials and the lines with `loopback` are different.
 
 use bearer_auth::{BearerAuthLayer, BoxError, ClientCredentials, MockAuthServer, RequestAuth};
 use reqwest::StatusCode;
@@ -21,7 +21,7 @@ async fn main() -> Result<(), BoxError> {
         .with(BearerAuthLayer::new(source).allow_origin(server.origin())?)
         .build();
 
-    // The first request fetches a token, the others carry it too.
+    // The first request fetches a token, and the others use it too.
     let url = format!("{}/transactions", server.api_url());
     for _ in 0..3 {
         let response = client.get(&url).send().await?.error_for_status()?;
@@ -29,14 +29,14 @@ async fn main() -> Result<(), BoxError> {
     }
     assert_eq!(server.token_requests(), 1);
 
-    // The API refuses the token: a new one is fetched, and the request sent again with its body.
+    // The API rejects the token: the layer fetches a new one and replays the request with its body.
     server.revoke_all();
     let response = client.post(&url).body("amount=7").send().await?;
     assert_eq!(response.status(), StatusCode::OK);
     println!("{} after the token was revoked", response.status());
     assert_eq!(server.token_requests(), 2);
 
-    // One request with another scope, and so with another token; then one without any.
+    // One request with another scope, and so with another token, then one without a token.
     let other = RequestAuth::scope("tenant/42");
     let response = client.get(&url).with_extension(other).send().await?;
     println!("{} {}", response.status(), response.text().await?);
@@ -49,7 +49,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A proxy that the environment names can't reach a server on this machine's loopback.
+/// Ignores proxy settings of the environment, since a proxy cannot reach this machine's loopback.
 fn loopback() -> reqwest::ClientBuilder {
     reqwest::Client::builder().no_proxy()
 }

@@ -1,8 +1,9 @@
 //! Many tenants through one client: `cargo run --example tenants`
 //!
-//! A service that takes the tenant from its request, `/reports/<tenant>`, and calls an API with that
-//! tenant's token. The tenant is put into the task once, so that no call below can forget it. Token
-//! requests are limited to ten a second, since a token endpoint throttles.
+//! The service reads the tenant from the path of its request, `/reports/<tenant>`, and calls an API
+//! with that tenant's token. A middleware sets the tenant for the whole task, so that no call
+//! within it can omit the tenant. Token requests are limited to ten per second, because token
+//! endpoints throttle.
 
 use std::time::Duration;
 
@@ -28,27 +29,27 @@ struct Api {
     url: String,
 }
 
-/// Everything that a request of `/reports/<tenant>` does is done in the name of that tenant.
-async fn in_the_name_of(Path(tenant): Path<u32>, request: Request, next: Next) -> Response {
+/// Handles a request for `/reports/<tenant>` in a task that uses this tenant's token.
+async fn with_tenant(Path(tenant): Path<u32>, request: Request, next: Next) -> Response {
     let auth = RequestAuth::scope(format!("tenant/{tenant}"));
     task_local::with_request_auth(auth, next.run(request)).await
 }
 
 async fn report(State(api): State<Api>) -> Result<String, StatusCode> {
-    let answer = api
+    let response = api
         .client
         .get(api.url)
         .send()
         .await
         .map_err(|_| StatusCode::BAD_GATEWAY)?;
-    answer.text().await.map_err(|_| StatusCode::BAD_GATEWAY)
+    response.text().await.map_err(|_| StatusCode::BAD_GATEWAY)
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let server = MockAuthServer::start().await?;
     let transport = ServiceBuilder::new()
-        .buffer(1_000) // makes the rate limit `Clone`
+        .buffer(1_000) // makes the stack `Clone`, which a rate limit is not
         .rate_limit(10, Duration::from_secs(1))
         .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
     let source = ClientCredentials::builder(server.token_url())
@@ -56,7 +57,7 @@ async fn main() -> Result<(), BoxError> {
         .client_secret(server.client_secret())
         .transport(transport)
         .build()?;
-    // No silent default: a call outside of a tenant's task is an error.
+    // A call without a tenant is an error and does not use a default token.
     let auth = BearerAuthLayer::new(source)
         .allow_origin(server.origin())?
         .require_request_auth();
@@ -67,7 +68,7 @@ async fn main() -> Result<(), BoxError> {
     };
     let app = Router::new()
         .route("/reports/{tenant}", get(report))
-        .route_layer(middleware::from_fn(in_the_name_of))
+        .route_layer(middleware::from_fn(with_tenant))
         .with_state(api.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -81,16 +82,16 @@ async fn main() -> Result<(), BoxError> {
         let report = report.error_for_status()?.text().await?;
         println!("tenant {tenant}: {report}");
         if !report.contains(&format!("tenant/{tenant}\"")) {
-            return Err("the API saw another tenant's token".into());
+            return Err("the API received another tenant's token".into());
         }
     }
     println!("token requests: {}", server.token_requests());
     if server.token_requests() != 3 {
-        return Err("expected one token request for each of three tenants".into());
+        return Err("expected one token request for each of the three tenants".into());
     }
     match api.client.get(server.api_url()).send().await {
-        Err(error) => println!("outside of a tenant: {error}"),
-        Ok(_) => return Err("expected an error outside of a tenant".into()),
+        Err(error) => println!("without a tenant: {error}"),
+        Ok(_) => return Err("expected an error without a tenant".into()),
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! How to test your own code that sends requests with tokens: no server, no waiting.
+//! A test of code that sends requests with tokens, without a server and without waiting.
 //!
-//! `cargo run --example testing`. In a test, `#[tokio::test(start_paused = true)]` takes the
-//! place of `#[tokio::main(…)]`, and the feature `mock` goes into the dev-dependencies.
+//! `cargo run --example testing`. In a test, use `#[tokio::test(start_paused = true)]` in place of
+//! `#[tokio::main(…)]`, and enable the feature `mock` in the dev-dependencies.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn balance(auth: &BearerAuthLayer, tenant: &str) -> Result<String, BoxErro
     Ok(response.into_body())
 }
 
-/// In place of the API: answers with what it was sent.
+/// A stand-in for the API, which responds with the `Authorization` header that it received.
 async fn api(request: Request<()>) -> Result<Response<String>, BoxError> {
     let credentials = request.headers()[AUTHORIZATION].to_str()?;
     Ok(Response::new(credentials.to_owned()))
@@ -30,7 +30,7 @@ async fn main() -> Result<(), BoxError> {
     let tokens = MockTokenSource::new().with_lifetime(Duration::from_secs(900));
     let auth = BearerAuthLayer::new(tokens.clone()).allow_origin("https://api.example.com")?;
 
-    // Two callers, while the token takes its time: one fetch, for their tenant.
+    // Two callers of one tenant wait for the same fetch.
     let hold = tokens.hold();
     let (first, second, ()) = tokio::join!(balance(&auth, "t/1"), balance(&auth, "t/1"), async {
         advance(Duration::from_secs(5)).await;
@@ -40,17 +40,20 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!(second?, "Bearer mock-token-1");
     assert_eq!(tokens.requests(), [TokenRequest::scope("t/1")]);
 
-    // A quarter of an hour later the token has expired, and no other is to be had.
+    // After 15 minutes the token has expired, and the fetch of the next one fails.
     advance(Duration::from_secs(900)).await;
     tokens.fail_next(TokenError::permanent("the client is locked"));
     let Err(error) = balance(&auth, "t/1").await else {
-        return Err("sent with a token that has expired".into());
+        return Err("the request was sent with an expired token".into());
     };
     let error = error.downcast::<TokenError>()?;
 
-    // After the pause that the error names, it is.
+    // After the pause, the next fetch succeeds.
     advance(error.retry_after().unwrap_or_default()).await;
     assert_eq!(balance(&auth, "t/1").await?, "Bearer mock-token-2");
-    println!("15 minutes, {} fetches, no waiting", tokens.fetches());
+    println!(
+        "15 minutes passed without waiting, {} fetches",
+        tokens.fetches()
+    );
     Ok(())
 }

@@ -1,7 +1,6 @@
-//! A tower stack over `http` requests, with hyper-util's client at its end, and what belongs on
-//! which side of the layer.
+//! A tower stack around hyper-util's client, with other layers outside and inside of this one.
 //!
-//! `cargo run --example tower_hyper` runs it against a mock server on loopback.
+//! `cargo run --example tower_hyper` uses a mock server on loopback.
 
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_http::follow_redirect::FollowRedirectLayer;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -21,20 +21,22 @@ async fn main() -> Result<(), BoxError> {
     let source = ClientCredentials::builder(server.token_url())
         .client_id(server.client_id())
         .client_secret(server.client_secret())
-        .transport(client.clone()) // token requests go by the same client, without the layer
+        .transport(client.clone()) // token requests use the same client, without the layer
         .build()?;
     let auth = BearerAuthLayer::new(source).allow_origin(server.origin())?;
 
     let mut service = ServiceBuilder::new()
-        // Outside of the layer: what counts once per caller. This limit spans the wait for a token
-        // and both sendings. A caller that gives up here stops no fetch: the next finds its token.
+        // Outside of the layer: once per call. This timeout includes the wait for a token and the
+        // replay. When it ends, the fetch continues, and the next caller gets its token.
         .timeout(Duration::from_secs(30))
-        // One place from the first sending to the last. Inside, the second sending would queue for
-        // a place of its own, and if none was free within a second the caller would get the 401.
+        // One permit for the request and its replay. Inside, the replay would need a second permit,
+        // and the caller would get the 401 if none was available within one second.
         .concurrency_limit(100)
-        // Retries of your own belong here: each try is given the token that is good by then.
+        // Each redirect is a new request, and the layer checks its origin. Retries belong here too:
+        // each one gets the token that is current at the time.
+        .layer(FollowRedirectLayer::new())
         .layer(auth)
-        // Inside: what counts for each sending, and sees the `Authorization` header.
+        // Inside: once per sending, with the `Authorization` header set.
         .timeout(Duration::from_secs(10))
         .service(client);
 

@@ -1,6 +1,6 @@
-//! The layer around a bare `reqwest::Client`, which is a tower service.
+//! A tower stack around a `reqwest::Client`, which is a tower service.
 //!
-//! `cargo run --example tower_reqwest` runs it against a mock server on loopback.
+//! `cargo run --example tower_reqwest` uses a mock server on loopback.
 
 use bearer_auth::{BearerAuthLayer, BoxError, ClientCredentials, MockAuthServer, TokenError};
 use reqwest::{Method, Request, StatusCode};
@@ -27,19 +27,19 @@ async fn main() -> Result<(), BoxError> {
     let response = response.error_for_status()?;
     println!("{} {}", response.status(), response.text().await?);
 
-    // A service is `Clone`, and clones share the token: one for each task.
+    // Each task uses a clone of the service. All clones share the token.
     let request = Request::new(Method::GET, server.api_url().parse()?);
     let task = tokio::spawn(service.clone().oneshot(request));
     let response = task.await??.error_for_status()?;
     println!("{} in another task", response.status());
     assert_eq!(server.token_requests(), 1);
 
-    // The token endpoint refuses the client: the error says so.
+    // The token endpoint rejects the client, and the caller gets a `TokenError`.
     cache.invalidate(&cache.token().await?);
     server.fail_token_requests(1, StatusCode::UNAUTHORIZED);
     let request = Request::new(Method::GET, server.api_url().parse()?);
     match service.ready().await?.call(request).await {
-        Ok(response) => Err(format!("an answer, {}, without a token", response.status()).into()),
+        Ok(response) => Err(format!("expected an error, got {}", response.status()).into()),
         Err(error) => match error.downcast_ref::<TokenError>() {
             Some(error) => {
                 println!("no token: {error}");
@@ -51,7 +51,7 @@ async fn main() -> Result<(), BoxError> {
     }
 }
 
-/// A proxy that the environment names can't reach a server on this machine's loopback.
+/// Ignores proxy settings of the environment, since a proxy cannot reach this machine's loopback.
 fn loopback() -> reqwest::ClientBuilder {
     reqwest::Client::builder().no_proxy()
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds into `corpus/`, from the test vectors and from the lists below."""
+"""Writes the seeds to `corpus/`, from the test vectors and the lists below."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,9 @@ from pathlib import Path
 FUZZ = Path(__file__).resolve().parent
 VECTORS = FUZZ.parent / "tests" / "vectors"
 
-LIVES = ["inf", "NaN", " 3600 ", "+.5e1", "0x10", "1e12", "-1", None, False, [], 1e-300, 3600.5, 2**64]
+LIFETIMES = [
+    "inf", "NaN", " 3600 ", "+.5e1", "0x10", "1e12", "-1", None, False, [], 1e-300, 3600.5, 2**64,
+]
 
 ORIGINS = [
     "https://api.example.com",
@@ -52,7 +54,7 @@ TARGETS = [
 
 
 def challenges():
-    """Lines, with NUL between them."""
+    """Yields lines of `WWW-Authenticate`, separated by NUL."""
     for case in vectors("challenges"):
         yield case["id"], "\0".join(case["headers"]).encode("latin-1")
     yield "many", b"a, " * 63 + b'Bearer\0Basic realm="x"'
@@ -60,27 +62,29 @@ def challenges():
 
 
 def token_responses():
-    """Status, place of the marker, Retry-After, line end, body."""
+    """Yields status, position of the marker, Retry-After, line feed and body."""
     for number, case in enumerate(vectors("token-responses")):
         body = case["body"].encode()
         for status in {case["status"], 200, 400}:
-            wait = [b"", b"120", b"Sun, 06 Nov 1994 08:49:37 GMT"][number % 3]
-            yield f"{case['id']}-{status}", answer(status, wait, body)
-    for number, life in enumerate(LIVES):
-        yield f"life-{number}", answer(200, b"", json.dumps({"access_token": "a", "expires_in": life}).encode())
+            retry_after = [b"", b"120", b"Sun, 06 Nov 1994 08:49:37 GMT"][number % 3]
+            yield f"{case['id']}-{status}", response(status, retry_after, body)
+    for number, lifetime in enumerate(LIFETIMES):
+        body = json.dumps({"access_token": "a", "expires_in": lifetime}).encode()
+        yield f"lifetime-{number}", response(200, b"", body)
     for length in [64, 65]:
-        yield f"code-{length}", answer(400, b"", json.dumps({"error": "x" * length}).encode())
+        yield f"code-{length}", response(400, b"", json.dumps({"error": "x" * length}).encode())
     for status in [302, 408, 429, 500, 600]:
-        yield f"status-{status}", answer(status, b"1", b'{"error":"invalid_client"}')
+        yield f"status-{status}", response(status, b"1", b'{"error":"invalid_client"}')
 
 
-def answer(status, wait, body):
-    place = len(body) // 2
-    return (status - 100).to_bytes(2, "big") + place.to_bytes(2, "big") + wait + b"\n" + body
+def response(status, retry_after, body):
+    marker_at = len(body) // 2
+    numbers = (status - 100).to_bytes(2, "big") + marker_at.to_bytes(2, "big")
+    return numbers + retry_after + b"\n" + body
 
 
 def origins():
-    """An origin, line end, where a request goes."""
+    """Yields an origin, a line feed and the URI of a request."""
     for number, origin in enumerate(ORIGINS):
         for other, target in enumerate(TARGETS + [origin + "/"]):
             yield f"{number}-{other}", f"{origin}\n{target}".encode()

@@ -1,7 +1,7 @@
-//! What a request with a fresh token costs.
+//! The cost of requests while the token is fresh.
 //!
-//! "Added" is the time of a stack less that of the stack without the layer, in relation to the same for a
-//! constant header.
+//! "Time added" is the time of a stack minus that of the same stack without authorization, relative
+//! to the time that a constant header adds.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -10,14 +10,16 @@ use bearer_auth::{BearerAuth, RequestAuth, TokenRequest};
 use reqwest_middleware::ClientWithMiddleware;
 
 use crate::rounds::{Case, Load, Spread, measure, print};
-use crate::{Row, callgrind, middleware, sending, stack};
+use crate::support::middleware_stacks as middleware;
+use crate::tower_stacks::{self as tower, KeepCopy, Noop};
+use crate::{Row, callgrind, sending};
 
 const ROUNDS: usize = 101;
 const REQUESTS: usize = 5_000;
 const TENANTS: usize = 10_000;
 
 pub(crate) fn rows() -> Vec<Row> {
-    let [one, two] = tower();
+    let [one, two] = tower_stacks();
     let mut rows = vec![
         Row::at_most(
             "tower, fresh token, no replay: time added, 1 thread",
@@ -25,18 +27,18 @@ pub(crate) fn rows() -> Vec<Row> {
             1.2,
         ),
         Row::at_most(WITH_COARSE_CLOCK, one.coarse_token, 1.2),
-        Row::at_most("the same, 2 threads that share a layer", two.token, 0.9),
-        Row::at_most(WITH_COARSE_CLOCK, two.coarse_token, 0.9),
+        Row::at_most("· 2 threads that share a layer", two.token, 0.9),
+        Row::at_most("· 2 threads, with `CoarseClock`", two.coarse_token, 0.9),
         scaling(&one, &two),
         Row::at_most(
-            "tower, replay on: added to a copy of the request",
+            "tower, with replay: time added, relative to a header and a request copy",
             one.replay,
             1.1,
         ),
         Row::at_most(WITH_COARSE_CLOCK, one.coarse_replay, 1.1),
         instructions(),
     ];
-    let middleware = reqwest_middleware();
+    let middleware = middleware_stacks();
     rows.extend([
         Row::at_most(
             "reqwest-middleware, fresh token, no replay: time added",
@@ -45,7 +47,7 @@ pub(crate) fn rows() -> Vec<Row> {
         ),
         Row::at_most(WITH_COARSE_CLOCK, middleware.coarse_token, 1.2),
         Row::at_most(
-            "reqwest-middleware, replay on: added to `try_clone`",
+            "reqwest-middleware, with replay: time added, relative to a header and `try_clone`",
             middleware.replay,
             1.1,
         ),
@@ -55,27 +57,28 @@ pub(crate) fn rows() -> Vec<Row> {
     rows
 }
 
-const WITH_COARSE_CLOCK: &str = "· the same with `CoarseClock`";
+const WITH_COARSE_CLOCK: &str = "· with `CoarseClock`";
 
-/// The stacks that are compared, in the order in which `cases` are.
+/// The stacks under comparison, in the order of the cases.
 const STACKS: [&str; 7] = [
     "bare",
     "constant header",
-    "token",
-    "token, CoarseClock",
-    "copy, constant header",
-    "replay on",
-    "replay on, CoarseClock",
+    "token, no replay",
+    "token, no replay, CoarseClock",
+    "constant header and request copy",
+    "token with replay",
+    "token with replay, CoarseClock",
 ];
 
-/// What each adds to its baseline; nanoseconds by round, without a layer and with the token.
+/// The time that the token stacks add, relative to their baselines, and the nanoseconds of each
+/// round in the bare stack and in the one with a token.
 struct Added {
     token: Spread,
     coarse_token: Spread,
     replay: Spread,
     coarse_replay: Spread,
-    bare: Vec<f64>,
-    bearer: Vec<f64>,
+    bare_nanos: Vec<f64>,
+    token_nanos: Vec<f64>,
 }
 
 impl Added {
@@ -90,27 +93,28 @@ impl Added {
             coarse_token: added(3, 1),
             replay: added(5, 4),
             coarse_replay: added(6, 4),
-            bare: nanos[0].clone(),
-            bearer: nanos[2].clone(),
+            bare_nanos: nanos[0].clone(),
+            token_nanos: nanos[2].clone(),
         }
     }
 }
 
-/// By one thread, and by two that share each layer: in the same rounds, since they are compared.
-fn tower() -> [Added; 2] {
-    let fixed = stack::fixed();
-    let [bearer, coarse_bearer] = [stack::layer(), stack::coarse_layer()].map(stack::bearer);
-    let [replaying, coarse_replaying] =
-        [stack::layer(), stack::coarse_layer()].map(stack::replaying);
+/// Measures one thread, and two that share each layer, in the same rounds, since the two are
+/// compared with each other.
+fn tower_stacks() -> [Added; 2] {
+    let header = tower::constant_header();
+    let [token, coarse_token] = [tower::layer(), tower::coarse_clock_layer()].map(tower::token);
+    let [replay, coarse_replay] =
+        [tower::layer(), tower::coarse_clock_layer()].map(tower::token_with_replay);
     let cases = [1, 2].map(|threads| {
         [
-            Case::new(threads, || sending(stack::Noop)),
-            Case::new(threads, || sending(fixed.clone())),
-            Case::new(threads, || sending(bearer.clone())),
-            Case::new(threads, || sending(coarse_bearer.clone())),
-            Case::new(threads, || sending(stack::Copying(fixed.clone()))),
-            Case::new(threads, || sending(replaying.clone())),
-            Case::new(threads, || sending(coarse_replaying.clone())),
+            Case::new(threads, || sending(Noop)),
+            Case::new(threads, || sending(header.clone())),
+            Case::new(threads, || sending(token.clone())),
+            Case::new(threads, || sending(coarse_token.clone())),
+            Case::new(threads, || sending(KeepCopy(header.clone()))),
+            Case::new(threads, || sending(replay.clone())),
+            Case::new(threads, || sending(coarse_replay.clone())),
         ]
     });
     let nanos = measure(cases.into_iter().flatten(), ROUNDS, REQUESTS);
@@ -121,81 +125,84 @@ fn tower() -> [Added; 2] {
     ]
 }
 
-/// How much more two threads do than one.
+/// Returns how much the throughput of two threads exceeds that of one.
 fn scaling(one: &Added, two: &Added) -> Row {
     let gain = |one: &[f64], two: &[f64]| 2.0 * Spread::of_ratio(one, two).median;
-    let (ours, bare) = (gain(&one.bearer, &two.bearer), gain(&one.bare, &two.bare));
+    let token = gain(&one.token_nanos, &two.token_nanos);
+    let bare = gain(&one.bare_nanos, &two.bare_nanos);
     Row {
-        figure: "tower, from 1 thread to 2",
-        measured: format!("{ours:.2} × (a bare service {bare:.2})"),
+        figure: "tower, throughput of 2 threads relative to 1",
+        measured: format!("{token:.2} × (a bare service {bare:.2})"),
         target: "≥ 1.9 ×".to_owned(),
-        is_met: Some(ours >= 1.9),
+        is_met: Some(token >= 1.9),
     }
 }
 
-/// Allocations are counted by `tests/allocations.rs`, where the counter slows nothing down that is timed.
+/// Allocations are counted in `tests/allocations.rs`, since the counter would slow down the stacks
+/// that are timed here.
 fn instructions() -> Row {
-    const MOST: u64 = 500;
-    let added = callgrind::is_there().then(|| {
-        let none = callgrind::count("none");
-        ["fixed", "bearer"].map(|it| callgrind::count(it).saturating_sub(none))
+    const LIMIT: u64 = 500;
+    let added = callgrind::is_available().then(|| {
+        let bare = callgrind::count("tower-bare");
+        ["tower-constant-header", "tower-token"]
+            .map(|stack| callgrind::count(stack).saturating_sub(bare))
     });
     Row {
         figure: "tower, fresh token, no replay: instructions added",
         measured: match added {
-            Some([fixed, bearer]) => format!("{bearer} (a constant header {fixed})"),
-            None => "not counted: there is no `valgrind`".to_owned(),
+            Some([header, token]) => format!("{token} (a constant header {header})"),
+            None => "not counted: valgrind is not installed".to_owned(),
         },
-        target: format!("≤ {MOST}"),
-        is_met: added.map(|[_, bearer]| bearer <= MOST),
+        target: format!("≤ {LIMIT}"),
+        is_met: added.map(|[_, token]| token <= LIMIT),
     }
 }
 
-fn reqwest_middleware() -> Added {
+fn middleware_stacks() -> Added {
     let cases = [
         middleware::bare(),
-        middleware::fixed(),
-        middleware::bearer(stack::layer()),
-        middleware::bearer(stack::coarse_layer()),
-        middleware::copying(),
-        middleware::replaying(stack::layer()),
-        middleware::replaying(stack::coarse_layer()),
+        middleware::constant_header(),
+        middleware::token(tower::layer()),
+        middleware::token(tower::coarse_clock_layer()),
+        middleware::constant_header_and_copy(),
+        middleware::token_with_replay(tower::layer()),
+        middleware::token_with_replay(tower::coarse_clock_layer()),
     ]
     .map(|client| Case::new(1, || executing(client.clone())));
     let nanos = measure(cases, ROUNDS, REQUESTS);
     Added::of("reqwest-middleware", &nanos)
 }
 
-/// Requests for a tenant, who is one of 10,000 or always the same.
+/// Compares requests for a random one of many tenants with requests for always the same one.
 fn tenants() -> [Row; 4] {
-    let ((one, one_key), (all, keys)) = (stack::of_tenants(1), stack::of_tenants(TENANTS));
+    let ((one, one_key), (all, keys)) = (tower::tenants(1), tower::tenants(TENANTS));
     let [one_thread, two_threads] = [1, 2].map(|threads| {
         let cases = [
-            Case::new(threads, || naming(one.clone(), 1)),
-            Case::new(threads, || naming(all.clone(), TENANTS)),
-            Case::new(threads, || keeping(one.clone(), &one_key)),
-            Case::new(threads, || keeping(all.clone(), &keys)),
+            Case::new(threads, || by_name(one.clone(), 1)),
+            Case::new(threads, || by_name(all.clone(), TENANTS)),
+            Case::new(threads, || with_kept_keys(one.clone(), &one_key)),
+            Case::new(threads, || with_kept_keys(all.clone(), &keys)),
         ];
         let nanos = measure(cases, ROUNDS, REQUESTS);
-        println!("tenants, {threads} thread(s), ns per request");
+        println!("tower, a token for each tenant, {threads} thread(s), ns per request");
         let names = [
-            "one, by name",
-            "any of 10,000",
-            "one, key at hand",
-            "any of 10,000",
+            "one tenant, by name",
+            "any of 10,000, by name",
+            "one tenant, with a kept key",
+            "any of 10,000, with a kept key",
         ];
         print(names, &nanos);
         [(1, 0), (3, 2)].map(|(all, one)| Spread::of_ratio(&nanos[all], &nanos[one]))
     });
     [
         Row::at_most(
-            "a request for any of 10,000 tenants, to always the same, by name",
+            "request for any of 10,000 tenants, by name, relative to always the same",
             one_thread[0],
             2.0,
         ),
-        Row::at_most("· the same, key at hand", one_thread[1], 2.0),
-        Row::at_most("the same by name, 2 threads", two_threads[0], 2.0),
-        Row::at_most("· the same, key at hand", two_threads[1], 2.0),
+        Row::at_most("· with a kept key", one_thread[1], 2.0),
+        Row::at_most("· by name, 2 threads", two_threads[0], 2.0),
+        Row::at_most("· with a kept key, 2 threads", two_threads[1], 2.0),
     ]
 }
 
@@ -208,24 +215,25 @@ fn executing(client: ClientWithMiddleware) -> Load {
     })
 }
 
-/// As a service does that has just read which tenant it works for.
-fn naming(mut service: BearerAuth<stack::Noop>, tenants: usize) -> Load {
-    let uri = stack::uri();
+/// Makes the key from the tenant's name for each request, as a service does that has just learned
+/// which tenant it works for.
+fn by_name(mut service: BearerAuth<Noop>, tenants: usize) -> Load {
+    let uri = tower::uri();
     Box::new(move |requests| {
         for _ in 0..requests {
-            let tenant = RequestAuth::scope(stack::scope(fastrand::usize(..tenants)));
-            stack::send_for(&mut service, &uri, tenant);
+            let tenant = RequestAuth::scope(tower::scope(fastrand::usize(..tenants)));
+            tower::send_for(&mut service, &uri, tenant);
         }
     })
 }
 
-/// As a service does that has made each tenant's key once.
-fn keeping(mut service: BearerAuth<stack::Noop>, keys: &Arc<[TokenRequest]>) -> Load {
-    let (keys, uri) = (Arc::clone(keys), stack::uri());
+/// Clones a key that was made once for each tenant.
+fn with_kept_keys(mut service: BearerAuth<Noop>, keys: &Arc<[TokenRequest]>) -> Load {
+    let (keys, uri) = (Arc::clone(keys), tower::uri());
     Box::new(move |requests| {
         for _ in 0..requests {
             let tenant = keys[fastrand::usize(..keys.len())].clone();
-            stack::send_for(&mut service, &uri, tenant);
+            tower::send_for(&mut service, &uri, tenant);
         }
     })
 }

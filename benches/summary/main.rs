@@ -1,76 +1,92 @@
-//! Each figure beside its baseline, both of this run, and whether it is where it should be.
+//! The time that the layer adds to requests, each figure relative to a baseline of the same run.
 //!
-//! `cargo bench --bench summary` takes about a minute; with `-- fresh` or `-- life` behind it, only those
-//! rows. Requests go to services that answer at once: what is
-//! measured is what a layer adds. Rounds take turns, so that whatever else the machine does falls on all;
-//! a ratio is the median over the rounds, with the quartiles behind it.
+//! `cargo bench --bench summary` takes somewhat more than a minute and ends with a table of all
+//! figures and their targets. `-- fresh`, `-- lifecycle` or `-- lookups` runs one part alone.
+//!
+//! Requests go to services that respond immediately, so that only the layer's own cost is measured.
+//! The cases of a comparison take turns, so that load from elsewhere falls on all of them. A ratio
+//! is the median over all rounds, followed by the quartiles.
 
-#[path = "../stacks/callgrind.rs"]
-mod callgrind;
 mod fresh;
-mod life;
-#[path = "../stacks/reqwest_middleware.rs"]
-mod middleware;
+mod lifecycle;
+mod lookups;
 mod rounds;
-#[path = "../stacks/tower.rs"]
-mod stack;
-#[path = "../stacks/stages.rs"]
-mod stages;
+mod scenarios;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::env;
 use std::hint::black_box;
+use std::process::ExitCode;
 
 use http::Request;
 use tower::Service;
+
+use self::support::{callgrind, tower_stacks};
+
+const PARTS: [&str; 3] = ["fresh", "lifecycle", "lookups"];
 
 /// One line of the table.
 struct Row {
     figure: &'static str,
     measured: String,
     target: String,
-    /// `None`: not measured.
+    /// `None` if the figure was not measured.
     is_met: Option<bool>,
 }
 
 impl Row {
-    /// A figure that is to be `most` at the most.
-    fn at_most(figure: &'static str, measured: rounds::Spread, most: f64) -> Self {
+    /// Creates a row whose target is met if the median is at most `limit`.
+    fn at_most(figure: &'static str, measured: rounds::Spread, limit: f64) -> Self {
         Self {
             figure,
             measured: format!(
                 "{:.2} × ({:.2} – {:.2})",
                 measured.median, measured.lower, measured.upper
             ),
-            target: format!("≤ {most} ×"),
-            is_met: Some(measured.median <= most),
+            target: format!("≤ {limit} ×"),
+            is_met: Some(measured.median <= limit),
         }
     }
 }
 
-fn main() {
-    if callgrind::ran() {
-        return;
+fn main() -> ExitCode {
+    if callgrind::ran_as_child() {
+        return ExitCode::SUCCESS;
     }
     let parts: Vec<String> = env::args()
         .skip(1)
         .filter(|it| !it.starts_with('-'))
         .collect();
-    if let Some(unknown) = parts.iter().find(|it| !["fresh", "life"].contains(&&***it)) {
-        eprintln!("no part `{unknown}`: there are `fresh` and `life`");
-        return;
+    if let Some(unknown) = parts.iter().find(|it| !PARTS.contains(&&***it)) {
+        eprintln!(
+            "unknown part `{unknown}`, expected one of: {}",
+            PARTS.join(", ")
+        );
+        return ExitCode::from(2);
     }
     let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|it| it == part);
     let mut rows = Vec::new();
     if is_wanted("fresh") {
         rows.extend(fresh::rows());
     }
-    if is_wanted("life") {
-        rows.extend(life::rows());
+    if is_wanted("lifecycle") {
+        rows.extend(lifecycle::rows());
     }
+    if is_wanted("lookups") {
+        lookups::print_table();
+    }
+    if !rows.is_empty() {
+        print_table(&rows);
+    }
+    ExitCode::SUCCESS
+}
+
+fn print_table(rows: &[Row]) {
     println!();
     println!("| figure | measured | target | |");
     println!("|---|---|---|---|");
-    for row in &rows {
+    for row in rows {
         let verdict = match row.is_met {
             Some(true) => "",
             Some(false) => "missed",
@@ -83,19 +99,19 @@ fn main() {
     }
     let missed = rows.iter().filter(|row| row.is_met == Some(false)).count();
     println!();
-    println!("{} rows, {missed} short of their target", rows.len());
+    println!("{} rows, {missed} of them missed their target", rows.len());
 }
 
-/// Requests by one thread through this service.
+/// Returns a load that sends requests through this service, one after the other.
 fn sending<S>(mut service: S) -> rounds::Load
 where
     S: Service<Request<()>> + Send + 'static,
 {
-    let uri = stack::uri();
+    let uri = tower_stacks::uri();
     Box::new(move |requests| {
         for _ in 0..requests {
-            let request = stack::request(black_box(&uri));
-            black_box(stack::send(&mut service, black_box(request)));
+            let request = tower_stacks::request(black_box(&uri));
+            black_box(tower_stacks::send(&mut service, black_box(request)));
         }
     })
 }

@@ -1,15 +1,15 @@
-//! Measuring on a machine that does other things too: the cases take turns, round after round, and
-//! what counts is the median of the rounds' ratios.
+//! Time measurement on a machine that is busy with other work too: the cases take turns, round
+//! after round, and the result is the median of the ratios of all rounds.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-/// Runs so many requests on one thread.
+/// Runs the given number of operations on the current thread.
 pub(crate) type Load = Box<dyn FnMut(usize) + Send>;
 
-/// A stack, as many times as there are threads: clones of one layer or client.
+/// One stack under measurement, with a load for each thread: clones of one layer or client.
 pub(crate) struct Case {
     loads: Vec<Load>,
 }
@@ -21,60 +21,61 @@ impl Case {
         }
     }
 
-    /// Nanoseconds for one request on each thread: of the slowest. The threads are new, one as well as two, so
-    /// each warms up before it counts.
-    fn run(&mut self, requests: usize) -> f64 {
+    /// Returns the nanoseconds per operation on the slowest thread.
+    ///
+    /// The threads are new in each round, also if there is only one, and each warms up first.
+    fn run(&mut self, operations: usize) -> f64 {
         let threads = self.loads.len();
-        let arrived = AtomicUsize::new(0);
+        let ready = AtomicUsize::new(0);
         thread::scope(|scope| {
             let running: Vec<_> = self
                 .loads
                 .iter_mut()
                 .map(|load| {
-                    let arrived = &arrived;
+                    let ready = &ready;
                     scope.spawn(move || {
-                        load(requests / 4);
-                        arrived.fetch_add(1, Ordering::SeqCst);
-                        while arrived.load(Ordering::SeqCst) < threads {
+                        load(operations / 4);
+                        ready.fetch_add(1, Ordering::SeqCst);
+                        while ready.load(Ordering::SeqCst) < threads {
                             spin_loop();
                         }
-                        timed(load, requests)
+                        timed(load, operations)
                     })
                 })
                 .collect();
-            let seconds = running.into_iter().map(|it| it.join().expect("no panic"));
-            seconds.fold(0.0, f64::max)
+            let nanos = running.into_iter().map(|it| it.join().expect("no panic"));
+            nanos.fold(0.0, f64::max)
         })
     }
 }
 
-fn timed(load: &mut Load, requests: usize) -> f64 {
+fn timed(load: &mut Load, operations: usize) -> f64 {
     let start = Instant::now();
-    load(requests);
-    start.elapsed().as_secs_f64() * 1e9 / requests as f64
+    load(operations);
+    start.elapsed().as_secs_f64() * 1e9 / operations as f64
 }
 
-/// Nanoseconds by round, for each case.
+/// Returns the nanoseconds per operation for each case and round.
 pub(crate) fn measure(
     cases: impl IntoIterator<Item = Case>,
     rounds: usize,
-    requests: usize,
+    operations: usize,
 ) -> Vec<Vec<f64>> {
     let mut cases: Vec<_> = cases.into_iter().collect();
-    // Warm caches, pools and branch predictors.
-    cases.iter_mut().for_each(|case| _ = case.run(requests));
+    // Warms caches, pools and branch predictors.
+    cases.iter_mut().for_each(|case| _ = case.run(operations));
     let mut nanos = vec![Vec::with_capacity(rounds); cases.len()];
     for round in 0..rounds {
         for turn in 0..cases.len() {
-            // Each follows each other as often.
+            // The starting case rotates, so that each case starts as many rounds as any other.
             let case = (round + turn) % cases.len();
-            nanos[case].push(cases[case].run(requests));
+            nanos[case].push(cases[case].run(operations));
         }
     }
     nanos
 }
 
-/// A median, and the quartiles around it.
+/// A median and the quartiles around it.
 #[derive(Clone, Copy)]
 pub(crate) struct Spread {
     pub(crate) lower: f64,
@@ -94,11 +95,12 @@ impl Spread {
         }
     }
 
-    /// Of `with` less `without`, in relation to `baseline` less `without`, round by round.
-    pub(crate) fn of_added(with: &[f64], baseline: &[f64], without: &[f64]) -> Self {
-        Self::of((0..with.len()).map(|at| (with[at] - without[at]) / (baseline[at] - without[at])))
+    /// Returns the time that `with` adds to `bare`, relative to what `baseline` adds to it.
+    pub(crate) fn of_added(with: &[f64], baseline: &[f64], bare: &[f64]) -> Self {
+        Self::of((0..with.len()).map(|at| (with[at] - bare[at]) / (baseline[at] - bare[at])))
     }
 
+    /// Returns the ratio of `with` to `baseline`.
     pub(crate) fn of_ratio(with: &[f64], baseline: &[f64]) -> Self {
         Self::of(
             with.iter()
@@ -115,6 +117,6 @@ pub(crate) fn print<const N: usize>(names: [&str; N], nanos: &[Vec<f64>]) {
             median,
             upper,
         } = Spread::of(nanos.iter().copied());
-        println!("  {name:24}{median:7.0} ({lower:.0} – {upper:.0})");
+        println!("  {name:34}{median:7.0} ({lower:.0} – {upper:.0})");
     }
 }

@@ -1,14 +1,14 @@
-//! What the crate does, step by step, in numbers to check.
+//! A demonstration of the crate, which compares each number with the expected one.
 //!
 //! ```text
-//! cargo run --example quickstart             against a mock server on loopback, about 20 s
-//! cargo run --example quickstart -- --help   how to run it against a service of yours
+//! cargo run --example quickstart             with a mock server on loopback, about 20 s
+//! cargo run --example quickstart -- --help   prints the settings for your own service
 //! ```
 //!
-//! - [`cold`]: a thousand requests at once, one token request
-//! - [`load`]: renewal and revocation while requests go on
-//! - [`origin`]: where no token goes
-//! - [`service`]: a few requests to a service of yours
+//! - [`cold_start`]: 1,000 concurrent requests and one token request
+//! - [`load`]: refresh and revocation under load
+//! - [`origin`]: no token for another origin
+//! - [`service`]: a few requests to your own service
 
 use std::env;
 use std::error::Error;
@@ -19,29 +19,29 @@ use bearer_auth::{BearerAuthLayer, BoxError, ClientCredentials, MockAuthServer};
 use self::report::Report;
 use self::service::Service;
 
-mod cold;
+mod cold_start;
 mod load;
 mod origin;
 mod report;
 mod service;
 
 const HELP: &str = "\
-Shows what bearer-auth does, step by step, in numbers to check.
+Demonstrates bearer-auth step by step and compares each number with the expected one.
 
     cargo run --example quickstart
 
-With nothing configured it runs against a mock server on loopback. With the variables
-below it sends a few requests to a service of yours. It prints neither token nor secret.
+Without settings it uses a mock server on loopback. With the environment variables below it
+sends a few requests to your own service. It never prints a token or a secret.
 
-    TOKEN_URL              the token endpoint, such as https://identity.example.com/connect/token
-    CLIENT_ID              the client's id
-    CLIENT_SECRET          the client's secret
+    TOKEN_URL              token endpoint, such as https://identity.example.com/connect/token
+    CLIENT_ID              client id
+    CLIENT_SECRET          client secret
     API_URL                what to GET with the token, such as https://api.example.com/v1/ping
-    SCOPE                  the scope to ask for, such as tenant/4f1c2d3e; default: none
-    CLIENT_AUTHENTICATION  post (id and secret in the form), basic (HTTP Basic, form-encoded first)
-                           or basic-raw (HTTP Basic as they are); default: post
+    SCOPE                  scope to request, such as tenant/4f1c2d3e; default: none
+    CLIENT_AUTHENTICATION  post (id and secret in the form), basic (HTTP Basic, form-encoded) or
+                           basic-raw (HTTP Basic without form encoding); default: post
 
-Exit status: 0 if every number is as it says, 1 if not, 2 if arguments or variables are wrong.
+Exit status: 0 if all checks pass, 1 if one fails, 2 if the arguments or variables are invalid.
 ";
 
 #[tokio::main]
@@ -51,7 +51,7 @@ async fn main() -> ExitCode {
             print!("{HELP}");
             return ExitCode::SUCCESS;
         }
-        eprintln!("unknown argument `{}`, see --help", argument.display());
+        eprintln!("unknown argument `{}`; see --help", argument.display());
         return ExitCode::from(2);
     }
     let service = match Service::from_env() {
@@ -76,17 +76,17 @@ async fn main() -> ExitCode {
 }
 
 async fn on_loopback(report: &mut Report) -> Result<(), BoxError> {
-    println!("A mock token endpoint and API on loopback.");
-    println!("For a service of yours, see --help.");
-    cold::reqwest_middleware(report).await?;
-    cold::tower_over_hyper(report).await?;
-    cold::tower_over_reqwest(report).await?;
-    load::short_lived(report).await?;
-    load::revoked(report).await?;
-    origin::another(report).await
+    println!("Using a mock token endpoint and API on loopback.");
+    println!("To use your own service, see --help.");
+    cold_start::reqwest_middleware(report).await?;
+    cold_start::tower_over_hyper(report).await?;
+    cold_start::tower_over_reqwest(report).await?;
+    load::refresh(report).await?;
+    load::revocation(report).await?;
+    origin::other_origin(report).await
 }
 
-/// The layer as all steps on loopback use it.
+/// Returns the layer that all steps on loopback use.
 fn layer(server: &MockAuthServer) -> Result<BearerAuthLayer, BoxError> {
     let source = ClientCredentials::builder(server.token_url())
         .client_id(server.client_id())
@@ -96,7 +96,7 @@ fn layer(server: &MockAuthServer) -> Result<BearerAuthLayer, BoxError> {
     Ok(BearerAuthLayer::new(source).allow_origin(server.origin())?)
 }
 
-/// A proxy that the environment names can't reach a server on this machine's loopback.
+/// Ignores proxy settings of the environment, since a proxy cannot reach this machine's loopback.
 fn loopback_client() -> reqwest::ClientBuilder {
     reqwest::Client::builder().no_proxy()
 }

@@ -1,4 +1,4 @@
-//! What is printed: numbers, each beside the one that was expected.
+//! The output: each number beside the expected one.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -11,30 +11,33 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Prints the heading of the next step.
     pub(crate) fn step(&mut self, title: &str) {
         self.steps += 1;
         println!("\n{}. {title}", self.steps);
     }
 
-    pub(crate) fn check(&mut self, what: &str, expected: usize, seen: usize) {
+    /// Prints a number and compares it with the expected one.
+    pub(crate) fn check(&mut self, label: &str, expected: usize, actual: usize) {
         self.checks += 1;
-        let verdict = if seen == expected {
+        let verdict = if actual == expected {
             "ok"
         } else {
             self.failed += 1;
             "FAILED"
         };
-        println!("   {what:<40} expected {expected:>5}   seen {seen:>5}   {verdict}");
+        println!("   {label:<40} expected {expected:>5}   actual {actual:>5}   {verdict}");
     }
 
-    /// A number that is as it is.
-    pub(crate) fn note(&self, what: &str, seen: impl Display) {
-        println!("   {what:<40} {seen}");
+    /// Prints a value for which nothing is expected.
+    pub(crate) fn note(&self, label: &str, value: impl Display) {
+        println!("   {label:<40} {value}");
     }
 
+    /// Prints the total and returns the exit status.
     pub(crate) fn finish(self) -> ExitCode {
         if self.failed == 0 {
-            println!("\nAll {} checks ok.", self.checks);
+            println!("\nAll {} checks passed.", self.checks);
             ExitCode::SUCCESS
         } else {
             println!("\n{} of {} checks FAILED.", self.failed, self.checks);

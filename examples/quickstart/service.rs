@@ -1,4 +1,4 @@
-//! A few polite requests to a service of the user's.
+//! A few requests to the user's own service.
 
 use std::collections::BTreeMap;
 use std::env::{self, VarError};
@@ -24,21 +24,21 @@ const OPTIONAL: [&str; 2] = ["SCOPE", "CLIENT_AUTHENTICATION"];
 
 const REQUESTS: usize = 20;
 
-/// What the environment names.
+/// The service that the environment variables describe.
 pub(crate) struct Service {
     api_url: Url,
     auth: BearerAuthLayer,
     token_requests: Arc<AtomicUsize>,
 }
 
-/// A source around another, which counts.
-struct Counted<S> {
+/// A source that counts the fetches of another.
+struct CountingSource<S> {
     inner: S,
     fetches: Arc<AtomicUsize>,
 }
 
 impl Service {
-    /// `None` if no variable is set. One that is empty counts as not set.
+    /// Returns `None` if no variable is set. An empty variable counts as not set.
     pub(crate) fn from_env() -> Result<Option<Self>, BoxError> {
         let mut set = BTreeMap::new();
         for name in REQUIRED.into_iter().chain(OPTIONAL) {
@@ -48,7 +48,7 @@ impl Service {
                     set.insert(name, value);
                 }
                 Err(VarError::NotPresent) => {}
-                // Without its value, which may be the secret.
+                // The value is not in the text, since it may be the secret.
                 Err(VarError::NotUnicode(_)) => return Err(format!("{name} is not UTF-8").into()),
             }
         }
@@ -62,7 +62,7 @@ impl Service {
         if !missing.is_empty() {
             let set: Vec<_> = set.into_keys().collect();
             let (set, missing) = (set.join(", "), missing.join(", "));
-            return Err(format!("{set} set, but not {missing}: set all of them, or none").into());
+            return Err(format!("missing: {missing}; set them too, or unset {set}").into());
         }
         let value = |name| set.get(name).map(String::as_str).unwrap_or_default();
         let source = ClientCredentials::builder(value("TOKEN_URL"))
@@ -81,10 +81,10 @@ impl Service {
             Some("localhost" | "127.0.0.1" | "[::1]")
         );
         if api_url.scheme() == "http" && !loopback {
-            return Err("API_URL: plain http would show the token, use https".into());
+            return Err("API_URL: plain http would expose the token, use https".into());
         }
         let token_requests = Arc::new(AtomicUsize::new(0));
-        let cache = TokenCache::new(Counted {
+        let cache = TokenCache::new(CountingSource {
             inner: source,
             fetches: Arc::clone(&token_requests),
         });
@@ -99,62 +99,62 @@ impl Service {
     }
 
     pub(crate) async fn try_out(self, report: &mut Report) -> Result<(), BoxError> {
-        println!("{REQUESTS} GET requests at a time to the API_URL.");
+        println!("Sending {REQUESTS} concurrent GET requests to API_URL in each step.");
         let client = Client::builder().timeout(Duration::from_secs(30)).build()?;
 
-        report.step("Through reqwest-middleware, no token yet");
+        report.step("reqwest-middleware, without a token yet");
         let stack = reqwest_middleware::ClientBuilder::new(client.clone())
             .with(self.auth.clone())
             .build();
-        let answers = (0..REQUESTS).map(|_| async {
+        let responses = (0..REQUESTS).map(|_| async {
             let response = stack.get(self.api_url.clone()).send().await?;
             Ok(response.status())
         });
-        let answers = join_all(answers).await;
+        let responses = join_all(responses).await;
         let token = self.auth.cache().token().await?;
-        self.conclude(report, &answers);
-        let scope = token.scope().unwrap_or("not named: as asked for");
-        report.note("token obtained, expires in", life(&token));
-        report.note("scope granted", scope);
+        self.check(report, &responses);
+        let scope = token.scope().unwrap_or("not in the response: as requested");
+        report.note("lifetime left of the token", lifetime(&token));
+        report.note("scope of the token", scope);
 
-        report.step("The same through tower, around a bare reqwest::Client");
+        report.step("The same with tower around a reqwest::Client");
         let stack = ServiceBuilder::new()
             .layer(self.auth.clone())
             .service(client);
-        let answers = (0..REQUESTS).map(|_| async {
+        let responses = (0..REQUESTS).map(|_| async {
             let request = Request::new(Method::GET, self.api_url.clone());
             let response = stack.clone().oneshot(request).await?;
             Ok(response.status())
         });
-        self.conclude(report, &join_all(answers).await);
+        self.check(report, &join_all(responses).await);
         Ok(())
     }
 
-    fn conclude(&self, report: &mut Report, answers: &[Result<StatusCode, BoxError>]) {
+    fn check(&self, report: &mut Report, responses: &[Result<StatusCode, BoxError>]) {
         let mut counts = BTreeMap::new();
-        for answer in answers {
-            let text = match answer {
-                Ok(status) => format!("answers {status}"),
-                Err(error) => format!("no answer: {}", with_causes(&**error)),
+        for response in responses {
+            let text = match response {
+                Ok(status) => format!("responses with {status}"),
+                Err(error) => format!("error: {}", with_causes(&**error)),
             };
             *counts.entry(text).or_insert(0) += 1;
         }
         for (text, count) in counts {
             report.note(&text, count);
         }
-        let unanswered = answers.iter().filter(|answer| answer.is_err());
-        let refused = answers
+        let failed = responses.iter().filter(|response| response.is_err());
+        let rejected = responses
             .iter()
-            .filter(|answer| matches!(answer, Ok(StatusCode::UNAUTHORIZED)));
+            .filter(|response| matches!(response, Ok(StatusCode::UNAUTHORIZED)));
         let token_requests = self.token_requests.load(Ordering::Relaxed);
-        report.check("requests without an answer", 0, unanswered.count());
-        report.check("tokens refused (401)", 0, refused.count());
+        report.check("requests without a response", 0, failed.count());
+        report.check("requests rejected (401)", 0, rejected.count());
         report.check("token requests so far", 1, token_requests);
     }
 }
 
 #[async_trait]
-impl<S: TokenSource> TokenSource for Counted<S> {
+impl<S: TokenSource> TokenSource for CountingSource<S> {
     async fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
         self.fetches.fetch_add(1, Ordering::Relaxed);
         self.inner.fetch(request).await
@@ -166,13 +166,15 @@ fn authentication(name: &str) -> Result<ClientAuthentication, BoxError> {
         "" | "post" => Ok(ClientAuthentication::SecretPost),
         "basic" => Ok(ClientAuthentication::SecretBasic),
         "basic-raw" => Ok(ClientAuthentication::SecretBasicRaw),
-        _ => Err("CLIENT_AUTHENTICATION is none of post, basic, basic-raw".into()),
+        _ => Err("CLIENT_AUTHENTICATION must be post, basic or basic-raw".into()),
     }
 }
 
-fn life(token: &AccessToken) -> String {
+fn lifetime(token: &AccessToken) -> String {
     let left = token
         .expires_at()
         .map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-    left.map_or("no end".to_owned(), |left| format!("{} s", left.as_secs()))
+    left.map_or("unlimited".to_owned(), |left| {
+        format!("{} s", left.as_secs())
+    })
 }

@@ -1,6 +1,6 @@
-//! `WWW-Authenticate` fields: what challenges are read, and whether they reject the token.
+//! `WWW-Authenticate`: the parsed challenges, and the decision to reject the token.
 //!
-//! Input: the field's lines, with NUL between them, which no field can hold.
+//! Input: the lines of the field, separated by NUL, which no field can contain.
 #![no_main]
 
 use bearer_auth::fuzzing::{Challenge, challenges};
@@ -15,19 +15,19 @@ const INVALID_TOKEN: &[u8] = br#"Bearer error="invalid_token""#;
 
 fuzz_target!(|data: &[u8]| {
     let lines: Vec<&[u8]> = data.split(|byte| *byte == 0).collect();
-    let read = challenges(lines.iter().copied());
-    within_the_limits(&read);
-    lines_are_independent(&lines, &read);
-    empty_elements_change_nothing(&lines, &read);
-    written_by_the_grammar_they_are_the_same(&read);
-    invalid_token_is_found(&lines, &read);
-    quoted_text_is_no_challenge(data);
-    the_verdict_follows_the_challenges(&lines, &read);
+    let parsed = challenges(lines.iter().copied());
+    check_limits(&parsed);
+    check_lines_are_independent(&lines, &parsed);
+    check_empty_elements_are_ignored(&lines, &parsed);
+    check_round_trip(&parsed);
+    check_invalid_token_is_found(&lines, &parsed);
+    check_quoted_text_is_not_a_challenge(data);
+    check_decision(&lines, &parsed);
 });
 
-fn within_the_limits(read: &[Challenge]) {
-    assert!(read.len() <= MAX_CHALLENGES);
-    for challenge in read {
+fn check_limits(parsed: &[Challenge]) {
+    assert!(parsed.len() <= MAX_CHALLENGES);
+    for challenge in parsed {
         assert!(is_token(&challenge.scheme), "{challenge:?}");
         assert!(challenge.params.len() <= MAX_PARAMS);
         if let Some(token68) = &challenge.token68 {
@@ -48,51 +48,53 @@ fn within_the_limits(read: &[Challenge]) {
     }
 }
 
-fn lines_are_independent(lines: &[&[u8]], read: &[Challenge]) {
+fn check_lines_are_independent(lines: &[&[u8]], parsed: &[Challenge]) {
     let one_by_one = lines.iter().flat_map(|line| challenges([*line]));
-    assert!(one_by_one.take(MAX_CHALLENGES).eq(read.iter().cloned()));
+    assert!(one_by_one.take(MAX_CHALLENGES).eq(parsed.iter().cloned()));
 }
 
-fn empty_elements_change_nothing(lines: &[&[u8]], read: &[Challenge]) {
+fn check_empty_elements_are_ignored(lines: &[&[u8]], parsed: &[Challenge]) {
     let padded: Vec<Vec<u8>> = lines
         .iter()
         .map(|line| [b" ,\t,".as_slice(), line, b" ,, "].concat())
         .collect();
-    assert_eq!(challenges(padded.iter().map(Vec::as_slice)), read);
+    assert_eq!(challenges(padded.iter().map(Vec::as_slice)), parsed);
 }
 
-fn written_by_the_grammar_they_are_the_same(read: &[Challenge]) {
-    let written: Vec<String> = read.iter().map(written).collect();
-    assert_eq!(challenges([written.join(", ").as_bytes()]), read);
-    assert_eq!(challenges(written.iter().map(String::as_bytes)), read);
+/// Writing the challenges by the grammar and parsing the text returns the same challenges.
+fn check_round_trip(parsed: &[Challenge]) {
+    let written: Vec<String> = parsed.iter().map(written).collect();
+    assert_eq!(challenges([written.join(", ").as_bytes()]), parsed);
+    assert_eq!(challenges(written.iter().map(String::as_bytes)), parsed);
 }
 
-fn invalid_token_is_found(lines: &[&[u8]], read: &[Challenge]) {
+/// An `invalid_token` challenge is found, whatever precedes or follows it.
+fn check_invalid_token_is_found(lines: &[&[u8]], parsed: &[Challenge]) {
     let bearer = challenges([INVALID_TOKEN]);
     let params = vec![("error".to_owned(), "invalid_token".to_owned())];
     assert!(
         matches!(&bearer[..], [one] if one.scheme == "Bearer" && one.token68.is_none() && one.params == params)
     );
 
-    let behind: Vec<&[u8]> = lines.iter().copied().chain([INVALID_TOKEN]).collect();
-    let all = [read, &bearer].concat();
+    let last: Vec<&[u8]> = lines.iter().copied().chain([INVALID_TOKEN]).collect();
+    let all = [parsed, &bearer].concat();
     assert_eq!(
-        challenges(behind.iter().copied()),
+        challenges(last.iter().copied()),
         all[..all.len().min(MAX_CHALLENGES)]
     );
-    if read.len() < MAX_CHALLENGES {
-        assert_ne!(rejects(StatusCode::UNAUTHORIZED, &behind), Some(false));
+    if parsed.len() < MAX_CHALLENGES {
+        assert_ne!(rejects(StatusCode::UNAUTHORIZED, &last), Some(false));
     }
 
-    let before: Vec<&[u8]> = [INVALID_TOKEN]
+    let first: Vec<&[u8]> = [INVALID_TOKEN]
         .into_iter()
         .chain(lines.iter().copied())
         .collect();
-    assert_eq!(challenges(before.iter().copied()).first(), bearer.first());
-    assert_ne!(rejects(StatusCode::UNAUTHORIZED, &before), Some(false));
+    assert_eq!(challenges(first.iter().copied()).first(), bearer.first());
+    assert_ne!(rejects(StatusCode::UNAUTHORIZED, &first), Some(false));
 
-    // In one line with what goes before, if that leaves no quoted string open.
-    let mut line: Vec<String> = read.iter().map(written).collect();
+    // On one line with the other challenges, written so that no quoted string stays open.
+    let mut line: Vec<String> = parsed.iter().map(written).collect();
     line.push(String::from_utf8_lossy(INVALID_TOKEN).into_owned());
     assert_eq!(
         challenges([line.join(",").as_bytes()]),
@@ -100,7 +102,7 @@ fn invalid_token_is_found(lines: &[&[u8]], read: &[Challenge]) {
     );
 }
 
-fn quoted_text_is_no_challenge(data: &[u8]) {
+fn check_quoted_text_is_not_a_challenge(data: &[u8]) {
     let text = String::from_utf8_lossy(data).replace(['\r', '\n'], " ");
     let line = format!("Basic realm={}", quoted(&text));
     let basic = |params| Challenge {
@@ -115,35 +117,37 @@ fn quoted_text_is_no_challenge(data: &[u8]) {
         Some(true)
     );
 
-    let cut_off = &line.as_bytes()[..line.len() - 1];
-    assert_eq!(challenges([cut_off]), [basic(Vec::new())]);
+    let truncated = &line.as_bytes()[..line.len() - 1];
+    assert_eq!(challenges([truncated]), [basic(Vec::new())]);
 
-    for junk in ["Basic, ", "Basic, =", "Basic a==", "Basic realm=\"x\"y="] {
-        let line = format!("{junk}{}", quoted(&text));
+    for malformed in ["Basic, ", "Basic, =", "Basic a==", "Basic realm=\"x\"y="] {
+        let line = format!("{malformed}{}", quoted(&text));
         assert_eq!(challenges([line.as_bytes()]), [basic(Vec::new())]);
     }
 }
 
-fn the_verdict_follows_the_challenges(lines: &[&[u8]], read: &[Challenge]) {
-    let speaks_of = |challenge: &Challenge, code: Option<&str>| {
+/// A token is rejected if there is no challenge, or a Bearer challenge without an error or with
+/// `invalid_token`.
+fn check_decision(lines: &[&[u8]], parsed: &[Challenge]) {
+    let has_error = |challenge: &Challenge, code: Option<&str>| {
         let mut errors = challenge.params.iter().filter(|(name, _)| name == "error");
         match code {
             None => errors.next().is_none(),
             Some(code) => errors.any(|(_, value)| value.eq_ignore_ascii_case(code)),
         }
     };
-    let expected = read.is_empty()
-        || read.iter().any(|it| {
+    let expected = parsed.is_empty()
+        || parsed.iter().any(|it| {
             it.scheme.eq_ignore_ascii_case("bearer")
-                && (speaks_of(it, None) || speaks_of(it, Some("invalid_token")))
+                && (has_error(it, None) || has_error(it, Some("invalid_token")))
         });
     if let Some(rejected) = rejects(StatusCode::UNAUTHORIZED, lines) {
-        assert_eq!(rejected, expected, "{read:?}");
+        assert_eq!(rejected, expected, "{parsed:?}");
     }
-    let shouted: Vec<Vec<u8>> = lines.iter().map(|line| line.to_ascii_uppercase()).collect();
-    let shouted: Vec<&[u8]> = shouted.iter().map(Vec::as_slice).collect();
+    let uppercase: Vec<Vec<u8>> = lines.iter().map(|line| line.to_ascii_uppercase()).collect();
+    let uppercase: Vec<&[u8]> = uppercase.iter().map(Vec::as_slice).collect();
     assert_eq!(
-        rejects(StatusCode::UNAUTHORIZED, &shouted),
+        rejects(StatusCode::UNAUTHORIZED, &uppercase),
         rejects(StatusCode::UNAUTHORIZED, lines)
     );
     for status in [StatusCode::OK, StatusCode::FORBIDDEN] {
@@ -151,7 +155,8 @@ fn the_verdict_follows_the_challenges(lines: &[&[u8]], read: &[Challenge]) {
     }
 }
 
-/// The verdict on an answer with this field; `None` if no header can hold these lines.
+/// Returns true if a response with these lines rejects the token, and `None` if a line is not a
+/// valid header value.
 fn rejects(status: StatusCode, lines: &[&[u8]]) -> Option<bool> {
     let mut headers = HeaderMap::new();
     for line in lines {
@@ -160,7 +165,7 @@ fn rejects(status: StatusCode, lines: &[&[u8]]) -> Option<bool> {
     Some(BearerChallenge.rejects(status, &headers))
 }
 
-/// By the grammar of RFC 9110 §11, with every value quoted.
+/// Returns the challenge by the grammar of RFC 9110 §11, with every value quoted.
 fn written(challenge: &Challenge) -> String {
     let token68 = challenge.token68.clone();
     let params = challenge.params.iter();
@@ -173,7 +178,7 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
 }
 
-/// `token` of RFC 9110 §5.6.2.
+/// Returns true for a `token` of RFC 9110 §5.6.2.
 fn is_token(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(allowed)

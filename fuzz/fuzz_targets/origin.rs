@@ -1,6 +1,6 @@
-//! Where a token may go, for requests of `http` and of reqwest.
+//! The origins to which a token may be sent, for requests of `http` and of reqwest.
 //!
-//! Input: an origin to allow, a line end, where a request goes.
+//! Input: an origin to allow, a line feed, the URI of a request.
 #![no_main]
 
 use bearer_auth::fuzzing::Attach;
@@ -15,21 +15,21 @@ fn run(data: &[u8]) -> Option<()> {
     let mut policies = vec![Policy::default()];
     policies.push(Policy::default().with_http());
     if let Some(named) = Policy::allowing(origin) {
-        an_origin_allows_itself_only(origin, &named);
+        check_origin_allows_only_itself(origin, &named);
         policies.push(named.clone().with_http());
         policies.push(named);
     }
     if let Ok(uri) = target.parse() {
         for policy in &policies {
-            goes_where_it_may(policy, target, &uri);
-            userinfo_says_nothing(policy, target, &uri);
+            check_allowed(policy, target, &uri);
+            check_userinfo_is_ignored(policy, target, &uri);
         }
-        http_is_no_other_origin(&policies, &uri);
-        a_path_is_judged_as_assumed(origin, &uri);
+        check_allow_http_adds_no_origin(&policies, &uri);
+        check_assumed_origin(origin, &uri);
     }
     if let Ok(url) = Url::parse(target) {
         for policy in &policies {
-            both_kinds_of_requests_are_judged_alike(policy, &url);
+            check_url_like_uri(policy, &url);
         }
     }
     Some(())
@@ -43,7 +43,7 @@ struct Policy {
 }
 
 impl Policy {
-    /// `None` if that is no origin.
+    /// Returns `None` if this is not an origin.
     fn allowing(origin: &str) -> Option<Self> {
         let mut attach = Attach::default();
         attach.allow_origin(origin).ok()?;
@@ -69,7 +69,7 @@ impl Policy {
     }
 }
 
-/// Scheme, host and port by RFC 3986, as far as a token may go there.
+/// Scheme, host and port by RFC 3986, for `http` and `https` only.
 #[derive(Debug, PartialEq)]
 struct Origin {
     scheme: String,
@@ -87,18 +87,18 @@ impl Origin {
             _ => return None,
         };
         let authority = rest.split(['/', '?', '#']).next()?;
-        let place = authority.rsplit('@').next()?;
-        let colon = place
+        let address = authority.rsplit('@').next()?;
+        let colon = address
             .rfind(':')
-            .filter(|colon| place.rfind(']') < Some(*colon));
-        let (host, port) = place.split_at(colon.unwrap_or(place.len()));
+            .filter(|colon| address.rfind(']') < Some(*colon));
+        let (host, port) = address.split_at(colon.unwrap_or(address.len()));
         let port = port.strip_prefix(':').unwrap_or_default();
-        // Brackets within a name, which `http` takes, make a name that no host has.
-        let sound = match host.strip_prefix('[') {
+        // `http` accepts brackets within a name, but no host has such a name.
+        let is_valid = match host.strip_prefix('[') {
             Some(literal) => literal.ends_with(']'),
             None => !host.is_empty() && !host.contains(':'),
         };
-        if !sound {
+        if !is_valid {
             return None;
         }
         Some(Self {
@@ -113,13 +113,14 @@ impl Origin {
     }
 }
 
-fn an_origin_allows_itself_only(origin: &str, named: &Policy) {
-    let own = Origin::of(origin).expect("what is allowed is an origin");
+/// An allowed origin allows URIs of this origin and no others.
+fn check_origin_allows_only_itself(origin: &str, named: &Policy) {
+    let parsed = Origin::of(origin).expect("an allowed origin parses");
     if let Ok(url) = Url::parse(origin) {
         let bare = url.origin().ascii_serialization() + "/";
-        assert_eq!(url.as_str(), bare, "nothing but an origin");
+        assert_eq!(url.as_str(), bare, "the text is more than an origin");
     }
-    let Origin { scheme, host, port } = &own;
+    let Origin { scheme, host, port } = &parsed;
     for uri in [
         origin.to_owned(),
         origin.to_ascii_uppercase(),
@@ -151,30 +152,30 @@ fn an_origin_allows_itself_only(origin: &str, named: &Policy) {
     }
 }
 
-fn goes_where_it_may(policy: &Policy, text: &str, uri: &Uri) {
+/// The decision agrees with two other parsers.
+fn check_allowed(policy: &Policy, text: &str, uri: &Uri) {
     let allowed = policy.allows(uri);
     if uri.scheme().is_none() && uri.authority().is_none() {
         return assert_eq!(allowed, policy.origin.is_none(), "{text}");
     }
-    let own = Origin::of(text);
+    let target = Origin::of(text);
     if let Some(origin) = &policy.origin {
         assert_eq!(
             allowed,
-            own.is_some() && own == Origin::of(origin),
+            target.is_some() && target == Origin::of(origin),
             "{origin} {text}"
         );
-    } else if let Some(own) = &own {
+    } else if let Some(target) = &target {
         assert_eq!(
             allowed,
-            own.scheme == "https" || policy.http || is_loopback(&own.host),
+            target.scheme == "https" || policy.http || is_loopback(&target.host),
             "{text}"
         );
     } else {
         assert!(!allowed, "{text}");
     }
 
-    // By a parser that nothing is shared with, which rewrites hosts: it may see one host in two, but
-    // not two in one.
+    // An independent parser normalizes hosts: it may map two hosts to one, but never one to two.
     let Ok(url) = Url::parse(text) else { return };
     if !allowed {
         return;
@@ -182,7 +183,7 @@ fn goes_where_it_may(policy: &Policy, text: &str, uri: &Uri) {
     assert!(matches!(url.scheme(), "http" | "https"), "{text}");
     match &policy.origin {
         Some(origin) => {
-            let origin = Url::parse(origin).expect("its host is the same");
+            let origin = Url::parse(origin).expect("an allowed origin parses as a URL");
             assert_eq!(url.origin(), origin.origin(), "{text}");
         }
         None if url.scheme() == "http" && !policy.http => {
@@ -207,8 +208,8 @@ fn is_loopback(host: &str) -> bool {
     ["localhost", "[::1]"].contains(&host) || ipv4()
 }
 
-/// Neither what a request names nor what is put into it.
-fn userinfo_says_nothing(policy: &Policy, text: &str, uri: &Uri) {
+/// The user information of a URI never changes the decision.
+fn check_userinfo_is_ignored(policy: &Policy, text: &str, uri: &Uri) {
     let Some((scheme, rest)) = text.split_once("://") else {
         return;
     };
@@ -216,8 +217,8 @@ fn userinfo_says_nothing(policy: &Policy, text: &str, uri: &Uri) {
         return;
     }
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, behind) = rest.split_at(end);
-    let place = authority.rsplit('@').next().unwrap_or_default();
+    let (authority, path) = rest.split_at(end);
+    let address = authority.rsplit('@').next().unwrap_or_default();
     for userinfo in [
         "",
         "localhost@",
@@ -226,15 +227,15 @@ fn userinfo_says_nothing(policy: &Policy, text: &str, uri: &Uri) {
         "[::1]@",
         "%40@",
     ] {
-        let other = format!("{scheme}://{userinfo}{place}{behind}");
+        let other = format!("{scheme}://{userinfo}{address}{path}");
         if let Some(allowed) = policy.allows_str(&other) {
             assert_eq!(allowed, policy.allows(uri), "{text} {other}");
         }
     }
 }
 
-/// `allow_http` opens nothing beside the origins that are named.
-fn http_is_no_other_origin(policies: &[Policy], uri: &Uri) {
+/// `allow_http` has no effect if origins are allowed by name.
+fn check_allow_http_adds_no_origin(policies: &[Policy], uri: &Uri) {
     for [one, other] in policies
         .iter()
         .flat_map(|one| policies.iter().map(move |other| [one, other]))
@@ -245,7 +246,8 @@ fn http_is_no_other_origin(policies: &[Policy], uri: &Uri) {
     }
 }
 
-fn a_path_is_judged_as_assumed(origin: &str, uri: &Uri) {
+/// A URI without an authority is treated like the assumed origin.
+fn check_assumed_origin(origin: &str, uri: &Uri) {
     let mut attach = Attach::default();
     if attach.assume_origin(origin).is_err() {
         return assert!(attach.allow_origin(origin).is_err(), "{origin}");
@@ -258,7 +260,7 @@ fn a_path_is_judged_as_assumed(origin: &str, uri: &Uri) {
             "{origin} {uri}"
         );
     }
-    let assumed: Uri = origin.parse().expect("it was read before");
+    let assumed: Uri = origin.parse().expect("an assumed origin parses");
     assert_eq!(
         attach.allows_uri(uri),
         without.allows_uri(&assumed),
@@ -270,12 +272,14 @@ fn a_path_is_judged_as_assumed(origin: &str, uri: &Uri) {
     );
 }
 
-fn both_kinds_of_requests_are_judged_alike(policy: &Policy, url: &Url) {
+/// A `reqwest::Request` is treated like an `http::Request` with the same URI.
+fn check_url_like_uri(policy: &Policy, url: &Url) {
     let Ok(uri) = url.as_str().parse::<Uri>() else {
         return;
     };
     let allowed = policy.attach.allows_url(url.clone());
-    // A URL always has a scheme. Without authority it is no path alone, as `data:` is not.
+    // A URL always has a scheme, also one without an authority such as `data:`, so it never counts
+    // as a path.
     if uri.scheme().is_some() {
         assert_eq!(allowed, policy.allows(&uri), "{url}");
     } else {

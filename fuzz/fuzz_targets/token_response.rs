@@ -1,7 +1,7 @@
-//! Answers of a token endpoint: what becomes a token, and what the errors say.
+//! Responses of a token endpoint: the parsed token or error, and the text of the error.
 //!
-//! Input: two bytes for the status, two for a place in the body, a `Retry-After` up to a line end,
-//! the body.
+//! Input: two bytes for the status, two for a position in the body, a `Retry-After` that ends with
+//! a line feed, the body.
 #![no_main]
 
 use std::error::Error;
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// Visible, so that it can be in a token, and not plain enough for an error code.
+/// Visible ASCII, so that a token can contain it, with characters that no error code has.
 const MARKER: &str = "do<not>log";
 
 type Outcome = Result<(AccessToken, Duration), TokenError>;
@@ -25,73 +25,73 @@ fuzz_target!(|data: &[u8]| -> Corpus { run(data).map_or(Corpus::Reject, |()| Cor
 
 fn run(data: &[u8]) -> Option<()> {
     let ([high, low, at_high, at_low], rest) = data.split_first_chunk()?;
-    let (wait, body) = rest.split_at(rest.iter().position(|byte| *byte == b'\n')?);
+    let (retry_after, body) = rest.split_at(rest.iter().position(|byte| *byte == b'\n')?);
     let body = &body[1..];
     let status = 100 + u16::from_be_bytes([*high, *low]) % 900;
     let at = usize::from(u16::from_be_bytes([*at_high, *at_low])) % (body.len() + 1);
 
     let status = StatusCode::from_u16(status).ok()?;
     let mut headers = HeaderMap::new();
-    if let Ok(wait) = HeaderValue::from_bytes(wait) {
-        headers.insert(RETRY_AFTER, wait);
+    if let Ok(retry_after) = HeaderValue::from_bytes(retry_after) {
+        headers.insert(RETRY_AFTER, retry_after);
     }
 
-    let any = token_response(status, &headers, Some(body));
-    is_sound(&any, status, &headers);
+    let outcome = token_response(status, &headers, Some(body));
+    check_outcome(&outcome, status, &headers);
     let too_long = token_response(status, &headers, None);
     assert!(too_long.is_err());
-    is_sound(&too_long, status, &headers);
+    check_outcome(&too_long, status, &headers);
 
-    let (before, behind) = body.split_at(at);
-    let marked = [before, MARKER.as_bytes(), behind].concat();
-    says_no_marker(&token_response(status, &headers, Some(&marked)));
+    let (before, after) = body.split_at(at);
+    let marked = [before, MARKER.as_bytes(), after].concat();
+    check_no_marker(&token_response(status, &headers, Some(&marked)));
 
     let text = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     if let Ok(mut members) = serde_json::from_slice::<Map<String, Value>>(text) {
-        if let Ok((token, _)) = &any {
+        if let Ok((token, _)) = &outcome {
             assert_eq!(
                 Some(token.expose_secret()),
                 str_of(&members, "access_token")
             );
         }
         let outcome = token_response(status, &headers, Some(&json(&members)));
-        is_sound(&outcome, status, &headers);
-        is_what_the_members_say(&outcome, status, &members);
+        check_outcome(&outcome, status, &headers);
+        check_members(&outcome, status, &members);
 
         let others = members.iter_mut().filter(|(name, _)| *name != "error");
         others.for_each(|(_, value)| mark(value));
-        says_no_marker(&token_response(status, &headers, Some(&json(&members))));
+        check_no_marker(&token_response(status, &headers, Some(&json(&members))));
         members.get_mut("error").map(mark);
-        says_no_marker(&token_response(status, &headers, Some(&json(&members))));
+        check_no_marker(&token_response(status, &headers, Some(&json(&members))));
     }
     Some(())
 }
 
-/// Whatever the body is.
-fn is_sound(outcome: &Outcome, status: StatusCode, headers: &HeaderMap) {
+/// Checks rules that hold for every body.
+fn check_outcome(outcome: &Outcome, status: StatusCode, headers: &HeaderMap) {
     match outcome {
-        Ok((token, life)) => {
+        Ok((token, lifetime)) => {
             assert!(status.is_success(), "{status}");
             let value = token.expose_secret();
             assert!(!value.is_empty() && value.bytes().all(|byte| (0x21..=0x7E).contains(&byte)));
             assert_eq!(token.authorization(), &format!("Bearer {value}"));
             assert!(token.authorization().is_sensitive());
-            assert!(*life <= TEN_YEARS, "{life:?}");
-            assert_eq!(token.expires_at().is_none(), life.is_zero());
+            assert!(*lifetime <= TEN_YEARS, "{lifetime:?}");
+            assert_eq!(token.expires_at().is_none(), lifetime.is_zero());
         }
         Err(error) => {
             assert_eq!(error.status(), Some(status));
             let code = error.oauth_error();
             assert!(code.is_none_or(is_plain), "{code:?}");
-            let told = (error.kind(), error.is_transient());
-            assert_eq!(told, meaning(status, code), "{status} {code:?}");
-            waits_as_told(error.retry_after(), headers);
+            let actual = (error.kind(), error.is_transient());
+            assert_eq!(actual, expected_kind(status, code), "{status} {code:?}");
+            check_retry_after(error.retry_after(), headers);
         }
     }
 }
 
-/// The members are those of the body, each there once.
-fn is_what_the_members_say(outcome: &Outcome, status: StatusCode, members: &Map<String, Value>) {
+/// Compares the outcome with the members of the body, each of which occurs once.
+fn check_members(outcome: &Outcome, status: StatusCode, members: &Map<String, Value>) {
     let error = str_of(members, "error").filter(|code| !code.is_empty());
     let token = str_of(members, "access_token")
         .filter(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_graphic()));
@@ -102,29 +102,32 @@ fn is_what_the_members_say(outcome: &Outcome, status: StatusCode, members: &Map<
             .is_some_and(|it| it.eq_ignore_ascii_case("bearer")),
     };
     match outcome {
-        Ok((granted, life)) => {
+        Ok((granted, lifetime)) => {
             assert_eq!((error, is_bearer), (None, true));
             assert_eq!(Some(granted.expose_secret()), token);
             assert_eq!(granted.scope(), str_of(members, "scope"));
             assert_eq!(
-                *life,
-                members.get("expires_in").map_or(Duration::ZERO, lifetime)
+                *lifetime,
+                members
+                    .get("expires_in")
+                    .map_or(Duration::ZERO, expected_lifetime)
             );
         }
-        Err(told) => {
+        Err(actual) => {
             assert!(!status.is_success() || error.is_some() || token.is_none() || !is_bearer);
-            assert_eq!(told.oauth_error(), error.filter(|code| is_plain(code)));
+            assert_eq!(actual.oauth_error(), error.filter(|code| is_plain(code)));
             let description = str_of(members, "error_description").filter(|it| !it.is_empty());
             assert_eq!(
-                told.error_description(),
+                actual.error_description(),
                 description.filter(|_| error.is_some())
             );
         }
     }
 }
 
-/// Positive numbers, as such or in strings, up to ten years; zero for anything else.
-fn lifetime(expires_in: &Value) -> Duration {
+/// Returns a positive number, or a string that contains one, as seconds, ten years at most. Returns
+/// zero for anything else.
+fn expected_lifetime(expires_in: &Value) -> Duration {
     let seconds = match expires_in {
         Value::Number(number) => number.as_f64(),
         Value::String(text) => Some(text.trim())
@@ -136,7 +139,7 @@ fn lifetime(expires_in: &Value) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, TEN_YEARS.as_secs_f64()))
 }
 
-/// An optional sign, digits with at most one point in them, an optional exponent.
+/// Returns true for an optional sign, digits with at most one point, and an optional exponent.
 fn is_numeric(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let unsigned = |text: &str| text.strip_prefix(['+', '-']).unwrap_or(text).to_owned();
@@ -144,8 +147,8 @@ fn is_numeric(text: &str) -> bool {
     digits(&unsigned(mantissa).replacen('.', "", 1)) && digits(&unsigned(exponent))
 }
 
-/// Kind, and whether it may pass: rules 11 and 15 of `docs/behaviour.md`.
-fn meaning(status: StatusCode, code: Option<&str>) -> (TokenErrorKind, bool) {
+/// Returns the kind, and true for a transient error, by rules 11 and 15 of `docs/behaviour.md`.
+fn expected_kind(status: StatusCode, code: Option<&str>) -> (TokenErrorKind, bool) {
     use TokenErrorKind as Kind;
 
     let status = status.as_u16();
@@ -172,8 +175,8 @@ fn meaning(status: StatusCode, code: Option<&str>) -> (TokenErrorKind, bool) {
     (Kind::InvalidResponse, true)
 }
 
-/// Seconds are kept as they are; a date is some time, or none; anything else is none.
-fn waits_as_told(wait: Option<Duration>, headers: &HeaderMap) {
+/// Seconds are returned unchanged. A date gives a duration or nothing, anything else gives nothing.
+fn check_retry_after(retry_after: Option<Duration>, headers: &HeaderMap) {
     let value = headers.get(RETRY_AFTER).and_then(|it| it.to_str().ok());
     let value = value.unwrap_or_default().trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -183,13 +186,16 @@ fn waits_as_told(wait: Option<Duration>, headers: &HeaderMap) {
         } else {
             digits.parse()
         };
-        assert_eq!(wait, Some(Duration::from_secs(seconds.unwrap_or(u64::MAX))));
-    } else if wait.is_some() {
+        assert_eq!(
+            retry_after,
+            Some(Duration::from_secs(seconds.unwrap_or(u64::MAX)))
+        );
+    } else if retry_after.is_some() {
         assert!(value.is_ascii() && value.contains(':'), "{value}");
     }
 }
 
-/// Puts the marker into every string.
+/// Appends the marker to every string.
 fn mark(value: &mut Value) {
     match value {
         Value::String(text) => text.push_str(MARKER),
@@ -199,7 +205,8 @@ fn mark(value: &mut Value) {
     }
 }
 
-fn says_no_marker(outcome: &Outcome) {
+/// The marker is in no `Debug` or `Display` output, except in that of a token's scope.
+fn check_no_marker(outcome: &Outcome) {
     match outcome {
         Ok((token, _)) => {
             let shown = format!("{token:?} {token:#?}");
@@ -207,21 +214,21 @@ fn says_no_marker(outcome: &Outcome) {
             assert!(in_scope || !shown.contains(MARKER), "{shown}");
         }
         Err(error) => {
-            let said = said(error);
-            assert!(!said.contains(MARKER), "{said}");
+            let shown = shown(error);
+            assert!(!shown.contains(MARKER), "{shown}");
         }
     }
 }
 
-/// What an error says of itself, all the way down.
-fn said(error: &TokenError) -> String {
-    let mut said = String::new();
+/// Returns everything that an error and its sources print.
+fn shown(error: &TokenError) -> String {
+    let mut shown = String::new();
     let mut next: Option<&dyn Error> = Some(error);
     while let Some(error) = next {
-        said += &format!("{error}\n{error:?}\n{error:#?}\n");
+        shown += &format!("{error}\n{error:?}\n{error:#?}\n");
         next = error.source();
     }
-    said
+    shown
 }
 
 fn is_plain(code: &str) -> bool {

@@ -1,4 +1,4 @@
-//! Where and with which versions it was measured.
+//! The machine and the package versions of a run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,10 +9,10 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::peers::{BoxError, Peer};
 
-/// What this binary was built from.
+/// The lock file that this binary was built with.
 const LOCKFILE: &str = include_str!("../Cargo.lock");
 
-/// Packages that are no peer's own, and matter.
+/// Packages that several stacks use and whose versions affect the figures.
 const COMMON: [&str; 6] = [
     "hyper",
     "hyper-util",
@@ -48,13 +48,13 @@ impl Machine {
     }
 }
 
-/// In UTC, to the second.
+/// Returns the current date and time in UTC, to the second.
 pub(crate) fn date() -> Result<String, BoxError> {
     let now = OffsetDateTime::now_utc();
     Ok(now.replace_nanosecond(0)?.format(&Rfc3339)?)
 }
 
-/// The versions in Cargo.lock of what matters here; several where several are in use.
+/// Returns the versions of the relevant packages from Cargo.lock, several if several are in use.
 pub(crate) fn versions(peers: &[Box<dyn Peer>]) -> BTreeMap<&'static str, Vec<&'static str>> {
     let of_peers = peers
         .iter()

@@ -1,6 +1,6 @@
-//! Drives bearer-auth and the crates in use today through the same scenarios, on loopback.
+//! Compares bearer-auth with other crates in the same scenarios, on loopback.
 //!
-//! `cargo run --release` prints tables, and writes `results.json` and plots; see the README.
+//! `cargo run --release` prints tables and writes `results.json` and plots. See the README.
 
 use std::env;
 use std::fs;
@@ -23,13 +23,13 @@ mod stats;
 mod token_request;
 
 const HELP: &str = "\
-Drives bearer-auth and its peers through the same scenarios, on loopback.
+Compares bearer-auth with other crates in the same scenarios, on loopback.
 
     cargo run --release [-- [--quick] [FOLDER]]
 
-Prints tables, and writes results.json and plots to the folder; default: results, beside this
-package's Cargo.toml. --quick sees in less than two minutes whether everything works; its default
-folder is target/quick, since its numbers mean little.
+Prints tables and writes results.json and plots to FOLDER. The default is the folder results in
+this package. --quick takes less than two minutes and only shows that everything works: its numbers
+are not meaningful, and its default folder is target/quick.
 ";
 
 fn main() -> ExitCode {
@@ -66,7 +66,7 @@ fn run(scale: Scale, folder: &Path) -> Result<(), BoxError> {
     fs::write(folder.join("results.json"), results::to_json(&results)?)?;
     plots::draw(&results, folder)?;
     if results.has_failures() {
-        return Err("a scenario could not be run, see the tables".into());
+        return Err("a scenario failed, see the tables".into());
     }
     Ok(())
 }

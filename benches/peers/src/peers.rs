@@ -1,4 +1,4 @@
-//! What is compared: one module a peer, behind one small trait.
+//! The crates under comparison: one module per peer, behind one small trait.
 
 use std::error::Error;
 use std::future::Future;
@@ -21,56 +21,58 @@ mod reqwest_auth;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// How long before its expiry a token is renewed, by peers that let it be set. A quarter of the
-/// life of the tokens here, and the unit of the coarsest clock among the peers.
-const RENEW_BEFORE: Duration = Duration::from_secs(1);
+/// The time before expiry at which a token is refreshed, for peers with such a setting: a quarter
+/// of the tokens' lifetime, and the resolution of the coarsest clock among the peers.
+const REFRESH_BEFORE: Duration = Duration::from_secs(1);
 
-const NO_CALLER_FETCHES: &str = "no caller fetches: the first token is there before the first call";
+const NO_CALLER_FETCHES: &str =
+    "no caller fetches: the first token is fetched before the first call";
 
-const NO_REACTION: &str = "no reaction to a 401: it goes to the caller, the token stays";
+const NO_REACTION: &str = "no reaction to a 401: the caller gets it and the token stays in use";
 
-/// One way to put tokens into requests.
+/// One way to attach tokens to requests.
 #[async_trait]
 pub(crate) trait Peer: Send + Sync {
     fn name(&self) -> &'static str;
 
-    /// What it is a part of: the stack around it, which differs in cost.
+    /// Returns the name of the stack around the peer. Stacks differ in cost.
     fn stack(&self) -> &'static str;
 
-    /// The packages whose versions tell what was measured.
+    /// Returns the packages whose versions identify what was measured.
     fn packages(&self) -> &'static [&'static str];
 
-    /// Why there is nothing to measure; `None` if there is.
+    /// Returns the reason why the peer has nothing to measure in this scenario, or `None`.
     fn lacks(&self, _scenario: Scenario) -> Option<&'static str> {
         None
     }
 
-    /// A client that is ready for calls. A peer that fetches its first token ahead does it here.
-    async fn connect(&self, target: &Target, what: What) -> Result<Arc<dyn Client>, BoxError>;
+    /// Creates a client that is ready for calls. A peer that fetches its first token ahead does so
+    /// here.
+    async fn connect(&self, target: &Target, auth: Auth) -> Result<Arc<dyn Client>, BoxError>;
 }
 
-/// What is in the place of the authorization in a peer's stack.
+/// The authorization in a peer's stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum Auth {
     /// The peer.
     Peer,
-    /// The cheapest thing that works: a header, ready to be copied.
+    /// A constant header.
     StaticHeader,
-    /// Nothing.
+    /// None.
     Bare,
 }
 
-/// A stack to send requests with.
+/// A stack that sends requests.
 #[async_trait]
 pub(crate) trait Client: Send + Sync {
-    /// One GET of the API, its body read. The status.
+    /// Sends one GET to the API, reads the body and returns the status.
     async fn call(&self) -> Result<u16, BoxError>;
 
-    /// The time that so many calls take, one after the other.
+    /// Calls the API `times` times in sequence and returns the time that this took.
     async fn repeat(&self, times: u32) -> Result<Duration, BoxError>;
 }
 
-/// A [`Client`] whose calls need no box.
+/// A [`Client`] whose futures are not boxed.
 pub(crate) trait Call: Send + Sync + 'static {
     fn call(&self) -> impl Future<Output = Result<u16, BoxError>> + Send;
 }
@@ -86,14 +88,14 @@ impl<C: Call> Client for C {
         for _ in 0..times {
             let status = Call::call(self).await?;
             if status != 200 {
-                return Err(format!("answered {status}").into());
+                return Err(format!("unexpected status {status}").into());
             }
         }
         Ok(start.elapsed())
     }
 }
 
-/// All of them, in the order of the tables.
+/// Returns all peers, in the order of the tables.
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
     vec![
         Box::new(bearer_auth_reqwest::BearerAuthReqwest::default()),
@@ -106,14 +108,14 @@ pub(crate) fn all() -> Vec<Box<dyn Peer>> {
     ]
 }
 
-/// Those, and last the same load without tokens.
+/// Returns all peers, followed by the same load without tokens.
 pub(crate) fn for_rollover() -> Vec<Box<dyn Peer>> {
     let mut peers = all();
     peers.push(Box::new(no_tokens::NoTokens));
     peers
 }
 
-/// All peers, and bearer-auth with its sending again turned off, as most peers have no such thing.
+/// Returns all peers, and bearer-auth also without replay, which most peers do not have.
 pub(crate) fn for_hot_path() -> Vec<Box<dyn Peer>> {
     let mut peers = all();
     peers.insert(

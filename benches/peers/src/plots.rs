@@ -13,7 +13,7 @@ mod hot_path;
 mod outage;
 mod rollover;
 
-/// Apart for all kinds of eyes.
+/// Colours that people with colour blindness can tell apart.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),
@@ -35,7 +35,7 @@ pub(crate) fn draw(results: &Results, folder: &Path) -> Result<(), BoxError> {
     outage::draw(results, &folder.join("outage.svg"))
 }
 
-/// The same in all plots; grey for what is no peer.
+/// Returns the colour of a peer, the same in all plots, or grey for the baseline without tokens.
 fn colour_of(results: &Results, peer: &str) -> RGBColor {
     let mut peers = results.peers.iter();
     let place = peers.position(|it| peer.starts_with(it.name));
@@ -57,10 +57,10 @@ fn anchored(size: u32, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
     font(size).pos(Pos::new(horizontal, vertical))
 }
 
-/// Where and when, for the foot of a plot.
+/// Returns the machine and the date, for the foot of a plot.
 fn origin(results: &Results) -> String {
     let machine = &results.machine;
     let date = results.date.split('T').next().unwrap_or_default();
-    let quick = if results.quick { ", A QUICK RUN" } else { "" };
+    let quick = if results.quick { ", QUICK RUN" } else { "" };
     format!("{}, {} cores, {date}{quick}", machine.cpu, machine.cores)
 }

@@ -1,4 +1,4 @@
-//! The tables on stdout.
+//! The tables that a run prints.
 
 use crate::results::Results;
 use crate::scenarios::cancel::Cancel;
@@ -27,7 +27,7 @@ pub(crate) fn print(results: &Results) {
             .join(", ")
     );
     if results.quick {
-        println!("A QUICK RUN: the numbers mean little.");
+        println!("QUICK RUN: the numbers are not meaningful.");
     }
     herd(&results.herd);
     rollover(&results.rollover);
@@ -40,7 +40,8 @@ pub(crate) fn print(results: &Results) {
 fn herd(rows: &[Row<Herd>]) {
     let title = measured(rows).map(|it| {
         format!(
-            "Herd: {} cold callers at once, token endpoint {} ms; times over those {} ms, {}",
+            "Herd: {} concurrent cold callers, token endpoint {} ms; \
+             times relative to those {} ms, {}",
             it.callers,
             it.token_latency_ms,
             it.token_latency_ms,
@@ -51,7 +52,7 @@ fn herd(rows: &[Row<Herd>]) {
         "token requests",
         "median caller",
         "slowest caller",
-        "not answered 200",
+        "not a 200",
     ];
     table(title, &head, rows, |it| {
         vec![
@@ -66,7 +67,8 @@ fn herd(rows: &[Row<Herd>]) {
 fn rollover(rows: &[Row<Rollover>]) {
     let title = measured(rows).map(|it| {
         format!(
-            "Rollover: {} requests in {} s, tokens of {} s, token endpoint {} ms; delayed: over the median by more than 50 ms; {}",
+            "Rollover: {} requests in {} s, {} s tokens, token endpoint {} ms; \
+             delayed: slower than the median by more than 50 ms; {}",
             it.requests,
             it.seconds,
             it.token_lifetime_s,
@@ -75,12 +77,12 @@ fn rollover(rows: &[Row<Rollover>]) {
         )
     });
     let head = [
-        "delayed by renewal",
+        "delayed by a refresh",
         "delayed otherwise",
         "median",
         "p99",
         "token requests",
-        "not answered 200",
+        "not a 200",
     ];
     table(title, &head, rows, |it| {
         vec![
@@ -97,11 +99,14 @@ fn rollover(rows: &[Row<Rollover>]) {
 fn cancel(rows: &[Row<Cancel>]) {
     let title = measured(rows).map(|it| {
         format!(
-            "Cancel: the first caller is dropped after 10 ms, {} others wait, token endpoint {} ms; {}",
-            it.others, it.token_latency_ms, over(it.rounds)
+            "Cancel: the first caller is dropped after 10 ms, {} others wait, \
+             token endpoint {} ms; {}",
+            it.others,
+            it.token_latency_ms,
+            over(it.rounds)
         )
     });
-    let head = ["others answered 200", "token requests", "slowest caller"];
+    let head = ["other callers with 200", "token requests", "slowest caller"];
     table(title, &head, rows, |it| {
         vec![
             whole(&it.answered_200),
@@ -114,8 +119,12 @@ fn cancel(rows: &[Row<Cancel>]) {
 fn outage(rows: &[Row<Outage>]) {
     let title = measured(rows).map(|it| {
         format!(
-            "Outage: the token endpoint answers 503 for {} s, the token ends after {} s, {} callers/s; {}",
-            it.seconds, it.token_expired_at_s, it.callers_per_second, over(it.rounds)
+            "Outage: the token endpoint responds with 503 for {} s, \
+             the token expires after {} s, {} callers/s; {}",
+            it.seconds,
+            it.token_expired_at_s,
+            it.callers_per_second,
+            over(it.rounds)
         )
     });
     let head = [
@@ -125,7 +134,7 @@ fn outage(rows: &[Row<Outage>]) {
         "401",
         "errors",
         "slowest caller",
-        "healed after",
+        "recovered after",
     ];
     table(title, &head, rows, |it| {
         vec![
@@ -135,9 +144,9 @@ fn outage(rows: &[Row<Outage>]) {
             whole(&it.answered_401),
             whole(&it.errors),
             format!("{:.0} ms", it.slowest_ms.median),
-            match it.not_healed {
-                0 => format!("{} s", ratio(&it.healed_after_s)),
-                times => format!("{times} times not in 40 s"),
+            match it.not_recovered {
+                0 => format!("{} s", ratio(&it.recovered_after_s)),
+                times => format!("{times} times not within 40 s"),
             },
         ]
     });
@@ -152,7 +161,12 @@ fn revocation(rows: &[Row<Revocation>]) {
             over(it.rounds)
         )
     });
-    let head = ["answered 200", "token requests", "API requests", "errors"];
+    let head = [
+        "responses with 200",
+        "token requests",
+        "API requests",
+        "errors",
+    ];
     table(title, &head, rows, |it| {
         vec![
             whole(&it.answered_200),
@@ -166,15 +180,16 @@ fn revocation(rows: &[Row<Revocation>]) {
 fn hot_path(rows: &[Row<HotPath>]) {
     let title = measured(rows).map(|it| {
         format!(
-            "Hot path: time added to a request by a fresh token, no sockets; median of {} rounds of {} calls (quartiles)",
+            "Hot path: time added to a request with a fresh token, without sockets; \
+             median of {} rounds of {} calls (quartiles)",
             it.rounds, it.calls_per_round
         )
     });
     let head = [
         "added",
-        "a static header adds",
-        "over the static header",
-        "the bare stack",
+        "added by a static header",
+        "difference to the static header",
+        "bare stack",
     ];
     table(title, &head, rows, |it| {
         let ns = [
@@ -212,7 +227,7 @@ fn table<T>(
     print_table(&title.unwrap_or_default(), head, &lines);
 }
 
-/// A line's name, and its cells or why there are none.
+/// The name of a row, and its cells or the reason why there are none.
 type Line = (&'static str, Result<Vec<String>, String>);
 
 fn print_table(title: &str, head: &[&str], lines: &[Line]) {
@@ -257,7 +272,7 @@ fn print_table(title: &str, head: &[&str], lines: &[Line]) {
 fn over(rounds: usize) -> String {
     match rounds {
         1 => "one round".to_owned(),
-        _ => format!("median of {rounds} rounds (least – most)"),
+        _ => format!("median of {rounds} rounds (minimum – maximum)"),
     }
 }
 

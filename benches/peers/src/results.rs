@@ -1,4 +1,4 @@
-//! Everything that a run found, as it goes into `results.json`.
+//! The results of a run, as written to `results.json`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -19,12 +19,12 @@ use crate::scenarios::{Row, Scale};
 #[derive(Serialize)]
 pub(crate) struct Results {
     pub(crate) date: String,
-    /// A quick run's numbers mean little.
+    /// True for a quick run, whose numbers are not meaningful.
     pub(crate) quick: bool,
     pub(crate) machine: Machine,
     /// From Cargo.lock.
     pub(crate) versions: BTreeMap<&'static str, Vec<&'static str>>,
-    pub(crate) peers: Vec<Described>,
+    pub(crate) peers: Vec<PeerDescription>,
     pub(crate) herd: Vec<Row<Herd>>,
     /// The last row is the load without tokens.
     pub(crate) rollover: Vec<Row<Rollover>>,
@@ -34,9 +34,9 @@ pub(crate) struct Results {
     pub(crate) hot_path: Vec<Row<HotPath>>,
 }
 
-/// A peer.
+/// The description of a peer.
 #[derive(Serialize)]
-pub(crate) struct Described {
+pub(crate) struct PeerDescription {
     pub(crate) name: &'static str,
     pub(crate) stack: &'static str,
     pub(crate) packages: &'static [&'static str],
@@ -47,20 +47,20 @@ impl Results {
         let peers = peers::all();
         let date = machine::date()?;
 
-        say("hot path");
+        announce("hot path");
         let hot_path = hot_path::measure(&peers::for_hot_path(), scale)?;
-        say("herd");
+        announce("herd");
         let herd = herd::measure(&peers, scale);
-        say("cancel");
+        announce("cancel");
         let cancel = cancel::measure(&peers, scale);
-        say("revocation");
+        announce("revocation");
         let revocation = revocation::measure(&peers, scale);
-        say("rollover");
+        announce("rollover");
         let rollover = rollover::measure(&peers::for_rollover(), scale);
-        say("outage");
+        announce("outage");
         let outage = outage::measure(&peers, scale);
 
-        let described = peers.iter().map(|peer| Described {
+        let described = peers.iter().map(|peer| PeerDescription {
             name: peer.name(),
             stack: peer.stack(),
             packages: peer.packages(),
@@ -80,7 +80,7 @@ impl Results {
         })
     }
 
-    /// Whether a scenario could not be run with a peer.
+    /// Returns true if a scenario failed with any peer.
     pub(crate) fn has_failures(&self) -> bool {
         fn any<T>(rows: &[Row<T>]) -> bool {
             rows.iter().any(Row::has_failed)
@@ -94,23 +94,23 @@ impl Results {
     }
 }
 
-/// JSON with a line for each field, and lists of numbers on one.
+/// Returns JSON with one line per field, and each list of numbers on one line.
 pub(crate) fn to_json(results: &Results) -> Result<Vec<u8>, BoxError> {
     let mut json = Vec::new();
-    let lines = Lines(PrettyFormatter::new());
-    results.serialize(&mut Serializer::with_formatter(&mut json, lines))?;
+    let formatter = ListsOnOneLine(PrettyFormatter::new());
+    results.serialize(&mut Serializer::with_formatter(&mut json, formatter))?;
     json.push(b'\n');
     Ok(json)
 }
 
-fn say(scenario: &str) {
+fn announce(scenario: &str) {
     eprintln!("measuring: {scenario}");
 }
 
-/// Objects as serde_json would, and lists without line breaks.
-struct Lines<'a>(PrettyFormatter<'a>);
+/// Formats objects as serde_json does, and lists without line breaks.
+struct ListsOnOneLine<'a>(PrettyFormatter<'a>);
 
-impl Formatter for Lines<'_> {
+impl Formatter for ListsOnOneLine<'_> {
     fn begin_object<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
         self.0.begin_object(to)
     }

@@ -1,4 +1,4 @@
-//! What the peers go through: one module a scenario. Each returns numbers, and judges nothing.
+//! The scenarios, one module each. They return numbers without a verdict.
 
 use std::future::Future;
 
@@ -22,11 +22,11 @@ pub(crate) enum Scenario {
     Revocation,
 }
 
-/// How much is done.
+/// The size of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
     Full,
-    /// To see that everything works; its numbers mean little.
+    /// Shows that everything works. Its numbers are not meaningful.
     Quick,
 }
 
@@ -39,7 +39,7 @@ impl Scale {
     }
 }
 
-/// What a peer did in a scenario.
+/// The result of one peer in one scenario.
 #[derive(Serialize)]
 pub(crate) struct Row<T> {
     pub(crate) peer: &'static str,
@@ -51,9 +51,9 @@ pub(crate) struct Row<T> {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome<T> {
     Measured(T),
-    /// It has no such thing, for this reason.
+    /// The peer has nothing to measure, for this reason.
     None(&'static str),
-    /// The scenario could not be run.
+    /// The scenario failed with this error.
     Failed(String),
 }
 
@@ -63,8 +63,8 @@ impl<T> Row<T> {
     }
 }
 
-/// Takes all peers through a scenario so many times. In each round all have their turn, each time
-/// from another one on.
+/// Runs a scenario with all peers, `rounds` times. The peers take turns, and each round starts with
+/// the next peer.
 fn in_rounds<'a, S, T, F>(
     peers: &'a [Box<dyn Peer>],
     scenario: Scenario,
@@ -78,12 +78,12 @@ where
     let mut samples: Vec<_> = peers.iter().map(|_| Ok(Vec::new())).collect();
     for first in 0..rounds {
         for turn in 0..peers.len() {
-            let place = (first + turn) % peers.len();
-            let peer = &*peers[place];
-            if let (None, Ok(found)) = (peer.lacks(scenario), &mut samples[place]) {
+            let index = (first + turn) % peers.len();
+            let peer = &*peers[index];
+            if let (None, Ok(collected)) = (peer.lacks(scenario), &mut samples[index]) {
                 match on_new_runtime(round(peer)) {
-                    Ok(sample) => found.push(sample),
-                    Err(error) => samples[place] = Err(error.to_string()),
+                    Ok(sample) => collected.push(sample),
+                    Err(error) => samples[index] = Err(error.to_string()),
                 }
             }
         }
@@ -99,7 +99,7 @@ where
     rows.collect()
 }
 
-/// A runtime for each: nothing that one peer leaves running is there when the next is measured.
+/// Runs on a new runtime, so that no task of one peer runs while the next one is measured.
 fn on_new_runtime<T>(run: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

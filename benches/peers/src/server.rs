@@ -1,4 +1,4 @@
-//! The token endpoint and the API that all peers talk to.
+//! The token endpoint and the API that all peers use.
 
 use std::time::{Duration, Instant};
 
@@ -7,14 +7,14 @@ use bearer_auth::MockAuthServer;
 use crate::peers::BoxError;
 use crate::stats::rounded;
 
-/// bearer-auth's mock server, which runs on a thread of its own and remembers all requests.
+/// bearer-auth's mock server, which runs on its own thread and records all requests.
 pub(crate) struct Server {
     mock: MockAuthServer,
     started: Instant,
     target: Target,
 }
 
-/// What a peer is told.
+/// The URLs and credentials for a peer.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) token_url: String,
@@ -28,14 +28,14 @@ pub(crate) struct Target {
     pub(crate) api: Api,
 }
 
-/// Where calls are answered.
+/// The part of the system that responds to calls of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Api {
-    /// By the server, over HTTP/1.1 on loopback.
+    /// The server, over HTTP/1.1 on loopback.
     Loopback,
-    /// By the last part of the client's stack, without a socket: 200 if there is a bearer token.
+    /// The last part of the client's stack, without a socket: 200 if there is a bearer token.
     Canned,
-    /// The same, 200 in any case.
+    /// The same, but always with 200.
     CannedOpen,
 }
 
@@ -75,12 +75,12 @@ impl Server {
         &self.target
     }
 
-    /// How many token requests, and calls of the API, there were.
+    /// Returns the number of token requests and the number of API requests.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.mock.token_requests(), self.mock.api_requests())
     }
 
-    /// When token requests came after `start`, in seconds from there.
+    /// Returns the times of the token requests after `start`, in seconds since `start`.
     pub(crate) fn token_requests_since(&self, start: Instant) -> Vec<f64> {
         let start = start.duration_since(self.started);
         let log = self.mock.token_log();

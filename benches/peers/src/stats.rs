@@ -1,8 +1,8 @@
-//! Medians and what lies around them.
+//! Medians and percentiles.
 
 use serde::Serialize;
 
-/// A median with the quartiles, least and most around it.
+/// A median with the quartiles, the minimum and the maximum.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Spread {
     pub(crate) least: f64,
@@ -13,7 +13,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// All zero if there are no values.
+    /// Returns zeros if there are no values.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<_> = values.into_iter().map(rounded).collect();
         values.sort_by(f64::total_cmp);
@@ -31,16 +31,16 @@ impl Spread {
     }
 }
 
-/// The value that so many percent of all stay within; 0 if there are none.
+/// Returns the value that `percent` percent of the values do not exceed, or 0 if there are none.
 pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let place = (sorted.len() * percent).div_ceil(100);
+    let rank = (sorted.len() * percent).div_ceil(100);
     sorted
-        .get(place.saturating_sub(1))
+        .get(rank.saturating_sub(1))
         .copied()
         .unwrap_or_default()
 }
 
-/// To three decimals: more are noise.
+/// Rounds to three decimals, since more are noise.
 pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }
@@ -50,14 +50,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_the_middle_and_what_is_around_it() {
+    fn spread_has_median_quartiles_and_extremes() {
         let spread = Spread::of_counts([5, 1, 4, 2, 3]);
         assert_eq!((spread.least, spread.median, spread.most), (1.0, 3.0, 5.0));
         assert_eq!((spread.first_quartile, spread.third_quartile), (2.0, 4.0));
     }
 
     #[test]
-    fn nothing_is_zero() {
+    fn spread_of_nothing_is_zero() {
         assert_eq!(Spread::of([]).most, 0.0);
     }
 }

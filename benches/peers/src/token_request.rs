@@ -1,4 +1,4 @@
-//! The token request of everything that is written by hand here.
+//! The token request of the hand-written peers.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::stack::reqwest::v12;
 type Client =
     BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
 
-/// The `oauth2` crate, as its documentation has it: one HTTP client, which follows no redirects.
+/// A client of the `oauth2` crate, as in its documentation: one HTTP client without redirects.
 #[derive(Debug)]
 pub(crate) struct TokenEndpoint {
     client: Client,
@@ -21,7 +21,7 @@ pub(crate) struct TokenEndpoint {
 
 pub(crate) struct Token {
     pub(crate) secret: String,
-    /// Counted from before the token was asked for.
+    /// Computed from the time at which the token request was sent.
     pub(crate) expires_at: Instant,
 }
 
@@ -37,7 +37,7 @@ impl TokenEndpoint {
     }
 
     pub(crate) async fn fetch(&self) -> Result<Token, BoxError> {
-        let asked_at = Instant::now();
+        let requested_at = Instant::now();
         let response = self
             .client
             .exchange_client_credentials()
@@ -46,7 +46,7 @@ impl TokenEndpoint {
         let lifetime = response.expires_in().unwrap_or(Duration::from_secs(300));
         Ok(Token {
             secret: response.access_token().secret().clone(),
-            expires_at: asked_at + lifetime,
+            expires_at: requested_at + lifetime,
         })
     }
 }

@@ -1,11 +1,11 @@
-//! aliri_reqwest's middleware around aliri_tokens' watcher, whose task renews the token.
+//! aliri_reqwest's middleware around aliri_tokens' watcher, whose task refreshes the token.
 //!
-//! As both document it, but for what presumes tokens that live for an hour: the least time until a
-//! renewal is 1 s instead of 30 s, since these tokens live for 4 s; no jitter of up to a minute,
-//! for the same reason; no file cache, which would keep the scenarios from the token endpoint.
-//! A token is renewed after three quarters of its life, which is the default. Form data, as RFC
-//! 6749 has it. The middleware sends tokens by https alone unless it is told otherwise: here, to
-//! the one host.
+//! Configured as both crates document it, except for settings that assume tokens with a lifetime of
+//! an hour. These tokens live for 4 s, so the shortest time until a refresh is 1 s instead of 30 s,
+//! and there is no jitter of up to a minute. There is no file cache, since the scenarios need the
+//! token endpoint. A token is refreshed after three quarters of its lifetime, the default. The
+//! token request is form data, as RFC 6749 specifies. By default the middleware sends tokens over
+//! https only; here it may send them to the one host.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use aliri_tokens::sources::oauth2::dto::{ClientCredentials, ClientCredentialsWit
 use aliri_tokens::{ClientId, ClientSecret, TokenLifetimeConfig, TokenWatcher};
 use async_trait::async_trait;
 
-use super::{BoxError, Client, NO_CALLER_FETCHES, NO_REACTION, Peer, What};
+use super::{Auth, BoxError, Client, NO_CALLER_FETCHES, NO_REACTION, Peer};
 use crate::scenarios::Scenario;
 use crate::server::Target;
 use crate::stack::reqwest::v12;
@@ -48,17 +48,17 @@ impl Peer for Aliri {
         }
     }
 
-    async fn connect(&self, target: &Target, what: What) -> Result<Arc<dyn Client>, BoxError> {
-        match what {
-            What::Peer => {
+    async fn connect(&self, target: &Target, auth: Auth) -> Result<Arc<dyn Client>, BoxError> {
+        match auth {
+            Auth::Peer => {
                 let host = target.origin.parse::<reqwest_012::Url>()?;
                 let host = host.host_str().unwrap_or_default();
                 let middleware = AccessTokenMiddleware::new(watcher(target).await?)
                     .with_predicate(ExactHostMatch::new(host));
                 v12::client(target, Some(Arc::new(middleware)))
             }
-            What::StaticHeader => v12::client(target, Some(v12::static_middleware())),
-            What::Bare => v12::client(target, None),
+            Auth::StaticHeader => v12::client(target, Some(v12::static_middleware())),
+            Auth::Bare => v12::client(target, None),
         }
     }
 }

@@ -1,11 +1,14 @@
-//! azure_core's `BearerTokenAuthorizationPolicy` with a `TokenCredential` written by hand.
+//! azure_core's `BearerTokenAuthorizationPolicy` with a hand-written `TokenCredential`.
 //!
-//! In a `Pipeline` with its defaults, before each try, where the Azure clients put it; and with an
-//! `OnChallenge` that asks for another token, without which the policy answers no 401.
-//! The policy renews tokens 5 min before they expire and can't be told otherwise. The credential
-//! therefore names an expiry that is later by 5 min less 1 s, which makes that 1 s, as for the
-//! other peers; with the true one, every request with a token of 4 s would renew it.
-//! The policy sends tokens by https alone: the URL says https, and the transport makes it http.
+//! The policy runs in a default `Pipeline`, once per try, as in the Azure clients. It has an
+//! `OnChallenge` that requests another token, since it does not react to a 401 otherwise.
+//!
+//! The policy always refreshes tokens 5 min before they expire. The credential therefore reports an
+//! expiry that is later by 5 min minus 1 s, so that a refresh starts 1 s before the true expiry, as
+//! in other peers. With the true expiry, each request would refresh a token of 4 s.
+//!
+//! The policy sends tokens over https only. The URL is therefore https, and the transport changes
+//! it to http.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +26,7 @@ use azure_core::http::{
 use azure_core::time::OffsetDateTime;
 use azure_core::{Error, Result};
 
-use super::{BoxError, Call, Client, Peer, RENEW_BEFORE, What};
+use super::{Auth, BoxError, Call, Client, Peer, REFRESH_BEFORE};
 use crate::server::{Api, Target};
 use crate::stack::STATIC_TOKEN;
 use crate::stack::reqwest::v13;
@@ -31,8 +34,8 @@ use crate::token_request::TokenEndpoint;
 
 const SCOPES: [&str; 1] = ["api"];
 
-/// The policy's own.
-const POLICY_RENEWS_BEFORE: std::time::Duration = std::time::Duration::from_secs(300);
+/// The policy's own, fixed setting.
+const POLICY_REFRESHES_BEFORE: std::time::Duration = std::time::Duration::from_secs(300);
 
 pub(super) struct Azure;
 
@@ -53,19 +56,19 @@ impl Peer for Azure {
     async fn connect(
         &self,
         target: &Target,
-        what: What,
+        auth: Auth,
     ) -> std::result::Result<Arc<dyn Client>, BoxError> {
-        let policies: Vec<Arc<dyn Policy>> = match what {
-            What::Peer => {
+        let policies: Vec<Arc<dyn Policy>> = match auth {
+            Auth::Peer => {
                 let credential = Arc::new(Credential {
                     endpoint: TokenEndpoint::new(target)?,
                 });
                 let policy = BearerTokenAuthorizationPolicy::new(credential, SCOPES)
-                    .with_on_challenge(Arc::new(AskAgain));
+                    .with_on_challenge(Arc::new(RequestAnother));
                 vec![Arc::new(policy)]
             }
-            What::StaticHeader => vec![Arc::new(StaticHeader(format!("Bearer {STATIC_TOKEN}")))],
-            What::Bare => vec![],
+            Auth::StaticHeader => vec![Arc::new(StaticHeader(format!("Bearer {STATIC_TOKEN}")))],
+            Auth::Bare => vec![],
         };
         let transport: Arc<dyn HttpClient> = match target.api {
             Api::Loopback => Arc::new(PlainHttp(v13::http_client()?)),
@@ -91,7 +94,7 @@ struct Stack {
 impl Call for Stack {
     async fn call(&self) -> std::result::Result<u16, BoxError> {
         let mut request = Request::new(self.url.clone(), Method::Get);
-        // An answer that is no success is an answer, as in the other stacks.
+        // Returns unsuccessful responses as responses, as the other stacks do.
         let options = PipelineSendOptions {
             skip_checks: true,
             ..Default::default()
@@ -120,20 +123,20 @@ impl TokenCredential for Credential {
             Error::with_error(ErrorKind::Credential, error, "the token endpoint failed")
         })?;
         let lifetime = token.expires_at.saturating_duration_since(Instant::now());
-        let named = lifetime + POLICY_RENEWS_BEFORE - RENEW_BEFORE;
+        let reported = lifetime + POLICY_REFRESHES_BEFORE - REFRESH_BEFORE;
         Ok(AccessToken::new(
             token.secret,
-            OffsetDateTime::now_utc() + named,
+            OffsetDateTime::now_utc() + reported,
         ))
     }
 }
 
-/// The policy has dropped the refused token by then.
+/// Requests another token. The policy has discarded the rejected one by then.
 #[derive(Debug)]
-struct AskAgain;
+struct RequestAnother;
 
 #[async_trait]
-impl OnChallenge for AskAgain {
+impl OnChallenge for RequestAnother {
     async fn on_challenge(
         &self,
         _: &Context,
@@ -163,7 +166,7 @@ impl Policy for StaticHeader {
     }
 }
 
-/// What azure_core does with a reqwest client, and plain http.
+/// azure_core's transport over reqwest, with https changed to http.
 #[derive(Debug)]
 struct PlainHttp(reqwest::Client);
 
@@ -171,7 +174,7 @@ struct PlainHttp(reqwest::Client);
 impl HttpClient for PlainHttp {
     async fn execute_request(&self, request: &Request) -> Result<AsyncRawResponse> {
         let mut request = request.clone();
-        // Can't fail: both are schemes of the web.
+        // Cannot fail: both schemes are special in the URL standard.
         let _ = request.url_mut().set_scheme("http");
         self.0.execute_request(&request).await
     }
@@ -185,7 +188,7 @@ struct Canned {
 #[async_trait]
 impl HttpClient for Canned {
     async fn execute_request(&self, request: &Request) -> Result<AsyncRawResponse> {
-        // Looked for only where it is there: a header that is missing costs microseconds.
+        // Read only if it is present: reading a missing header takes microseconds.
         let ok = self.open || {
             let header = request.headers().get_optional_str(&AUTHORIZATION);
             header.is_some_and(|value| value.starts_with("Bearer mock-access-token-"))

@@ -1,14 +1,14 @@
 //! bearer-auth as a reqwest middleware.
 //!
-//! Its defaults, and `allow_origin`, with which its documentation opens. Its windows are its own:
-//! a token of 4 s is renewed from 2.6 s on, by the first caller after that.
+//! It has its default settings and `allow_origin`, as its documentation recommends. The first
+//! caller after 2.6 s starts the refresh of a token of 4 s.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bearer_auth::{BearerAuthLayer, ClientCredentials};
 
-use super::{BoxError, Client, Peer, What};
+use super::{Auth, BoxError, Client, Peer};
 use crate::server::Target;
 use crate::stack::reqwest::v13;
 
@@ -43,17 +43,17 @@ impl Peer for BearerAuthReqwest {
         &["bearer-auth"]
     }
 
-    async fn connect(&self, target: &Target, what: What) -> Result<Arc<dyn Client>, BoxError> {
-        match what {
-            What::Peer => {
+    async fn connect(&self, target: &Target, auth: Auth) -> Result<Arc<dyn Client>, BoxError> {
+        match auth {
+            Auth::Peer => {
                 let mut layer = layer(target)?;
                 if self.without_replay {
                     layer = layer.without_replay();
                 }
                 v13::client(target, Some(Arc::new(layer)))
             }
-            What::StaticHeader => v13::client(target, Some(v13::static_middleware())),
-            What::Bare => v13::client(target, None),
+            Auth::StaticHeader => v13::client(target, Some(v13::static_middleware())),
+            Auth::Bare => v13::client(target, None),
         }
     }
 }

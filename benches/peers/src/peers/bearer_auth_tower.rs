@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tower::Layer;
 
 use super::bearer_auth_reqwest::layer;
-use super::{BoxError, Client, Peer, What};
+use super::{Auth, BoxError, Client, Peer};
 use crate::server::{Api, Target};
 use crate::stack::tower::{self as stack, StaticHeaderLayer};
 
@@ -41,9 +41,9 @@ impl Peer for BearerAuthTower {
         &["bearer-auth"]
     }
 
-    async fn connect(&self, target: &Target, what: What) -> Result<Arc<dyn Client>, BoxError> {
-        if what != What::Peer {
-            return unauthorized(target, what);
+    async fn connect(&self, target: &Target, auth: Auth) -> Result<Arc<dyn Client>, BoxError> {
+        if auth != Auth::Peer {
+            return without_peer(target, auth);
         }
         let mut layer = layer(target)?;
         if self.without_replay {
@@ -56,11 +56,11 @@ impl Peer for BearerAuthTower {
     }
 }
 
-/// A tower stack with something else in the place of the peer.
-pub(super) fn unauthorized(target: &Target, what: What) -> Result<Arc<dyn Client>, BoxError> {
-    match (what, target.api) {
-        (What::Bare, Api::Loopback) => stack::client(target, stack::http_client()),
-        (What::Bare, _) => stack::client(target, stack::canned(target)),
+/// Creates a tower stack without the peer, for comparison.
+pub(super) fn without_peer(target: &Target, auth: Auth) -> Result<Arc<dyn Client>, BoxError> {
+    match (auth, target.api) {
+        (Auth::Bare, Api::Loopback) => stack::client(target, stack::http_client()),
+        (Auth::Bare, _) => stack::client(target, stack::canned(target)),
         (_, Api::Loopback) => stack::client(target, StaticHeaderLayer.layer(stack::http_client())),
         (_, _) => stack::client(target, StaticHeaderLayer.layer(stack::canned(target))),
     }

@@ -1,8 +1,8 @@
 //! A tower layer over the `oauth2` crate, as it is often written by hand.
 //!
-//! One tokio mutex around the token, held while a new one is fetched: callers wait for one token
-//! request instead of making their own. Renews 1 s before the expiry. The header value is kept
-//! ready.
+//! It keeps the token behind a tokio mutex, which it holds while it fetches, so that callers wait
+//! for one token request instead of sending their own. It refreshes the token 1 s before it
+//! expires, and keeps the finished header value.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,8 +16,8 @@ use http::{HeaderValue, Request};
 use tokio::sync::Mutex;
 use tower::{Layer, Service};
 
-use super::bearer_auth_tower::unauthorized;
-use super::{BoxError, Client, NO_REACTION, Peer, RENEW_BEFORE, What};
+use super::bearer_auth_tower::without_peer;
+use super::{Auth, BoxError, Client, NO_REACTION, Peer, REFRESH_BEFORE};
 use crate::scenarios::Scenario;
 use crate::server::{Api, Target};
 use crate::stack::tower as stack;
@@ -43,9 +43,9 @@ impl Peer for HandWritten {
         (scenario == Scenario::Revocation).then_some(NO_REACTION)
     }
 
-    async fn connect(&self, target: &Target, what: What) -> Result<Arc<dyn Client>, BoxError> {
-        if what != What::Peer {
-            return unauthorized(target, what);
+    async fn connect(&self, target: &Target, auth: Auth) -> Result<Arc<dyn Client>, BoxError> {
+        if auth != Auth::Peer {
+            return without_peer(target, auth);
         }
         let tokens = Tokens {
             endpoint: TokenEndpoint::new(target)?,
@@ -69,15 +69,15 @@ struct Tokens {
 impl Tokens {
     async fn header(&self) -> Result<HeaderValue, BoxError> {
         let mut current = self.current.lock().await;
-        if let Some((header, renew_at)) = &*current
-            && Instant::now() < *renew_at
+        if let Some((header, refresh_at)) = &*current
+            && Instant::now() < *refresh_at
         {
             return Ok(header.clone());
         }
         let token = self.endpoint.fetch().await?;
         let mut header = HeaderValue::try_from(format!("Bearer {}", token.secret))?;
         header.set_sensitive(true);
-        *current = Some((header.clone(), token.expires_at - RENEW_BEFORE));
+        *current = Some((header.clone(), token.expires_at - REFRESH_BEFORE));
         Ok(header)
     }
 }
@@ -120,8 +120,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // Calls the service that was polled ready, and keeps the unpolled clone.
         let clone = self.inner.clone();
-        // The one that was found ready.
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let tokens = Arc::clone(&self.tokens);
         Box::pin(async move {

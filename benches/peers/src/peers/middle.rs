@@ -1,8 +1,9 @@
-//! middle's wrapped reqwest client, whose authorizer renews the token in a task.
+//! middle's wrapped reqwest client, whose authorizer refreshes the token in a task.
 //!
-//! As its README has it. `refresh_tolerance` is 1 s instead of 30 s, since these tokens live for
-//! 4 s. It wraps the whole client and leaves no place behind it for another end: where no socket
-//! is wanted, its `get` builds the request, with the header, and the canned answer follows.
+//! Configured as in its README, except that `refresh_tolerance` is 1 s instead of 30 s, since these
+//! tokens live for 4 s. It wraps the whole client, so the client cannot be replaced by one without
+//! sockets. Scenarios without sockets build the request, with its header, by middle's `get`, and
+//! return a canned response.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use http::HeaderValue;
 use reqwest_012::header::AUTHORIZATION;
 use reqwest_012::{RequestBuilder, Url};
 
-use super::{BoxError, Call, Client, NO_CALLER_FETCHES, NO_REACTION, Peer, RENEW_BEFORE, What};
+use super::{Auth, BoxError, Call, Client, NO_CALLER_FETCHES, NO_REACTION, Peer, REFRESH_BEFORE};
 use crate::scenarios::Scenario;
 use crate::server::{Api, Target};
 use crate::stack::reqwest::v12;
@@ -42,27 +43,27 @@ impl Peer for Middle {
         }
     }
 
-    async fn connect(&self, target: &Target, what: What) -> Result<Arc<dyn Client>, BoxError> {
+    async fn connect(&self, target: &Target, auth: Auth) -> Result<Arc<dyn Client>, BoxError> {
         let http = v12::http_client()?;
         let url = target.api_url.parse()?;
-        let source = match what {
-            What::Peer => {
+        let requests = match auth {
+            Auth::Peer => {
                 let authorizer = BasicClientCredentialAuthorizer::basic_builder(
                     &target.client_id,
                     &target.client_secret,
                     target.token_url.parse()?,
                 )
                 .set_http_client(v12::http_client()?)
-                .refresh_tolerance(RENEW_BEFORE)
+                .refresh_tolerance(REFRESH_BEFORE)
                 .build()
                 .await?;
                 Requests::Middle(HttpClient::new(authorizer).set_client(http))
             }
-            What::StaticHeader => Requests::StaticHeader(http, static_header()),
-            What::Bare => Requests::Bare(http),
+            Auth::StaticHeader => Requests::StaticHeader(http, static_header()),
+            Auth::Bare => Requests::Bare(http),
         };
         Ok(Arc::new(Stack {
-            requests: source,
+            requests,
             url,
             api: target.api,
         }))
@@ -75,7 +76,7 @@ struct Stack {
     api: Api,
 }
 
-/// Where requests come from.
+/// The client that builds the requests.
 enum Requests {
     Middle(HttpClient<BasicClientCredentialAuthorizer>),
     StaticHeader(reqwest_012::Client, HeaderValue),
@@ -102,7 +103,7 @@ impl Call for Stack {
         } else {
             let request = request.build()?;
             let open = self.api == Api::CannedOpen;
-            v12::answer(open || carries_token(request.headers().get(AUTHORIZATION)))
+            v12::respond(open || carries_token(request.headers().get(AUTHORIZATION)))
         };
         let status = response.status().as_u16();
         response.bytes().await?;

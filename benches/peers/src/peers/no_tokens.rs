@@ -1,10 +1,10 @@
-//! No peer: requests without a token to a path that needs none, for what the machine does anyway.
+//! A baseline instead of a peer: requests without a token, to a path that needs none.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{BoxError, Client, Peer, What};
+use super::{Auth, BoxError, Client, Peer};
 use crate::server::Target;
 use crate::stack::reqwest::v13;
 
@@ -24,7 +24,7 @@ impl Peer for NoTokens {
         &[]
     }
 
-    async fn connect(&self, target: &Target, _: What) -> Result<Arc<dyn Client>, BoxError> {
+    async fn connect(&self, target: &Target, _: Auth) -> Result<Arc<dyn Client>, BoxError> {
         let target = Target {
             api_url: target.open_url.clone(),
             ..target.clone()

@@ -1,8 +1,9 @@
-//! reqwest-auth's middleware over a token source that is written by hand.
+//! reqwest-auth's middleware over a hand-written token source.
 //!
-//! The source is to return a token that is good, renewed where needed. This one keeps it behind a
-//! read-write lock, looks again once it may write, fetches by the `oauth2` crate, and renews 1 s
-//! before the expiry. The middleware is the last of its stack, as its README asks.
+//! The crate expects the source to return a valid token and to refresh it when necessary. This one
+//! keeps the token behind a read-write lock, checks again after it has locked for writing, fetches
+//! with the `oauth2` crate and refreshes 1 s before expiry. The middleware is the last one of its
+//! stack, as its README requires.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use token_source::TokenSource;
 use tokio::sync::RwLock;
 
-use super::{BoxError, Client, NO_REACTION, Peer, RENEW_BEFORE, What};
+use super::{Auth, BoxError, Client, NO_REACTION, Peer, REFRESH_BEFORE};
 use crate::scenarios::Scenario;
 use crate::server::Target;
 use crate::stack::reqwest::v12;
@@ -38,9 +39,9 @@ impl Peer for ReqwestAuth {
         (scenario == Scenario::Revocation).then_some(NO_REACTION)
     }
 
-    async fn connect(&self, target: &Target, what: What) -> Result<Arc<dyn Client>, BoxError> {
-        match what {
-            What::Peer => {
+    async fn connect(&self, target: &Target, auth: Auth) -> Result<Arc<dyn Client>, BoxError> {
+        match auth {
+            Auth::Peer => {
                 let endpoint = TokenEndpoint::new(target)?;
                 let source: Arc<dyn TokenSource> = Arc::new(CachedTokens {
                     endpoint,
@@ -49,8 +50,8 @@ impl Peer for ReqwestAuth {
                 let middleware = AuthorizationHeaderMiddleware::from(source);
                 v12::client(target, Some(Arc::new(middleware)))
             }
-            What::StaticHeader => v12::client(target, Some(v12::static_middleware())),
-            What::Bare => v12::client(target, None),
+            Auth::StaticHeader => v12::client(target, Some(v12::static_middleware())),
+            Auth::Bare => v12::client(target, None),
         }
     }
 }
@@ -64,7 +65,7 @@ struct CachedTokens {
 #[derive(Debug)]
 struct Cached {
     header: String,
-    renew_at: Instant,
+    refresh_at: Instant,
 }
 
 #[async_trait]
@@ -81,7 +82,7 @@ impl TokenSource for CachedTokens {
         let header = format!("Bearer {secret}");
         *current = Some(Cached {
             header: header.clone(),
-            renew_at: expires_at - RENEW_BEFORE,
+            refresh_at: expires_at - REFRESH_BEFORE,
         });
         Ok(header)
     }
@@ -89,5 +90,5 @@ impl TokenSource for CachedTokens {
 
 fn fresh(current: &Option<Cached>) -> Option<String> {
     let cached = current.as_ref()?;
-    (Instant::now() < cached.renew_at).then(|| cached.header.clone())
+    (Instant::now() < cached.refresh_at).then(|| cached.header.clone())
 }

@@ -1,4 +1,4 @@
-//! Time added to a request, as bars.
+//! The time added to a request, as a bar chart.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::stats::Spread;
 const SIZE: (u32, u32) = (1000, 640);
 const STATIC_HEADER: RGBColor = RGBColor(170, 170, 170);
 
-/// For the names, at the left.
+/// Space for the names on the left.
 const MARGIN: u32 = 270;
 
 pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
@@ -21,7 +21,7 @@ pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
     let most = rows
         .iter()
         .map(|(_, it)| it.added_ns.third_quartile.max(it.added_ns.median));
-    // Quartiles far out are the machine's.
+    // Outlying quartiles, caused by other load on the machine, do not determine the scale.
     let medians = rows
         .iter()
         .map(|(_, it)| it.added_ns.median)
@@ -30,9 +30,10 @@ pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
 
     let root = SVGBackend::new(file, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let title = "Time added to a request by a fresh token, without sockets";
+    let title = "Time added to a request with a fresh token, without sockets";
     root.draw(&Text::new(title, (20, 16), font(24)))?;
-    let legend = "coloured: the peer; grey: a static header in the same stack; both over the bare stack; lines: quartiles";
+    let legend = "coloured: the peer; grey: a static header in the same stack; \
+                  both without the time of the bare stack; lines: quartiles";
     root.draw(&Text::new(legend, (20, 50), font(15)))?;
     let foot = anchored(13, HPos::Right, VPos::Bottom);
     root.draw(&Text::new(
@@ -98,7 +99,7 @@ pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The quartiles, as far as they are on the plot.
+/// Returns the quartiles, limited to the range of the plot.
 fn whisker(spread: &Spread, end: f64) -> (f64, f64) {
     (
         spread.first_quartile.clamp(0.0, end),

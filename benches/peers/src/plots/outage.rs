@@ -1,4 +1,4 @@
-//! Token requests while the token endpoint is down, summed up over time.
+//! The cumulative number of token requests while the token endpoint is down.
 
 use std::path::Path;
 
@@ -12,13 +12,13 @@ use crate::scenarios::outage::Outage;
 
 const SIZE: (u32, u32) = (1000, 620);
 
-/// For the names of lines, at the right.
+/// Space for the names of lines on the right.
 const MARGIN: u32 = 250;
 
-/// Lines that end nearer to each other than this are the same to the eye.
-const SAME: i32 = 4;
+/// The distance in pixels below which two line ends count as overlapping.
+const OVERLAP: i32 = 4;
 
-/// Between two names.
+/// The distance between two names, in pixels.
 const LINE: i32 = 20;
 
 pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
@@ -39,7 +39,8 @@ pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
         font(24),
     ))?;
     let subtitle = format!(
-        "summed up, log scale; 503 at once for {} s, {} callers/s, the token ends after {} s",
+        "cumulative, log scale; 503 without delay for {} s, {} callers/s, \
+         the token expires after {} s",
         first.seconds, first.callers_per_second, first.token_expired_at_s
     );
     root.draw(&Text::new(subtitle, (20, 48), font(15)))?;
@@ -79,7 +80,7 @@ pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
     ))?;
     let (x, y) = chart.backend_coord(&(expired, end));
     let note = anchored(14, HPos::Left, VPos::Top);
-    root.draw(&Text::new("the token ends", (x + 8, y + 6), note))?;
+    root.draw(&Text::new("the token expires", (x + 8, y + 6), note))?;
 
     let lines: Vec<_> = rows
         .iter()
@@ -95,15 +96,15 @@ pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
         let count = points.last().map_or(0.0, |point| point.1);
         let (x, y) = ends[place];
         names.push((x, y, format!("{peer}: {count}"), colour));
-        // Wider than those that will be drawn over it.
+        // Wider than the lines that are drawn over it.
         let over = ends[place + 1..]
             .iter()
-            .filter(|end| (end.1 - y).abs() < SAME)
+            .filter(|end| (end.1 - y).abs() < OVERLAP)
             .count();
         let style = colour.stroke_width(2 + 3 * over as u32);
         chart.draw_series(LineSeries::new(points, style))?;
     }
-    // Names beside their lines' ends, but not over each other.
+    // Places each name at the end of its line, without overlaps.
     names.sort_by_key(|(_, y, ..)| *y);
     let mut free = i32::MIN;
     for (x, y, name, colour) in names {
@@ -120,7 +121,7 @@ pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The number of requests so far, from the first to the end of the outage.
+/// Returns the cumulative number of requests, from the first one to the end of the outage.
 fn steps(numbers: &Outage) -> Vec<(f64, f64)> {
     let mut points = Vec::new();
     let mut count = 0.0;

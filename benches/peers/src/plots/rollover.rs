@@ -1,4 +1,4 @@
-//! Latency over time through renewals, one panel a peer.
+//! Latency over time while tokens are refreshed, one panel per peer.
 
 use std::path::Path;
 
@@ -15,8 +15,8 @@ const COLUMNS: usize = 2;
 const PANEL: (u32, u32) = (580, 190);
 const HEAD: u32 = 84;
 const FOOT: u32 = 30;
-/// Behind the line, as long as a token request is under way.
-const RENEWAL: RGBColor = RGBColor(205, 205, 205);
+/// The background while a token request is in progress.
+const REFRESH: RGBColor = RGBColor(205, 205, 205);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -36,12 +36,13 @@ pub(super) fn draw(results: &Results, file: &Path) -> Result<(), BoxError> {
     let root = SVGBackend::new(file, size).into_drawing_area();
     root.fill(&WHITE)?;
     root.draw(&Text::new(
-        "Latency while tokens are renewed",
+        "Latency while tokens are refreshed",
         (20, 14),
         font(24),
     ))?;
     let subtitle = format!(
-        "slowest request in each {} ms; grey: a token request; {} requests in {} s over loopback, tokens of {} s, token endpoint {} ms",
+        "slowest request in each {} ms; grey: a token request; \
+         {} requests in {} s over loopback, {} s tokens, token endpoint {} ms",
         first.plotted.slot_ms,
         first.requests,
         first.seconds,
@@ -74,7 +75,7 @@ fn draw_panel(
 ) -> Result<(), BoxError> {
     let mut chart = ChartBuilder::on(area)
         .caption(
-            format!("{peer}: {:.0} delayed by renewals", numbers.delayed.median),
+            format!("{peer}: {:.0} delayed by refreshes", numbers.delayed.median),
             font(17),
         )
         .margin_left(14)
@@ -98,7 +99,7 @@ fn draw_panel(
     let plotted = &numbers.plotted;
     for at in &plotted.token_requests_at_s {
         let mark = [(*at, 0.0), (at + numbers.token_latency_ms / 1e3, end)];
-        chart.draw_series([Rectangle::new(mark, RENEWAL.filled())])?;
+        chart.draw_series([Rectangle::new(mark, REFRESH.filled())])?;
     }
     let slots = plotted.slowest_in_slot_ms.iter().enumerate();
     let middle_of = |slot| (slot as f64 + 0.5) * plotted.slot_ms / 1e3;

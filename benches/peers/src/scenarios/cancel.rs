@@ -1,6 +1,6 @@
 //! The caller that fetches is dropped while others wait for its token.
 //!
-//! Calls are answered without a socket, as for the herd.
+//! Responses come without a socket, as in the herd scenario.
 
 use std::time::{Duration, Instant};
 
@@ -9,28 +9,28 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::{Row, Scale, Scenario, in_rounds};
-use crate::peers::{BoxError, Peer, What};
+use crate::peers::{Auth, BoxError, Peer};
 use crate::server::{Api, Server};
 use crate::stats::Spread;
 
 const TOKEN_LATENCY: Duration = Duration::from_millis(50);
 const OTHERS: usize = 100;
 
-/// When the first caller is dropped.
+/// The time after which the first caller is dropped.
 const DROPPED_AFTER: Duration = Duration::from_millis(10);
 
-/// When a caller that still waits counts as lost.
-const LOST_AFTER: Duration = Duration::from_secs(10);
+/// The time after which a waiting caller counts as failed.
+const FAILED_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
 pub(crate) struct Cancel {
     pub(crate) others: usize,
     pub(crate) rounds: usize,
     pub(crate) token_latency_ms: f64,
-    /// Of the others.
+    /// The number of the other callers that got a 200.
     pub(crate) answered_200: Spread,
     pub(crate) token_requests: Spread,
-    /// The slowest of the others in each round, in ms since the first caller began.
+    /// The slowest of the other callers in each round, in ms since the first call.
     pub(crate) slowest_ms: Spread,
 }
 
@@ -54,32 +54,32 @@ pub(crate) fn measure(peers: &[Box<dyn Peer>], scale: Scale) -> Vec<Row<Cancel>>
 
 async fn round(peer: &dyn Peer) -> Result<Sample, BoxError> {
     let server = Server::start(Api::Canned, Duration::from_secs(900), TOKEN_LATENCY).await?;
-    let client = peer.connect(server.target(), What::Peer).await?;
+    let client = peer.connect(server.target(), Auth::Peer).await?;
 
     let start = Instant::now();
     let first = {
         let client = client.clone();
         tokio::spawn(async move { client.call().await })
     };
-    while server.mock().token_requests() == 0 && start.elapsed() < LOST_AFTER {
+    while server.mock().token_requests() == 0 && start.elapsed() < FAILED_AFTER {
         sleep(Duration::from_millis(1)).await;
     }
     let mut others = JoinSet::new();
     for _ in 0..OTHERS {
         let client = client.clone();
         others.spawn(async move {
-            let answer = timeout(LOST_AFTER, client.call()).await;
-            (matches!(answer, Ok(Ok(200))), start.elapsed())
+            let response = timeout(FAILED_AFTER, client.call()).await;
+            (matches!(response, Ok(Ok(200))), start.elapsed())
         });
     }
     sleep_until((start + DROPPED_AFTER).into()).await;
     first.abort();
 
-    let answers = others.join_all().await;
+    let responses = others.join_all().await;
     Ok(Sample {
-        answered_200: answers.iter().filter(|(ok, _)| *ok).count(),
+        answered_200: responses.iter().filter(|(ok, _)| *ok).count(),
         token_requests: server.mock().token_requests(),
-        slowest: answers
+        slowest: responses
             .iter()
             .map(|(_, took)| *took)
             .max()

@@ -1,7 +1,8 @@
-//! Callers that all start at once, when there is no token yet.
+//! Concurrent callers without a token yet.
 //!
-//! Calls are answered without a socket: what is left is the wait for the token. The clock starts
-//! before the client is built, so that a peer that fetches ahead counts like one that does not.
+//! Responses come without a socket, so that only the wait for the token is measured. The
+//! measurement starts before the client is built, so that it includes a token that a peer fetches
+//! ahead.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::{Row, Scale, Scenario, in_rounds};
-use crate::peers::{BoxError, Peer, What};
+use crate::peers::{Auth, BoxError, Peer};
 use crate::server::{Api, Server};
 use crate::stats::Spread;
 
@@ -21,11 +22,11 @@ pub(crate) struct Herd {
     pub(crate) rounds: usize,
     pub(crate) token_latency_ms: f64,
     pub(crate) token_requests: Spread,
-    /// In all rounds.
+    /// The total of all rounds.
     pub(crate) not_answered_200: usize,
-    /// The median caller of each round, over the token endpoint's latency.
+    /// The median caller of each round, relative to the token endpoint's latency.
     pub(crate) median_ratio: Spread,
-    /// The slowest caller of each round, over the same.
+    /// The slowest caller of each round, relative to the same.
     pub(crate) slowest_ratio: Spread,
 }
 
@@ -57,20 +58,20 @@ pub(crate) fn measure(peers: &[Box<dyn Peer>], scale: Scale) -> Vec<Row<Herd>> {
 async fn round(peer: &dyn Peer, callers: usize) -> Result<Sample, BoxError> {
     let server = Server::start(Api::Canned, Duration::from_secs(900), TOKEN_LATENCY).await?;
     let start = Instant::now();
-    let client = peer.connect(server.target(), What::Peer).await?;
+    let client = peer.connect(server.target(), Auth::Peer).await?;
     let mut running = JoinSet::new();
     for _ in 0..callers {
         let client = client.clone();
         running.spawn(async move { (client.call().await, start.elapsed()) });
     }
-    let answers = running.join_all().await;
+    let responses = running.join_all().await;
     let ratio = |took: &Duration| took.as_secs_f64() / TOKEN_LATENCY.as_secs_f64();
     Ok(Sample {
         token_requests: server.mock().token_requests(),
-        not_answered_200: answers
+        not_answered_200: responses
             .iter()
             .filter(|(it, _)| !matches!(it, Ok(200)))
             .count(),
-        ratios: Spread::of(answers.iter().map(|(_, took)| ratio(took))),
+        ratios: Spread::of(responses.iter().map(|(_, took)| ratio(took))),
     })
 }

@@ -1,7 +1,7 @@
-//! What a peer adds to a request when it has a fresh token, without sockets.
+//! The time that a peer adds to a request with a fresh token, without sockets.
 //!
-//! Each peer is measured against its own stack without it, one after the other on one thread. All
-//! take turns, round by round, each time from another one on.
+//! Each peer is compared with its own stack without the peer, in sequential calls on one thread.
+//! The peers take turns, and each round starts with the next peer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,27 +9,27 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Outcome, Row, Scale, on_new_runtime};
-use crate::peers::{BoxError, Client, Peer, What};
+use crate::peers::{Auth, BoxError, Client, Peer};
 use crate::server::{Api, Server};
 use crate::stats::Spread;
 
-const VARIANTS: [What; 3] = [What::Bare, What::StaticHeader, What::Peer];
+const VARIANTS: [Auth; 3] = [Auth::Bare, Auth::StaticHeader, Auth::Peer];
 
 #[derive(Serialize)]
 pub(crate) struct HotPath {
     pub(crate) rounds: usize,
     pub(crate) calls_per_round: u32,
-    /// A call of the stack without anything.
+    /// The time of a call in the bare stack.
     pub(crate) bare_ns: Spread,
-    /// What a static header adds to that.
+    /// The time that a static header adds to the bare stack.
     pub(crate) static_header_added_ns: Spread,
-    /// What the peer adds to that.
+    /// The time that the peer adds to the bare stack.
     pub(crate) added_ns: Spread,
-    /// What the peer adds to the static header.
+    /// The difference between the peer and the static header.
     pub(crate) over_static_header_ns: Spread,
 }
 
-/// The clients of one peer, and what each took in each round.
+/// The clients of one peer and their times in each round.
 struct Subject {
     clients: Vec<Arc<dyn Client>>,
     nanoseconds: Vec<[f64; VARIANTS.len()]>,
@@ -49,8 +49,8 @@ pub(crate) fn measure(
         }
         for round in 0..=rounds {
             for turn in 0..subjects.len() {
-                let place = (round + turn) % subjects.len();
-                subjects[place].take_turn(round, calls).await?;
+                let index = (round + turn) % subjects.len();
+                subjects[index].take_turn(round, calls).await?;
             }
         }
         let rows = peers.iter().zip(&subjects).map(|(peer, subject)| Row {
@@ -64,12 +64,12 @@ pub(crate) fn measure(
 impl Subject {
     async fn new(peer: &dyn Peer, server: &Server) -> Result<Self, BoxError> {
         let mut clients = Vec::new();
-        for what in VARIANTS {
+        for auth in VARIANTS {
             let mut target = server.target().clone();
-            if what == What::Bare {
+            if auth == Auth::Bare {
                 target.api = Api::CannedOpen;
             }
-            clients.push(peer.connect(&target, what).await?);
+            clients.push(peer.connect(&target, auth).await?);
         }
         Ok(Self {
             clients,
@@ -77,16 +77,16 @@ impl Subject {
         })
     }
 
-    /// The first round, round 0, is for warming up.
+    /// Measures one round. Round 0 is a warm-up and is discarded.
     async fn take_turn(&mut self, round: usize, calls: u32) -> Result<(), BoxError> {
-        let mut took = [0.0; VARIANTS.len()];
+        let mut nanos = [0.0; VARIANTS.len()];
         for turn in 0..VARIANTS.len() {
-            let place = (round + turn) % VARIANTS.len();
-            let all = self.clients[place].repeat(calls).await?;
-            took[place] = all.as_secs_f64() * 1e9 / f64::from(calls);
+            let index = (round + turn) % VARIANTS.len();
+            let total = self.clients[index].repeat(calls).await?;
+            nanos[index] = total.as_secs_f64() * 1e9 / f64::from(calls);
         }
         if round > 0 {
-            self.nanoseconds.push(took);
+            self.nanoseconds.push(nanos);
         }
         Ok(())
     }
@@ -97,9 +97,9 @@ impl Subject {
             rounds: self.nanoseconds.len(),
             calls_per_round: calls,
             bare_ns: spread(|[bare, _, _]| *bare),
-            static_header_added_ns: spread(|[bare, fixed, _]| fixed - bare),
+            static_header_added_ns: spread(|[bare, header, _]| header - bare),
             added_ns: spread(|[bare, _, peer]| peer - bare),
-            over_static_header_ns: spread(|[_, fixed, peer]| peer - fixed),
+            over_static_header_ns: spread(|[_, header, peer]| peer - header),
         }
     }
 }

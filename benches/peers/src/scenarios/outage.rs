@@ -1,7 +1,8 @@
-//! The token endpoint answers 503 at once, while callers go on, until after the token has expired.
+//! The token endpoint responds with 503 under a steady load, until after the token has expired.
 //!
-//! The outage begins when the first token has just been issued: some peers can't be built without
-//! one. It ends 5 s after that token's end. Then callers go on until one is answered 200.
+//! The outage starts right after the first token was issued, since some peers cannot be built
+//! without one. It ends 5 s after that token has expired. The load continues until a caller gets a
+//! 200.
 
 use std::time::{Duration, Instant};
 
@@ -9,40 +10,41 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::{Row, Scale, Scenario, in_rounds};
-use crate::peers::{BoxError, Peer, What};
+use crate::peers::{Auth, BoxError, Peer};
 use crate::server::{Api, Server};
 use crate::stats::Spread;
 
 const CALLERS_PER_SECOND: u32 = 200;
 const LIFETIME: Duration = Duration::from_secs(4);
 
-/// When it counts as not healed.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(40);
+/// The time after the outage at which a peer counts as not recovered.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(40);
 
 #[derive(Serialize)]
 pub(crate) struct Outage {
     pub(crate) rounds: usize,
     pub(crate) callers_per_second: u32,
     pub(crate) seconds: f64,
-    /// From then on, in seconds after the outage began, there is no token.
+    /// The expiry of the first token, in seconds since the outage began.
     pub(crate) token_expired_at_s: f64,
-    /// From the beginning of the outage to its end.
+    /// The number during the outage.
     pub(crate) token_requests: Spread,
-    /// The same, after the token's end alone.
+    /// The number during the outage after the token has expired.
     pub(crate) token_requests_without_token: Spread,
-    /// Of the callers in the outage.
+    /// The number of calls during the outage with this response.
     pub(crate) answered_200: Spread,
     pub(crate) answered_401: Spread,
-    /// Errors, and other answers.
+    /// Errors and other responses.
     pub(crate) errors: Spread,
-    /// Of the callers that began in the outage.
+    /// The slowest call that began during the outage.
     pub(crate) slowest_ms: Spread,
-    /// From the end of the outage to the first 200, where that was within 40 s.
-    pub(crate) healed_after_s: Spread,
-    /// Rounds in which it was not.
-    pub(crate) not_healed: usize,
-    /// When token requests came, in seconds after the outage began, in the round with the median
-    /// number of them.
+    /// The time from the end of the outage to the first 200, in rounds in which this took at most
+    /// 40 s.
+    pub(crate) recovered_after_s: Spread,
+    /// The number of other rounds.
+    pub(crate) not_recovered: usize,
+    /// The times of the token requests, in seconds since the outage began, in the round with the
+    /// median number of them.
     pub(crate) token_requests_at_s: Vec<f64>,
 }
 
@@ -53,7 +55,7 @@ struct Sample {
     answered_401: usize,
     errors: usize,
     slowest: Duration,
-    healed_after: Option<Duration>,
+    recovered_after: Option<Duration>,
     token_requests_at_s: Vec<f64>,
 }
 
@@ -66,8 +68,8 @@ pub(crate) fn measure(peers: &[Box<dyn Peer>], scale: Scale) -> Vec<Row<Outage>>
     })
 }
 
-/// One call.
-struct Answer {
+/// One finished call.
+struct Response {
     began: Instant,
     ended: Instant,
     status: Option<u16>,
@@ -75,21 +77,21 @@ struct Answer {
 
 async fn round(peer: &dyn Peer, length: Duration) -> Result<Sample, BoxError> {
     let server = Server::start(Api::Loopback, LIFETIME, Duration::ZERO).await?;
-    let client = peer.connect(server.target(), What::Peer).await?;
+    let client = peer.connect(server.target(), Auth::Peer).await?;
     let status = client.call().await?;
     if status != 200 {
-        return Err(format!("answered {status} with the first token").into());
+        return Err(format!("unexpected status {status} with the first token").into());
     }
 
     server.mock().set_outage(true);
     let start = Instant::now();
     let end = start + length;
     let mut over = false;
-    let mut healed = None;
-    let mut answers = Vec::new();
+    let mut recovered = None;
+    let mut responses = Vec::new();
     let mut running = JoinSet::new();
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / CALLERS_PER_SECOND);
-    while healed.is_none() && start.elapsed() < length + GIVEN_UP_AFTER {
+    while recovered.is_none() && start.elapsed() < length + RECOVERY_LIMIT {
         ticks.tick().await;
         if !over && Instant::now() >= end {
             server.mock().set_outage(false);
@@ -99,29 +101,29 @@ async fn round(peer: &dyn Peer, length: Duration) -> Result<Sample, BoxError> {
         running.spawn(async move {
             let began = Instant::now();
             let status = client.call().await.ok();
-            Answer {
+            Response {
                 began,
                 ended: Instant::now(),
                 status,
             }
         });
-        while let Some(answer) = running.try_join_next() {
-            let answer = answer?;
-            if answer.status == Some(200) && answer.ended >= end {
-                healed.get_or_insert(answer.ended);
+        while let Some(response) = running.try_join_next() {
+            let response = response?;
+            if response.status == Some(200) && response.ended >= end {
+                recovered.get_or_insert(response.ended);
             }
-            answers.push(answer);
+            responses.push(response);
         }
     }
-    answers.extend(running.join_all().await);
+    responses.extend(running.join_all().await);
 
     let at = server.token_requests_since(start);
     let (lifetime, length) = (LIFETIME.as_secs_f64(), length.as_secs_f64());
     let between = |from| at.iter().filter(|at| (from..length).contains(*at)).count();
-    let in_outage = || answers.iter().filter(|answer| answer.began < end);
+    let in_outage = || responses.iter().filter(|response| response.began < end);
     let count = |status| {
         in_outage()
-            .filter(|answer| answer.status == Some(status))
+            .filter(|response| response.status == Some(status))
             .count()
     };
     Ok(Sample {
@@ -134,7 +136,7 @@ async fn round(peer: &dyn Peer, length: Duration) -> Result<Sample, BoxError> {
             .map(|it| it.ended - it.began)
             .max()
             .unwrap_or_default(),
-        healed_after: healed.map(|healed| healed - end),
+        recovered_after: recovered.map(|recovered| recovered - end),
         token_requests_at_s: at,
     })
 }
@@ -142,9 +144,9 @@ async fn round(peer: &dyn Peer, length: Duration) -> Result<Sample, BoxError> {
 fn conclude(mut samples: Vec<Sample>, length: Duration) -> Outage {
     samples.sort_by_key(|sample| sample.token_requests);
     let counts = |of: fn(&Sample) -> usize| Spread::of_counts(samples.iter().map(of));
-    let healed = samples
+    let recovered = samples
         .iter()
-        .filter_map(|it| Some(it.healed_after?.as_secs_f64()));
+        .filter_map(|it| Some(it.recovered_after?.as_secs_f64()));
     let mut outage = Outage {
         rounds: samples.len(),
         callers_per_second: CALLERS_PER_SECOND,
@@ -156,10 +158,10 @@ fn conclude(mut samples: Vec<Sample>, length: Duration) -> Outage {
         answered_401: counts(|it| it.answered_401),
         errors: counts(|it| it.errors),
         slowest_ms: Spread::of(samples.iter().map(|it| it.slowest.as_secs_f64() * 1e3)),
-        healed_after_s: Spread::of(healed),
-        not_healed: samples
+        recovered_after_s: Spread::of(recovered),
+        not_recovered: samples
             .iter()
-            .filter(|it| it.healed_after.is_none())
+            .filter(|it| it.recovered_after.is_none())
             .count(),
         token_requests_at_s: Vec::new(),
     };

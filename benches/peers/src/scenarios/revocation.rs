@@ -6,14 +6,14 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::{Row, Scale, Scenario, in_rounds};
-use crate::peers::{BoxError, Peer, What};
+use crate::peers::{Auth, BoxError, Peer};
 use crate::server::{Api, Server};
 use crate::stats::Spread;
 
 const CONCURRENT: usize = 100;
 const TOKEN_LATENCY: Duration = Duration::from_millis(50);
 
-/// For token requests that nobody waits for.
+/// Time for token requests that no caller waits for.
 const AFTERMATH: Duration = Duration::from_millis(200);
 
 #[derive(Serialize)]
@@ -22,10 +22,10 @@ pub(crate) struct Revocation {
     pub(crate) rounds: usize,
     pub(crate) token_latency_ms: f64,
     pub(crate) answered_200: Spread,
-    /// In all rounds: errors, and answers that are neither 200 nor 401.
+    /// Errors, and responses other than 200 and 401, in all rounds.
     pub(crate) errors: usize,
     pub(crate) token_requests: Spread,
-    /// Calls that the API saw.
+    /// Requests that the API received.
     pub(crate) api_requests: Spread,
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn measure(peers: &[Box<dyn Peer>], scale: Scale) -> Vec<Row<Revocati
 
 async fn round(peer: &dyn Peer) -> Result<Sample, BoxError> {
     let server = Server::start(Api::Loopback, Duration::from_secs(900), TOKEN_LATENCY).await?;
-    let client = peer.connect(server.target(), What::Peer).await?;
+    let client = peer.connect(server.target(), Auth::Peer).await?;
     client.call().await?;
     server.mock().revoke_all();
     let (token_requests, api_requests) = server.counts();
@@ -63,13 +63,13 @@ async fn round(peer: &dyn Peer) -> Result<Sample, BoxError> {
         let client = client.clone();
         running.spawn(async move { client.call().await.ok() });
     }
-    let answers = running.join_all().await;
+    let responses = running.join_all().await;
     tokio::time::sleep(AFTERMATH).await;
 
     let count = |status| {
-        answers
+        responses
             .iter()
-            .filter(|answer| **answer == Some(status))
+            .filter(|response| **response == Some(status))
             .count()
     };
     let after = server.counts();

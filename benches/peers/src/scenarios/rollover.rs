@@ -1,4 +1,4 @@
-//! Steady requests over loopback, through the renewals of short-lived tokens.
+//! A steady load over loopback while short-lived tokens are refreshed.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::{Row, Scale, Scenario, in_rounds};
-use crate::peers::{BoxError, Peer, What};
+use crate::peers::{Auth, BoxError, Peer};
 use crate::server::{Api, Server};
 use crate::stats::{Spread, percentile, rounded};
 
@@ -14,13 +14,13 @@ const REQUESTS_PER_SECOND: u32 = 500;
 const TOKEN_LATENCY: Duration = Duration::from_millis(100);
 const LIFETIME: Duration = Duration::from_secs(4);
 
-/// So much over the run's median, and the request was delayed.
+/// A request that exceeds the run's median by more than this was delayed.
 const DELAYED: Duration = Duration::from_millis(50);
 
-/// What a token request needs on top of its latency, and what clocks differ by.
+/// The overhead of a token request in addition to its latency, and the inaccuracy of clocks.
 const TOLERANCE: Duration = Duration::from_millis(10);
 
-/// One point of the plot.
+/// The time that one point of the plot covers.
 const SLOT: Duration = Duration::from_millis(50);
 
 #[derive(Serialize)]
@@ -34,13 +34,13 @@ pub(crate) struct Rollover {
     pub(crate) median_ms: Spread,
     pub(crate) p99_ms: Spread,
     pub(crate) slowest_ms: Spread,
-    /// Slower than the median by more than 50 ms, and begun while a token request was under way.
+    /// Slower than the median by more than 50 ms, and begun while a token request was in progress.
     pub(crate) delayed: Spread,
-    /// As slow, but begun at other times: the machine.
+    /// As slow, but begun at other times, because of other load on the machine.
     pub(crate) delayed_otherwise: Spread,
-    /// In all rounds.
+    /// The total of all rounds.
     pub(crate) not_answered_200: usize,
-    /// The first token was there before.
+    /// Not counting the first token, which is fetched before the load starts.
     pub(crate) token_requests: Spread,
     /// The round with the median number of delayed requests, for the plot.
     pub(crate) plotted: Plotted,
@@ -49,9 +49,9 @@ pub(crate) struct Rollover {
 #[derive(Default, Serialize)]
 pub(crate) struct Plotted {
     pub(crate) slot_ms: f64,
-    /// For each slot, the slowest request that began in it; null where none did.
+    /// The slowest request that began in each slot, null if there is none.
     pub(crate) slowest_in_slot_ms: Vec<Option<f64>>,
-    /// When token requests came, in seconds.
+    /// The times of the token requests, in seconds.
     pub(crate) token_requests_at_s: Vec<f64>,
 }
 
@@ -77,7 +77,7 @@ fn seconds(scale: Scale) -> u32 {
 
 async fn round(peer: &dyn Peer, scale: Scale) -> Result<Sample, BoxError> {
     let server = Server::start(Api::Loopback, LIFETIME, TOKEN_LATENCY).await?;
-    let client = peer.connect(server.target(), What::Peer).await?;
+    let client = peer.connect(server.target(), Auth::Peer).await?;
     client.call().await?;
 
     let start = Instant::now();
@@ -88,12 +88,12 @@ async fn round(peer: &dyn Peer, scale: Scale) -> Result<Sample, BoxError> {
         let client = client.clone();
         running.spawn(async move {
             let began = Instant::now();
-            let answer = client.call().await;
+            let response = client.call().await;
             let ms = began.elapsed().as_secs_f64() * 1e3;
             Request {
                 began: began - start,
                 ms,
-                ok: matches!(answer, Ok(200)),
+                ok: matches!(response, Ok(200)),
             }
         });
     }
@@ -119,7 +119,7 @@ impl Sample {
         let limit = median_ms + DELAYED.as_secs_f64() * 1e3;
         let (mut delayed, mut delayed_otherwise) = (0, 0);
         for Request { began, ms, .. } in requests {
-            if *ms > limit && in_renewal(began.as_secs_f64(), &token_requests_at_s) {
+            if *ms > limit && during_refresh(began.as_secs_f64(), &token_requests_at_s) {
                 delayed += 1;
             } else if *ms > limit {
                 delayed_otherwise += 1;
@@ -144,7 +144,7 @@ impl Sample {
     }
 }
 
-fn in_renewal(began: f64, token_requests_at_s: &[f64]) -> bool {
+fn during_refresh(began: f64, token_requests_at_s: &[f64]) -> bool {
     let before = TOLERANCE.as_secs_f64();
     let after = (TOKEN_LATENCY + TOLERANCE).as_secs_f64();
     token_requests_at_s

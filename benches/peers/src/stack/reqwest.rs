@@ -1,4 +1,4 @@
-//! reqwest-middleware stacks, over two versions of reqwest: the traits are the same, and no types.
+//! reqwest-middleware stacks for two versions of reqwest, whose types are not interchangeable.
 
 macro_rules! stack {
     ($module:ident, $reqwest:ident, $middleware:ident) => {
@@ -15,7 +15,7 @@ macro_rules! stack {
             use crate::server::{Api, Target};
             use crate::stack::{carries_token, static_header};
 
-            /// The client for all sockets.
+            /// Creates the client that opens all connections of a stack.
             pub(crate) fn http_client() -> Result<$reqwest::Client, BoxError> {
                 let builder = $reqwest::Client::builder().no_proxy();
                 Ok(builder
@@ -23,7 +23,7 @@ macro_rules! stack {
                     .build()?)
             }
 
-            /// The stack with this middleware alone, or none.
+            /// Creates the stack, with at most one middleware.
             pub(crate) fn client(
                 target: &Target,
                 middleware: Option<Arc<dyn Middleware>>,
@@ -43,7 +43,7 @@ macro_rules! stack {
                 }))
             }
 
-            /// The middleware that a static header needs.
+            /// Returns the middleware that sets a static header.
             pub(crate) fn static_middleware() -> Arc<dyn Middleware> {
                 Arc::new(StaticHeader(static_header()))
             }
@@ -77,7 +77,7 @@ macro_rules! stack {
                 }
             }
 
-            /// Answers in the place of the HTTP client.
+            /// Responds in place of the HTTP client.
             struct Canned {
                 open: bool,
             }
@@ -91,12 +91,12 @@ macro_rules! stack {
                     _: Next<'_>,
                 ) -> $middleware::Result<Response> {
                     let ok = self.open || carries_token(request.headers().get(AUTHORIZATION));
-                    Ok(answer(ok))
+                    Ok(respond(ok))
                 }
             }
 
-            /// What a canned API answers.
-            pub(crate) fn answer(ok: bool) -> Response {
+            /// Returns the response of the canned API.
+            pub(crate) fn respond(ok: bool) -> Response {
                 let mut response = http::Response::new("");
                 if !ok {
                     *response.status_mut() = http::StatusCode::UNAUTHORIZED;

@@ -1,4 +1,4 @@
-//! Tower stacks over `http`.
+//! Tower stacks over `http` requests.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -20,21 +20,21 @@ use crate::stack::{carries_token, static_header};
 
 pub(crate) type HttpClient = hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>;
 
-/// The client for all sockets.
+/// Creates the client that opens all connections of a stack.
 pub(crate) fn http_client() -> HttpClient {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector)
 }
 
-/// The end that needs no socket.
+/// Returns the stand-in for the HTTP client, which opens no connections.
 pub(crate) fn canned(target: &Target) -> Canned {
     Canned {
         open: target.api == Api::CannedOpen,
     }
 }
 
-/// A service that is the whole stack.
+/// Creates a client from a service that is the whole stack.
 pub(crate) fn client<S, B>(target: &Target, service: S) -> Result<Arc<dyn Client>, BoxError>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -79,7 +79,7 @@ where
     }
 }
 
-/// The layer that a static header needs.
+/// A layer that sets a static header.
 #[derive(Clone)]
 pub(crate) struct StaticHeaderLayer;
 
@@ -120,7 +120,7 @@ where
     }
 }
 
-/// Answers in the place of the HTTP client.
+/// Responds in place of the HTTP client.
 #[derive(Clone)]
 pub(crate) struct Canned {
     open: bool,

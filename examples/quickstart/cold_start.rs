@@ -1,4 +1,4 @@
-//! A thousand requests at once and no token yet: one token request serves them all.
+//! 1,000 concurrent requests without a token yet share one token request.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,19 +20,19 @@ use crate::{layer, loopback_client};
 
 const REQUESTS: usize = 1_000;
 
-/// Connections open at once. Each costs this process two file descriptors, one of them the mock
-/// server's, and the usual limit is 1,024, on some systems 256.
+/// The number of concurrent connections. Each needs two file descriptors in this process, one of
+/// them in the mock server, and the usual limit is 1,024, on some systems 256.
 const CONNECTIONS: usize = 64;
 
-/// Time enough for all requests to arrive at the layer before there is a token.
+/// Long enough for all requests to reach the layer before the token arrives.
 const TOKEN_LATENCY: Duration = Duration::from_millis(500);
 
-/// What is between the layer and the client: few connections for many requests, and a count.
+/// A stage between the layer and the client, which limits the connections and counts requests.
 struct Gate {
     connections: Semaphore,
-    /// Requests that were given to the layer.
+    /// The number of requests that have reached the layer.
     arrived: AtomicUsize,
-    /// How many those were when the first one came out of it, with its token.
+    /// That number when the first request left the layer with its token.
     arrived_at_first: OnceLock<usize>,
 }
 
@@ -56,26 +56,26 @@ impl Gate {
     }
 }
 
-/// The gate for reqwest-middleware: added after the layer, it is inside of it.
-struct AtGate(Arc<Gate>);
+/// The gate as a reqwest middleware. Added after the layer, it is inside of it.
+struct GateMiddleware(Arc<Gate>);
 
 #[async_trait]
-impl Middleware for AtGate {
+impl Middleware for GateMiddleware {
     async fn handle(
         &self,
         request: reqwest::Request,
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<reqwest::Response> {
-        let pass = self.0.pass().await;
-        let _connection = pass.map_err(reqwest_middleware::Error::middleware)?;
+        let permit = self.0.pass().await;
+        let _permit = permit.map_err(reqwest_middleware::Error::middleware)?;
         next.run(request, extensions).await
     }
 }
 
-/// The gate for tower. Unlike a `ConcurrencyLimit`, it is always ready: the layer is ready when its
-/// inner service is, so a limit by readiness would let no more than that many in.
-fn at_gate<S, Q>(
+/// Wraps `client` in the gate. Unlike `ConcurrencyLimit`, the gate is always ready: the layer is
+/// ready only when its inner service is, and all requests have to enter the layer.
+fn gated<S, Q>(
     gate: &Arc<Gate>,
     client: S,
 ) -> impl Service<Q, Response = S::Response, Error = BoxError, Future: Send> + Clone + Send + 'static
@@ -87,21 +87,21 @@ where
     service_fn(move |request| {
         let (gate, client) = (Arc::clone(&gate), client.clone());
         async move {
-            let _connection = gate.pass().await?;
+            let _permit = gate.pass().await?;
             client.oneshot(request).await.map_err(Into::into)
         }
     })
 }
 
 pub(crate) async fn reqwest_middleware(report: &mut Report) -> Result<(), BoxError> {
-    report.step("1,000 requests at once through reqwest-middleware, no token yet");
+    report.step("1,000 concurrent requests through reqwest-middleware, without a token yet");
     let (server, gate) = (start().await?, Gate::new());
     let client = reqwest_middleware::ClientBuilder::new(loopback_client().build()?)
         .with(layer(&server)?)
-        .with(AtGate(Arc::clone(&gate)))
+        .with(GateMiddleware(Arc::clone(&gate)))
         .build();
 
-    let answered_200 = all_at_once(|| {
+    let succeeded = concurrently(|| {
         let request = client.get(server.api_url());
         let gate = Arc::clone(&gate);
         async move {
@@ -113,19 +113,19 @@ pub(crate) async fn reqwest_middleware(report: &mut Report) -> Result<(), BoxErr
         }
     })
     .await?;
-    conclude(report, &server, &gate, answered_200);
+    check(report, &server, &gate, succeeded);
     Ok(())
 }
 
 pub(crate) async fn tower_over_hyper(report: &mut Report) -> Result<(), BoxError> {
-    report.step("The same through tower, around hyper-util's client");
+    report.step("The same with tower around hyper-util's client");
     let (server, gate) = (start().await?, Gate::new());
     let client = Client::builder(TokioExecutor::new()).build_http();
     let service = ServiceBuilder::new()
         .layer(layer(&server)?)
-        .service(at_gate(&gate, client));
+        .service(gated(&gate, client));
 
-    let answered_200 = all_at_once(|| {
+    let succeeded = concurrently(|| {
         let request = http::Request::get(server.api_url()).body(Full::<bytes::Bytes>::default());
         let (mut service, gate) = (service.clone(), Arc::clone(&gate));
         async move {
@@ -138,20 +138,20 @@ pub(crate) async fn tower_over_hyper(report: &mut Report) -> Result<(), BoxError
         }
     })
     .await?;
-    conclude(report, &server, &gate, answered_200);
+    check(report, &server, &gate, succeeded);
     Ok(())
 }
 
 pub(crate) async fn tower_over_reqwest(report: &mut Report) -> Result<(), BoxError> {
-    report.step("The same through tower, around a bare reqwest::Client");
+    report.step("The same with tower around a reqwest::Client");
     let (server, gate) = (start().await?, Gate::new());
     let client = loopback_client().build()?;
     let service = ServiceBuilder::new()
         .layer(layer(&server)?)
-        .service(at_gate(&gate, client));
+        .service(gated(&gate, client));
 
     let url: reqwest::Url = server.api_url().parse()?;
-    let answered_200 = all_at_once(|| {
+    let succeeded = concurrently(|| {
         let request = reqwest::Request::new(Method::GET, url.clone());
         let (mut service, gate) = (service.clone(), Arc::clone(&gate));
         async move {
@@ -164,7 +164,7 @@ pub(crate) async fn tower_over_reqwest(report: &mut Report) -> Result<(), BoxErr
         }
     })
     .await?;
-    conclude(report, &server, &gate, answered_200);
+    check(report, &server, &gate, succeeded);
     Ok(())
 }
 
@@ -175,22 +175,22 @@ async fn start() -> std::io::Result<MockAuthServer> {
         .await
 }
 
-/// Runs each call in a task of its own. Returns how many were answered 200.
-async fn all_at_once<F>(call: impl Fn() -> F) -> Result<usize, BoxError>
+/// Runs each call in its own task. Returns the number of responses with 200.
+async fn concurrently<F>(call: impl Fn() -> F) -> Result<usize, BoxError>
 where
     F: Future<Output = Result<StatusCode, BoxError>> + Send + 'static,
 {
     let mut calls: JoinSet<_> = (0..REQUESTS).map(|_| call()).collect();
-    let mut answered_200 = 0;
+    let mut succeeded = 0;
     while let Some(status) = calls.join_next().await {
-        answered_200 += usize::from(status?? == StatusCode::OK);
+        succeeded += usize::from(status?? == StatusCode::OK);
     }
-    Ok(answered_200)
+    Ok(succeeded)
 }
 
-fn conclude(report: &mut Report, server: &MockAuthServer, gate: &Gate, answered_200: usize) {
-    let waited = gate.arrived_at_first.get().copied().unwrap_or_default();
-    report.check("in the layer when the token came", REQUESTS, waited);
-    report.check("answers 200", REQUESTS, answered_200);
+fn check(report: &mut Report, server: &MockAuthServer, gate: &Gate, succeeded: usize) {
+    let waiting = gate.arrived_at_first.get().copied().unwrap_or_default();
+    report.check("requests waiting when the token arrives", REQUESTS, waiting);
+    report.check("responses with 200", REQUESTS, succeeded);
     report.check("token requests", 1, server.token_requests());
 }

@@ -1,4 +1,4 @@
-//! What callers meet with in a token's life: its first fetch, its renewal, its revocation.
+//! The stages of a token's life as callers meet them: first fetch, refresh and revocation.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::stack;
+use crate::tower_stacks;
 
 pub(crate) fn runtime(workers: usize) -> Runtime {
     let mut builder = match workers {
@@ -25,15 +25,15 @@ pub(crate) fn runtime(workers: usize) -> Runtime {
     runtime.expect("a runtime")
 }
 
-/// 10,000 callers at once.
-pub(crate) mod herd {
+/// 10,000 concurrent callers.
+pub(crate) mod cold_start {
     use super::*;
 
     pub(crate) const CALLERS: usize = 10_000;
     pub(crate) const LATENCY: Duration = Duration::from_millis(50);
 
-    /// There is no token yet. How many token requests it takes.
-    pub(crate) async fn of_cold_callers() -> usize {
+    /// Calls a cache that has no token yet. Returns the number of fetches.
+    pub(crate) async fn callers() -> usize {
         let tokens = MockTokenSource::new().with_latency(LATENCY);
         let cache = TokenCache::new(tokens.clone());
         let call = || {
@@ -42,35 +42,35 @@ pub(crate) mod herd {
                 cache.token().await.expect("a token");
             }
         };
-        until_all_have(call).await;
+        in_tasks(call).await;
         tokens.fetches()
     }
 
-    /// All sleep until one moment, each by a timer of its own: what so many tasks cost.
-    pub(crate) async fn of_timers() {
+    /// Sleeps until the same moment in every task: the cost of the tasks and of one timer each.
+    pub(crate) async fn timers() {
         let end = tokio::time::Instant::now() + LATENCY;
-        until_all_have(|| tokio::time::sleep_until(end)).await;
+        in_tasks(|| tokio::time::sleep_until(end)).await;
     }
 
-    /// All listen to one channel, each with a timer of its own, as waiters for a token do: what that costs without
-    /// a cache.
-    pub(crate) async fn of_listeners() {
-        let (word, listener) = watch::channel(false);
+    /// Waits for one channel, with a timeout, in every task: the cost of waiting for a shared
+    /// result without a cache.
+    pub(crate) async fn receivers() {
+        let (sender, receiver) = watch::channel(false);
         tokio::spawn(async move {
             tokio::time::sleep(LATENCY).await;
-            word.send_replace(true);
+            sender.send_replace(true);
         });
-        let listen = || {
-            let mut listener = listener.clone();
+        let receive = || {
+            let mut receiver = receiver.clone();
             async move {
-                let heard = timeout(Duration::from_secs(30), listener.changed());
-                heard.await.expect("in time").expect("word");
+                let received = timeout(Duration::from_secs(30), receiver.changed());
+                received.await.expect("in time").expect("a value");
             }
         };
-        until_all_have(listen).await;
+        in_tasks(receive).await;
     }
 
-    async fn until_all_have<Fut>(call: impl Fn() -> Fut)
+    async fn in_tasks<Fut>(call: impl Fn() -> Fut)
     where
         Fut: Future<Output = ()> + Send + 'static,
     {
@@ -82,18 +82,19 @@ pub(crate) mod herd {
     }
 }
 
-/// How requests fared while tokens were renewed. `held` counts those that took longer than 50 ms.
+/// The result of [`rollover`].
 pub(crate) struct Rollover {
     pub(crate) requests: usize,
-    pub(crate) held: usize,
+    /// The number of requests that took longer than 50 ms.
+    pub(crate) delayed: usize,
     pub(crate) token_requests: usize,
 }
 
-/// 500 requests/s through renewals of 100 ms, with 4 s tokens.
-pub(crate) async fn rollover(lasting: Duration) -> Rollover {
-    const EVERY: Duration = Duration::from_millis(2);
-    /// Half of what a renewal takes: nothing else takes so long.
-    const HELD: Duration = Duration::from_millis(50);
+/// Sends 500 requests/s with tokens that live for 4 s and take 100 ms to fetch.
+pub(crate) async fn rollover(duration: Duration) -> Rollover {
+    const INTERVAL: Duration = Duration::from_millis(2);
+    /// Half the time of a fetch. Nothing else takes as long.
+    const DELAYED: Duration = Duration::from_millis(50);
 
     let tokens = MockTokenSource::new()
         .with_latency(Duration::from_millis(100))
@@ -103,18 +104,18 @@ pub(crate) async fn rollover(lasting: Duration) -> Rollover {
     let service = layer.layer(service_fn(async |_: Request<()>| {
         Ok::<_, Infallible>(Response::new(()))
     }));
-    let held = Arc::<AtomicUsize>::default();
-    let mut ticks = tokio::time::interval(EVERY);
+    let delayed = Arc::<AtomicUsize>::default();
+    let mut ticks = tokio::time::interval(INTERVAL);
     let mut calls = JoinSet::new();
     let start = Instant::now();
-    while start.elapsed() < lasting {
+    while start.elapsed() < duration {
         ticks.tick().await;
-        let (service, held) = (service.clone(), Arc::clone(&held));
+        let (service, delayed) = (service.clone(), Arc::clone(&delayed));
         calls.spawn(async move {
-            let begun = Instant::now();
-            service.oneshot(request()).await.expect("an answer");
-            if begun.elapsed() > HELD {
-                held.fetch_add(1, Ordering::Relaxed);
+            let start = Instant::now();
+            service.oneshot(request()).await.expect("a response");
+            if start.elapsed() > DELAYED {
+                delayed.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
@@ -122,18 +123,20 @@ pub(crate) async fn rollover(lasting: Duration) -> Rollover {
     calls.join_all().await;
     Rollover {
         requests,
-        held: held.load(Ordering::Relaxed),
+        delayed: delayed.load(Ordering::Relaxed),
         token_requests: tokens.fetches(),
     }
 }
 
-/// How requests fared whose token was revoked.
+/// The result of [`revocation`].
 pub(crate) struct Revocation {
-    pub(crate) answered_200: usize,
+    /// The number of responses with 200.
+    pub(crate) succeeded: usize,
+    /// The number of fetches after the first token.
     pub(crate) token_requests: usize,
 }
 
-/// So many requests at once with a token that the API knows no more.
+/// Sends concurrent requests with a token that the API rejects.
 pub(crate) async fn revocation(requests: usize) -> Revocation {
     const LATENCY: Duration = Duration::from_millis(20);
 
@@ -141,27 +144,27 @@ pub(crate) async fn revocation(requests: usize) -> Revocation {
     let layer = BearerAuthLayer::new(tokens.clone());
     layer.cache().token().await.expect("a token");
     let service = layer.layer(service_fn(async |request: Request<()>| {
-        // All are under way before the first is refused.
+        // All requests are in progress before the first one is rejected.
         tokio::time::sleep(LATENCY).await;
         let is_revoked = request.headers()[AUTHORIZATION] == "Bearer mock-token-1";
-        let mut answer = Response::new(());
+        let mut response = Response::new(());
         if is_revoked {
-            *answer.status_mut() = StatusCode::UNAUTHORIZED;
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
         }
-        Ok::<_, Infallible>(answer)
+        Ok::<_, Infallible>(response)
     }));
     let mut calls = JoinSet::new();
     for _ in 0..requests {
         calls.spawn(service.clone().oneshot(request()));
     }
-    let answers = calls.join_all().await;
-    let is_fine = |answer: &Result<Response<()>, _>| {
-        answer
+    let responses = calls.join_all().await;
+    let is_ok = |response: &Result<Response<()>, _>| {
+        response
             .as_ref()
             .is_ok_and(|it| it.status() == StatusCode::OK)
     };
     Revocation {
-        answered_200: answers.iter().filter(|it| is_fine(it)).count(),
+        succeeded: responses.iter().filter(|it| is_ok(it)).count(),
         token_requests: tokens.fetches() - 1,
     }
 }
@@ -171,48 +174,49 @@ fn request() -> Request<()> {
     request.expect("a request")
 }
 
-/// A layer whose token of 900 s has reached a certain age, and stays so. If it is due, the renewal is under way,
-/// and never ends.
-pub(crate) struct Aged {
+/// A layer whose token, with a lifetime of 900 s, stays at a fixed age.
+pub(crate) struct TokenAtAge {
     pub(crate) layer: BearerAuthLayer,
-    _renewal: (Hold, Runtime),
+    /// Keeps the refresh, if there is one, from ending.
+    _refresh: (Hold, Runtime),
 }
 
-impl Aged {
+impl TokenAtAge {
     pub(crate) fn fresh() -> Self {
-        Self::of(10)
+        Self::new(10)
     }
 
-    pub(crate) fn due() -> Self {
-        Self::of(850)
+    /// Returns a layer whose token is being refreshed in the background. The refresh never ends.
+    pub(crate) fn refreshing() -> Self {
+        Self::new(850)
     }
 
-    fn of(seconds: u64) -> Self {
+    fn new(seconds: u64) -> Self {
         let (tokens, runtime) = (MockTokenSource::new(), runtime(1));
         let tokens = tokens.with_lifetime(Duration::from_secs(900));
-        let clock = Stopped::default();
+        let clock = StoppedClock::default();
         let cache = TokenCache::builder(tokens.clone())
             .clock(clock.clone())
             .build()
-            .unwrap();
+            .expect("valid settings");
         let token = || runtime.block_on(cache.token()).expect("a token");
         token();
         let hold = tokens.hold();
         clock.0.store(seconds, Ordering::Relaxed);
         token();
-        let layer = stack::over(cache);
+        let layer = tower_stacks::layer_over(cache);
         Self {
             layer,
-            _renewal: (hold, runtime),
+            _refresh: (hold, runtime),
         }
     }
 }
 
-/// A clock that stands still between two changes.
+/// A clock that changes only when it is set.
 #[derive(Clone, Default)]
-struct Stopped(Arc<AtomicU64>);
+struct StoppedClock(Arc<AtomicU64>);
 
-impl Clock for Stopped {
+impl Clock for StoppedClock {
     fn monotonic(&self) -> Duration {
         Duration::from_secs(self.0.load(Ordering::Relaxed))
     }

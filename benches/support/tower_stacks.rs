@@ -1,4 +1,4 @@
-//! The tower stacks that are compared: all around the same service, which does nothing.
+//! The tower stacks under comparison. All of them wrap the same service, which does nothing.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -18,11 +18,11 @@ use tokio::runtime::Runtime;
 use tower::{Layer, Service};
 use tower_http::set_header::{SetRequestHeader, SetRequestHeaderLayer};
 
-/// About the length of the JWTs that APIs hand out.
-pub(crate) const TOKEN: usize = 1_000;
-pub(crate) const ORIGIN: &str = "https://api.example.com";
+/// The length of every token in bytes, about that of a typical JWT.
+const TOKEN_LENGTH: usize = 1_000;
+const ORIGIN: &str = "https://api.example.com";
 
-/// Answers at once.
+/// A service that responds immediately with an empty 200.
 #[derive(Clone, Copy)]
 pub(crate) struct Noop;
 
@@ -41,75 +41,83 @@ impl<B> Service<Request<B>> for Noop {
     }
 }
 
-/// A constant header, of a token's length.
-pub(crate) fn fixed() -> SetRequestHeader<Noop, HeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", "x".repeat(TOKEN))).expect("ASCII");
+/// Returns a constant `Authorization` value, as long as that of a token.
+pub(crate) fn constant_value() -> HeaderValue {
+    let value = format!("Bearer {}", "x".repeat(TOKEN_LENGTH));
+    let mut value = HeaderValue::try_from(value).expect("ASCII");
     value.set_sensitive(true);
-    SetRequestHeaderLayer::overriding(AUTHORIZATION, value).layer(Noop)
+    value
 }
 
-/// A layer whose token is fresh, and stays so.
+/// Returns a stack that sets a constant header.
+pub(crate) fn constant_header() -> SetRequestHeader<Noop, HeaderValue> {
+    SetRequestHeaderLayer::overriding(AUTHORIZATION, constant_value()).layer(Noop)
+}
+
+/// Returns a layer with a token that never expires.
 pub(crate) fn layer() -> BearerAuthLayer {
-    over(cache())
+    layer_over(cache())
 }
 
-/// The same, with another clock than the default's.
-pub(crate) fn coarse_layer() -> BearerAuthLayer {
-    over(warm(builder().clock(CoarseClock)))
+/// Returns the same layer with `CoarseClock` in place of the default clock.
+pub(crate) fn coarse_clock_layer() -> BearerAuthLayer {
+    layer_over(warm(builder().clock(CoarseClock)))
 }
 
-/// The same, with no origin named: every https host gets the token.
-pub(crate) fn open_layer() -> BearerAuthLayer {
+/// Returns the same layer without an allowed origin: every https host gets the token.
+pub(crate) fn any_origin_layer() -> BearerAuthLayer {
     BearerAuthLayer::from_cache(cache())
 }
 
-pub(crate) fn over(cache: TokenCache) -> BearerAuthLayer {
+/// Returns a layer over `cache` that allows the origin of [`uri`].
+pub(crate) fn layer_over(cache: TokenCache) -> BearerAuthLayer {
     BearerAuthLayer::from_cache(cache)
         .allow_origin(ORIGIN)
         .expect("an origin")
 }
 
-/// Without replay.
-pub(crate) fn bearer(layer: BearerAuthLayer) -> BearerAuth<Noop> {
+/// Returns a stack that attaches a token and never replays.
+pub(crate) fn token(layer: BearerAuthLayer) -> BearerAuth<Noop> {
     layer.without_replay().layer(Noop)
 }
 
-pub(crate) fn replaying(layer: BearerAuthLayer) -> BearerAuth<Noop> {
+/// Returns a stack that attaches a token and replays after a rejection.
+pub(crate) fn token_with_replay(layer: BearerAuthLayer) -> BearerAuth<Noop> {
     layer.layer(Noop)
 }
 
-/// Keeps a copy of each request until it is answered.
+/// A service that keeps a copy of each request until the response arrives, as a replay needs one.
 #[derive(Clone)]
-pub(crate) struct Copying<S>(pub(crate) S);
+pub(crate) struct KeepCopy<S>(pub(crate) S);
 
-impl<S: Service<Request<()>>> Service<Request<()>> for Copying<S> {
+impl<S: Service<Request<()>>> Service<Request<()>> for KeepCopy<S> {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Kept<S::Future, Request<()>>;
+    type Future = WithCopy<S::Future, Request<()>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<()>) -> Self::Future {
-        let kept = request.clone();
-        Kept {
+        let copy = request.clone();
+        WithCopy {
             future: self.0.call(request),
-            _kept: kept,
+            _copy: copy,
         }
     }
 }
 
 pin_project! {
-    /// A future, and what is dropped with it.
-    pub(crate) struct Kept<F, K> {
+    /// A future and a value that is dropped with it.
+    pub(crate) struct WithCopy<F, T> {
         #[pin]
         future: F,
-        _kept: K,
+        _copy: T,
     }
 }
 
-impl<F: Future, K> Future for Kept<F, K> {
+impl<F: Future, T> Future for WithCopy<F, T> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -117,7 +125,8 @@ impl<F: Future, K> Future for Kept<F, K> {
     }
 }
 
-pub(crate) fn cache() -> TokenCache {
+/// Returns a cache that holds a token for the default request.
+fn cache() -> TokenCache {
     warm(builder())
 }
 
@@ -125,19 +134,20 @@ fn builder() -> TokenCacheBuilder {
     TokenCache::builder(source_fn(fetch))
 }
 
-/// Each its own, as tokens are, so that no two tenants share memory.
+/// Returns a different token for each scope, so that no two tenants share memory.
 async fn fetch(request: TokenRequest) -> Result<AccessToken, TokenError> {
     let scope = request.scopes().unwrap_or_default();
-    Ok(AccessToken::new(format!("{scope:x<TOKEN$}"))?.without_expiry())
+    Ok(AccessToken::new(format!("{scope:x<TOKEN_LENGTH$}"))?.without_expiry())
 }
 
-/// What a tenant is called: about as long as names with a UUID are.
+/// Returns the name of a tenant, about as long as names that contain a UUID.
 pub(crate) fn scope(tenant: usize) -> String {
     format!("tenant/{tenant:08x}-0000-4000-8000-{tenant:012x}")
 }
 
-/// A service that has the tokens of so many tenants, and the keys by which it got them.
-pub(crate) fn of_tenants(tenants: usize) -> (BearerAuth<Noop>, Arc<[TokenRequest]>) {
+/// Returns a cache that holds the tokens of the first `tenants` tenants, and the keys of its
+/// entries.
+pub(crate) fn tenant_cache(tenants: usize) -> (TokenCache, Arc<[TokenRequest]>) {
     let (cache, runtime) = (cache(), runtime());
     let keys: Arc<[_]> = (0..tenants)
         .map(|it| TokenRequest::scope(scope(it)))
@@ -145,10 +155,16 @@ pub(crate) fn of_tenants(tenants: usize) -> (BearerAuth<Noop>, Arc<[TokenRequest
     for key in &*keys {
         runtime.block_on(cache.token_for(key)).expect("a token");
     }
-    (bearer(over(cache)), keys)
+    (cache, keys)
 }
 
-/// Sends a request for this tenant.
+/// Returns a stack over [`tenant_cache`], and the keys of its entries.
+pub(crate) fn tenants(tenants: usize) -> (BearerAuth<Noop>, Arc<[TokenRequest]>) {
+    let (cache, keys) = tenant_cache(tenants);
+    (token(layer_over(cache)), keys)
+}
+
+/// Sends a request with the token of this tenant.
 pub(crate) fn send_for(service: &mut BearerAuth<Noop>, uri: &Uri, tenant: impl Into<RequestAuth>) {
     let mut request = request(black_box(uri));
     request.extensions_mut().insert(tenant.into());
@@ -161,7 +177,7 @@ fn warm(builder: TokenCacheBuilder) -> TokenCache {
     cache
 }
 
-pub(crate) fn runtime() -> Runtime {
+fn runtime() -> Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().build().expect("a runtime")
 }
@@ -170,7 +186,7 @@ pub(crate) fn uri() -> Uri {
     Uri::from_static("https://api.example.com/v1/transactions")
 }
 
-/// A request as clients make them, with room for one more header.
+/// Creates a request with capacity for one more header, as HTTP clients do.
 #[inline]
 pub(crate) fn request(uri: &Uri) -> Request<()> {
     let mut request = Request::new(());
@@ -179,10 +195,10 @@ pub(crate) fn request(uri: &Uri) -> Request<()> {
     request
 }
 
-/// Drives one request through a service that is ready and answers at once.
+/// Sends one request through a service that is ready and responds on the first poll.
 ///
-/// Never inlined: each stack is compiled by itself, as a client's is, and not into the loop that measures
-/// it, where a stack costs twice as much or half, depending on what stands beside it.
+/// Never inlined: each stack is compiled on its own, as in a client. Inlined into the measuring
+/// loop, a stack takes half or twice the time, depending on the code around it.
 #[inline(never)]
 pub(crate) fn send<S>(service: &mut S, request: Request<()>) -> S::Response
 where
@@ -193,7 +209,7 @@ where
         panic!("not ready");
     };
     match pin!(service.call(request)).poll(&mut context) {
-        Poll::Ready(Ok(answer)) => answer,
-        _ => panic!("no answer"),
+        Poll::Ready(Ok(response)) => response,
+        _ => panic!("no response"),
     }
 }
