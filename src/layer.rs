@@ -1,4 +1,4 @@
-//! The layer, which is its own builder.
+//! The layer. It is its own builder.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use crate::policy::rejection::{RejectionFn, RejectionPolicy};
 use crate::service::BearerAuth;
 use crate::source::TokenSource;
 
-/// Gives requests their bearer token: `Authorization: Bearer <token>` (RFC 6750 §2.1).
+/// Attaches a bearer token to requests: `Authorization: Bearer <token>` (RFC 6750 §2.1).
 ///
 /// A tower [`Layer`] over any `http::Request<B>` service and, with the feature `reqwest`, around a
 /// `reqwest::Client`; with the feature `reqwest-middleware`, a `reqwest_middleware::Middleware`.
-/// Clones, and all services made of it, share one [`TokenCache`].
+/// Clones, and all services made from it, share one [`TokenCache`].
 ///
-/// A request goes out untouched, and no token is fetched for it, if it has an `Authorization` header
-/// already, if it or its task says [`RequestAuth::skip`](crate::RequestAuth::skip), or if its origin is
-/// not one that the token may go to.
+/// A request is sent unchanged, and no token is fetched for it, if it already has an `Authorization`
+/// header, if it or its task chose [`RequestAuth::skip`](crate::RequestAuth::skip), or if the token
+/// may not go to its origin.
 ///
-/// Limits of concurrency and rate, retries and the overall timeout belong outside of this layer: inside,
-/// a request that waits for a token holds its turn, and the second sending needs another one, within
+/// A response that rejects the token (see [`reject_when`](Self::reject_when)) makes the cache fetch
+/// another, and the request is replayed once if its body can be sent twice. The caller gets the
+/// response to the replay or, if no other token could be obtained, the first response in full.
+///
+/// Concurrency limits, rate limits, retries and overall timeouts belong outside of this layer.
+/// Inside, a request that waits for a token holds its slot, and a replay needs another slot within
 /// 1 s.
-///
-/// An answer that refuses the token (see [`reject_when`](Self::reject_when)) makes the cache fetch
-/// another, and the request is sent again once, if its body can be had twice. The caller gets the
-/// second answer; or the first, whole, if there was no other token to be had.
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, StaticTokenSource};
@@ -50,55 +50,55 @@ pub struct BearerAuthLayer {
 }
 
 impl BearerAuthLayer {
-    /// Call [`allow_origin`](Self::allow_origin) on what this returns: without it, every https host
-    /// that the client calls gets the token.
+    /// Creates a layer; call [`allow_origin`](Self::allow_origin) on it, or every https host that the
+    /// client calls gets the token.
     ///
-    /// Makes a layer over a new [`TokenCache`] with the default settings.
+    /// The layer has a new [`TokenCache`] with the default settings.
     pub fn new(source: impl TokenSource) -> Self {
         Self::from_cache(TokenCache::new(source))
     }
 
-    /// A layer over a cache that is there already. See [`new`](Self::new) for `allow_origin`.
+    /// Creates a layer over an existing cache. As with [`new`](Self::new), call `allow_origin`.
     pub fn from_cache(cache: TokenCache) -> Self {
         Self {
             settings: Arc::new(Settings::new(cache)),
         }
     }
 
-    /// Allows the token to go to this origin; call again for more.
+    /// Allows the token to go to this origin, in addition to those allowed before.
     ///
-    /// From the first call on it goes to no origin that is not allowed.
+    /// After the first call, the token goes to no other origin. Scheme, host and port must be equal; a
+    /// missing port is the default port of the scheme, and case is ignored. An `http` origin allows
+    /// plain http there.
     ///
-    /// Scheme, host and port must all be equal; a missing port is the scheme's own, letter case makes
-    /// no difference. To name a plain `http` origin is to allow plain http there.
-    ///
-    /// Default: none named, so that all https origins and loopback get it.
+    /// Default: every https origin, and loopback.
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`] if this is not scheme, host and port alone: a path, a last `/`, userinfo, a
-    /// wildcard, a host that is not ASCII.
+    /// Returns [`InvalidSetting`] if `origin` is not just scheme, host and port: if it has a path, a
+    /// trailing `/`, userinfo, a wildcard, or a host that is not ASCII.
     pub fn allow_origin(self, origin: impl AsRef<str>) -> Result<Self, InvalidSetting> {
         self.try_edit(|settings| settings.attach.allow_origin(origin.as_ref()))
     }
 
-    /// Judges a URI without authority as if it was this origin's.
+    /// Sets the origin of URIs without authority, for services that add the host themselves.
     ///
-    /// That is a path alone, as with a service that adds the host. The `Host` header is never looked at.
+    /// The `Host` header is never used.
     ///
-    /// Default: such a request gets a token only if no origins are named.
+    /// Default: none. A request whose URI is a path alone gets a token only if no origin is allowed
+    /// explicitly.
     ///
     /// # Errors
     ///
-    /// As [`allow_origin`](Self::allow_origin).
+    /// The same as of [`allow_origin`](Self::allow_origin).
     pub fn assume_origin(self, origin: impl AsRef<str>) -> Result<Self, InvalidSetting> {
         self.try_edit(|settings| settings.attach.assume_origin(origin.as_ref()))
     }
 
-    /// Allows plain `http` to every host, while no origin is named.
+    /// Allows plain `http` to every host, as long as no origin is allowed explicitly.
     ///
-    /// Whoever is on the way reads the token; RFC 6750 §5.3 forbids it. For one host, name its http
-    /// origin instead.
+    /// The token can then be read on the network, which RFC 6750 §5.3 forbids. For a single host, call
+    /// `allow_origin` with its http origin instead.
     ///
     /// Default: plain http to loopback only.
     #[must_use]
@@ -106,22 +106,22 @@ impl BearerAuthLayer {
         self.edit(|settings| settings.attach.allow_http())
     }
 
-    /// Never sends a request twice.
+    /// Disables replays: no request is sent twice.
     ///
-    /// A refused token is still renewed for the next request.
+    /// A rejected token is still replaced for the next request.
     ///
-    /// Default: a refused request is sent again once.
+    /// Default: a rejected request is replayed once.
     #[must_use]
     pub fn without_replay(self) -> Self {
         self.edit(|settings| settings.replay.disable())
     }
 
-    /// Sends requests with bodies of type `B` again too, by a clone of the body.
+    /// Enables replays of requests with bodies of type `B`, which are cloned.
     ///
-    /// A clone must give the same bytes as the original.
+    /// A clone must produce the same bytes as the original.
     ///
-    /// Default, known without this: `()`, `Bytes`, `String`, `Vec<u8>`, `&'static str`, `&'static [u8]`,
-    /// `Full<Bytes>`, `Empty<Bytes>`, and bodies of reqwest that are no streams.
+    /// Default: `()`, `Bytes`, `String`, `Vec<u8>`, `&'static str`, `&'static [u8]`, `Full<Bytes>`,
+    /// `Empty<Bytes>`, and reqwest bodies that are not streams.
     ///
     /// ```
     /// # use bearer_auth::{BearerAuthLayer, StaticTokenSource};
@@ -174,12 +174,14 @@ impl BearerAuthLayer {
         self.edit(|settings| settings.rejection = Some(policy))
     }
 
-    /// Makes it an error if neither a request nor its task chose a token: no silent default tenant.
+    /// Requires every request or its task to choose a token, so that no request silently gets that of
+    /// a default tenant.
     ///
-    /// The error is a [`RequestAuthMissing`](crate::TokenErrorKind::RequestAuthMissing). The task is read
-    /// when the service is called: behind a `Buffer`, or in a task that was spawned inside of the scope,
-    /// it is not seen. A layer outside of this one may drop a request's extensions, as tower-http's
-    /// `FollowRedirect` does with those of a hop (0.6 always, 0.7 across origins).
+    /// A request without a choice fails with
+    /// [`RequestAuthMissing`](crate::TokenErrorKind::RequestAuthMissing). The task's choice is read
+    /// when the service is called: it is not visible behind a `Buffer`, or in a task that was spawned
+    /// within the scope. A layer outside of this one may drop the extensions of a request, as
+    /// tower-http's `FollowRedirect` does on a redirect (0.6 always, 0.7 across origins).
     ///
     /// Default: such a request gets the token of the source's own configuration.
     #[must_use]
@@ -187,7 +189,7 @@ impl BearerAuthLayer {
         self.edit(|settings| settings.require_request_auth = true)
     }
 
-    /// The cache that this layer takes its tokens from.
+    /// Returns the cache that provides the layer's tokens.
     pub fn cache(&self) -> &TokenCache {
         &self.settings.cache
     }

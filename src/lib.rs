@@ -1,14 +1,16 @@
-//! OAuth 2.0 bearer tokens for HTTP clients. A token is fetched once for all who need it, renewed in
-//! the background before it expires, and fetched anew when an API refuses it.
+//! OAuth 2.0 bearer tokens for HTTP clients, as a tower layer and a reqwest middleware.
 //!
-//! - [`BearerAuthLayer`] puts the token into requests: a tower layer over `http`, or around a
-//!   `reqwest::Client`, and a reqwest middleware. Call its
+//! All callers share one fetch of a token. The token is refreshed in the background before it
+//! expires, and replaced when an API rejects it.
+//!
+//! - [`BearerAuthLayer`] attaches the token to requests. It is a tower layer over `http` or around a
+//!   `reqwest::Client`, and a middleware of `reqwest-middleware`. Call its
 //!   [`allow_origin`](BearerAuthLayer::allow_origin).
-//! - [`TokenCache`] keeps tokens, one per [`TokenRequest`]. It is of use on its own too.
-//! - [`TokenSource`] is where tokens come from: `ClientCredentials` (feature `client-credentials`),
-//!   [`StaticTokenSource`], [`source_fn`].
-//! - [`RequestAuth`] says by request, or by task (feature `task-local`), which token it gets, if any.
-//! - [`TokenError`] says what went wrong and what to do about it.
+//! - [`TokenCache`] keeps the tokens, one per [`TokenRequest`]. It can be used without the layer.
+//! - [`TokenSource`] is the trait of a source of tokens: `ClientCredentials` (feature
+//!   `client-credentials`), [`StaticTokenSource`], [`source_fn`].
+//! - [`RequestAuth`] chooses the token of a request or, with the feature `task-local`, of a task.
+//! - [`TokenError`] describes a failure and says what to do about it.
 //! - `MockTokenSource` (feature `mock`) and `MockAuthServer` (feature `mock-server`) are for tests.
 //!
 //! ```
@@ -31,8 +33,9 @@
 //! # fn main() {}
 //! ```
 //!
-//! The README has the other stacks, all features and defaults, what happens when things go wrong, and
-//! where to put other layers. Fetching a token needs a tokio runtime with timers.
+//! The README has the other stacks and all features. The module `guide` of the documentation has
+//! the defaults, what happens when something fails, the order of layers, tenants and tests. Fetching
+//! a token requires a tokio runtime with timers.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -47,6 +50,15 @@ mod exchange;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(all(
+    any(doc, doctest),
+    feature = "client-credentials",
+    feature = "mock",
+    feature = "mock-server",
+    feature = "reqwest-middleware",
+    feature = "task-local"
+))]
+pub mod guide;
 mod layer;
 #[cfg(any(feature = "mock", feature = "mock-server"))]
 mod mock;
@@ -87,7 +99,7 @@ pub use token::request::TokenRequest;
 #[cfg(feature = "client-credentials")]
 pub use token_endpoint::request::ClientAuthentication;
 
-// The README's code is compiled, and run, with the doctests.
+// Compiles the README's code with the doctests, and runs it.
 #[cfg(all(
     doctest,
     feature = "client-credentials",

@@ -1,4 +1,5 @@
-//! What an entry and the timeline are made of: a model checker puts its own in place of it.
+//! The synchronization primitives of an entry and the timeline, which a model checker replaces with
+//! its own.
 
 #[cfg(not(all(test, bearer_auth_model)))]
 mod real {
@@ -16,8 +17,7 @@ mod model {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
 
-    /// Stands in for the lock-free cell, which the checker can't see into: its users are what is
-    /// checked, not the cell.
+    /// A replacement for the lock-free cell. The model checks the users of the cell, not the cell.
     pub(crate) struct ArcSwapOption<T>(RwLock<Option<Arc<T>>>);
 
     impl<T> ArcSwapOption<T> {

@@ -15,10 +15,10 @@ use crate::error::InvalidSetting;
 use crate::source::TokenSource;
 use crate::token::request::TokenRequest;
 
-/// No setting in time makes sense beyond it, and timers have an end.
-const LONGEST_SETTING: Duration = Duration::from_secs(24 * 60 * 60);
+/// The maximum of every duration. Longer ones make no sense, and timers have a maximum.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Makes a [`TokenCache`] with other than the default settings.
+/// A builder for a [`TokenCache`], see [`TokenCache::builder`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -56,70 +56,72 @@ impl TokenCacheBuilder {
         }
     }
 
-    /// The limit of one flight, all its tries together, whatever the callers' own limits are.
+    /// Sets the time limit of a fetch, including its retries, independent of the callers' own limits.
     ///
-    /// Default: 30 s. More than zero, at most one day. A caller with a shorter limit of its own gives
-    /// up alone: the flight goes on, and the next caller finds its token.
+    /// A caller with a shorter limit can give up alone: the fetch continues, and the next caller gets
+    /// its token.
+    ///
+    /// Default: 30 s. Must be greater than zero and at most one day.
     pub fn fetch_timeout(mut self, limit: Duration) -> Self {
         self.fetch_timeout = limit;
         self
     }
 
-    /// The life of a token whose source names none (no usable `expires_in`, RFC 6749 §5.1).
+    /// Sets the life of tokens for which the source gives none (no usable `expires_in`, RFC 6749
+    /// §5.1).
     ///
-    /// Default: 5 min. More than zero, at most one day.
+    /// Default: 5 min. Must be greater than zero and at most one day.
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
         self.default_lifetime = lifetime;
         self
     }
 
-    /// The pause after a failed flight.
+    /// Sets the pause after a failed fetch.
     ///
-    /// In it callers without a token fail at once, and the source is not asked. It doubles with each
-    /// further failure, and jitter lengthens it by up to 25 %. A longer `Retry-After` (RFC 9110 §10.2.3)
-    /// wins, up to 1 h.
+    /// During a pause the source is not called, and callers without a token fail at once. The pause
+    /// doubles with each further failure, and jitter adds up to 25 %. A longer `Retry-After` (RFC 9110
+    /// §10.2.3) replaces it, up to 1 h.
     ///
-    /// Default: 1 s. More than zero, at most one day.
+    /// Default: 1 s. Must be greater than zero and at most one day.
     pub fn first_pause(mut self, pause: Duration) -> Self {
         self.first_pause = pause;
         self
     }
 
-    /// Where the doubling of the pause ends.
+    /// Sets the maximum of the doubling pause.
     ///
-    /// Default: 60 s. At least [`first_pause`](Self::first_pause), at most one day.
+    /// Default: 60 s. Must be at least [`first_pause`](Self::first_pause) and at most one day.
     pub fn longest_pause(mut self, pause: Duration) -> Self {
         self.longest_pause = pause;
         self
     }
 
-    /// How many tokens are kept beside the default request's.
+    /// Sets the maximum number of tokens, not counting that of the default token request.
     ///
-    /// The least recently used is dropped first, but never one that is being fetched. Uses are told apart
-    /// to the second.
+    /// The least recently used token is evicted first, but none that is being fetched. Uses are
+    /// ordered by the second.
     ///
-    /// Default: 10,000. At least 1.
+    /// Default: 10,000. Must be at least 1.
     pub fn max_entries(mut self, entries: usize) -> Self {
         self.max_entries = entries;
         self
     }
 
-    /// How many fetches are under way at most, over all token requests.
+    /// Sets the maximum number of concurrent fetches, over all token requests.
     ///
-    /// The others queue; that wait doesn't count against their `fetch_timeout`.
+    /// Further fetches queue. The time in the queue does not count towards `fetch_timeout`.
     ///
-    /// Default: 64. At least 1.
+    /// Default: 64. Must be at least 1.
     pub fn max_concurrent_fetches(mut self, fetches: usize) -> Self {
         self.max_fetches = fetches;
         self
     }
 
-    /// Another clock: for tests, or one that takes less time to read.
+    /// Sets the clock that tokens expire by, for tests or for a clock that is faster to read, such as
+    /// `CoarseClock` (feature `coarse-clock`).
     ///
-    /// `CoarseClock` (feature `coarse-clock`) is of the latter kind.
-    ///
-    /// Default: tokio's monotonic clock, read for each request, and the system's wall clock, read once a
-    /// second and when tokens are fetched or rejected.
+    /// Default: tokio's monotonic clock, read for each request, and the system's wall clock, read once
+    /// a second and when tokens are fetched or rejected.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
@@ -164,7 +166,7 @@ impl TokenCacheBuilder {
             ("first_pause", self.first_pause),
             ("longest_pause", self.longest_pause),
         ] {
-            if value.is_zero() || value > LONGEST_SETTING {
+            if value.is_zero() || value > MAX_DURATION {
                 let expected = format!("more than zero and at most one day, got {value:?}");
                 return Err(InvalidSetting::new(setting, expected));
             }

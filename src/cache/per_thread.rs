@@ -1,7 +1,5 @@
-//! Copies of a value, so that threads which clone it don't all write to one reference count.
-//!
-//! Measured by `benches/rows`: what threads contend for is neither the token's cell nor a lock,
-//! which are only read, but the counts of what every request clones.
+//! One copy of a value per thread, so that threads which clone it do not contend for one reference
+//! count.
 
 use std::cell::Cell;
 use std::iter::repeat_with;
@@ -10,35 +8,35 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// More would cost memory for little.
-const MOST_COPIES: usize = 16;
+/// The maximum number of copies; more would cost memory for little gain.
+const MAX_COPIES: usize = 16;
 
-/// One copy for each thread that can run at once, rounded up to a power of two, at most
-/// [`MOST_COPIES`]; threads beyond share.
+/// One copy for each thread that can run at once: a power of two, at most [`MAX_COPIES`]. Further
+/// threads share copies.
 #[derive(Debug)]
 pub(crate) struct PerThread<T>(Box<[T]>);
 
 impl<T> PerThread<T> {
-    /// Copies made by `copy`, which share no count.
+    /// Creates the copies by `copy`, whose results must share no reference count.
     pub(crate) fn new(copy: impl FnMut() -> T) -> Self {
-        let copies = parallelism().next_power_of_two().min(MOST_COPIES);
+        let copies = parallelism().next_power_of_two().min(MAX_COPIES);
         Self(repeat_with(copy).take(copies).collect())
     }
 
-    /// This thread's.
+    /// Returns the copy of the current thread.
     #[inline]
     pub(crate) fn get(&self) -> &T {
         &self.0[number_of_thread() & (self.0.len() - 1)]
     }
 }
 
-/// How many threads run at once: asked for once, since the answer costs a system call or more.
+/// Returns the number of threads that can run at once. Cached: the system call is slow.
 pub(crate) fn parallelism() -> usize {
     static PARALLELISM: OnceLock<usize> = OnceLock::new();
     *PARALLELISM.get_or_init(|| thread::available_parallelism().map_or(1, NonZero::get))
 }
 
-/// Threads are numbered as they come here first.
+/// Returns the number of the current thread, given out in order of first use.
 #[inline]
 fn number_of_thread() -> usize {
     const NONE: usize = usize::MAX;
@@ -65,7 +63,7 @@ mod tests {
     fn threads_that_run_at_once_have_copies_of_their_own() {
         let copies = PerThread::new(|| Arc::new(()));
         let all = &copies.0;
-        assert!(all.len().is_power_of_two() && all.len() <= MOST_COPIES);
+        assert!(all.len().is_power_of_two() && all.len() <= MAX_COPIES);
         // Numbered one after the other, but by other tests too.
         let mine: HashSet<_> = (0..8 * all.len())
             .map(|_| {
