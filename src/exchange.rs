@@ -20,9 +20,8 @@ use crate::cache::state::{Rejection, RejectionId};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::exchange::message::{RequestView, ResponseView};
 use crate::policy::attach::{AttachPolicy, Destination};
-use crate::policy::origin::KeptOrigin;
 use crate::policy::rejection::{BearerChallenge, RejectionPolicy};
-use crate::policy::replay::ReplayPolicy;
+use crate::policy::replay::{Kept, ReplayPolicy};
 use crate::request_auth::{Choice, RequestAuth};
 use crate::token::request::TokenRequest;
 
@@ -64,16 +63,6 @@ pub(crate) enum Attach {
     HeaderIsSet,
     /// No token is usable without starting a refresh.
     NoToken,
-}
-
-/// The part of a request that is kept until its response.
-pub(crate) enum Kept<Q> {
-    /// A copy for a replay.
-    Copy(Q),
-    /// Without a copy, the origin, to compare that of the response with.
-    Origin(KeptOrigin),
-    /// Nothing: the origin is one of the settings, or no response will name its own.
-    Nothing,
 }
 
 /// The step that follows a response.
@@ -145,10 +134,11 @@ impl Settings {
     /// is attached.
     #[inline]
     pub(crate) fn keep<Q: RequestView>(&self, plan: &RequestPlan, request: &mut Q) -> Kept<Q> {
-        if plan.replay
-            && let Some(copy) = request.copy(&self.replay)
-        {
-            return Kept::Copy(copy);
+        if plan.replay {
+            let kept = request.copy(&self.replay);
+            if let Kept::Copy(_) = kept {
+                return kept;
+            }
         }
         match plan.destination {
             Destination::Allowed(_) => Kept::Nothing,

@@ -7,8 +7,9 @@ use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
-use crate::exchange::{Attach, Kept, NextStep, Replay, Settings, attach};
+use crate::exchange::{Attach, NextStep, Replay, Settings, attach};
 use crate::layer::BearerAuthLayer;
+use crate::policy::replay::Kept;
 
 /// A failure to get a token is a [`TokenError`](crate::TokenError) inside `Error::Middleware`, which
 /// `downcast_ref` finds.

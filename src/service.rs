@@ -14,7 +14,8 @@ use tower_service::Service;
 use crate::cache::within;
 use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::exchange::{Attach, Kept, NextStep, Replay, RequestPlan, Settings, attach};
+use crate::exchange::{Attach, NextStep, Replay, RequestPlan, Settings, attach};
+use crate::policy::replay::Kept;
 
 mod future;
 

@@ -3,7 +3,7 @@
 use http::{HeaderMap, Request, Response, StatusCode};
 
 use crate::policy::origin::{KeptOrigin, Target};
-use crate::policy::replay::ReplayPolicy;
+use crate::policy::replay::{Kept, ReplayPolicy};
 use crate::request_auth::RequestAuth;
 
 /// A request to be sent: an `http::Request<B>` or a `reqwest::Request`.
@@ -20,10 +20,10 @@ pub(crate) trait RequestView: Sized {
     /// Returns the choice in the request's extensions.
     fn request_auth(&self) -> Option<&RequestAuth>;
 
-    /// Copies the request if its body can be sent twice.
+    /// Copies the request if its body can be sent twice. Else returns `Kept::Nothing`.
     ///
     /// The body is only changed in its representation.
-    fn copy(&mut self, policy: &ReplayPolicy) -> Option<Self>;
+    fn copy(&mut self, policy: &ReplayPolicy) -> Kept<Self>;
 }
 
 /// A response: an `http::Response<R>` or a `reqwest::Response`.
@@ -41,6 +41,7 @@ impl<B: 'static> RequestView for Request<B> {
         Target::of_uri(self.uri())
     }
 
+    #[inline]
     fn origin_to_keep(&self) -> Option<KeptOrigin> {
         // Only this feature lets a response name its origin.
         cfg!(feature = "follow-redirect").then(|| KeptOrigin::of_uri(self.uri()))
@@ -58,7 +59,7 @@ impl<B: 'static> RequestView for Request<B> {
         self.extensions().get()
     }
 
-    fn copy(&mut self, policy: &ReplayPolicy) -> Option<Self> {
+    fn copy(&mut self, policy: &ReplayPolicy) -> Kept<Self> {
         policy.copy(self)
     }
 }
@@ -86,5 +87,32 @@ impl<R> ResponseView for Response<R> {
     #[cfg(not(feature = "follow-redirect"))]
     fn origin(&self) -> Option<Target<'_>> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Version;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_has_all_parts_of_the_request() {
+        let mut request = Request::post("https://a.example/x?y")
+            .body("body".to_owned())
+            .unwrap();
+        request.headers_mut().append("a", "1".parse().unwrap());
+        request.headers_mut().append("a", "2".parse().unwrap());
+        *request.version_mut() = Version::HTTP_2;
+        request.extensions_mut().insert(7_u8);
+        let Kept::Copy(copy) = request.copy(&ReplayPolicy::default()) else {
+            panic!("a `String` is copied");
+        };
+        assert_eq!(copy.method(), request.method());
+        assert_eq!(copy.uri(), request.uri());
+        assert_eq!(copy.version(), request.version());
+        assert_eq!(copy.headers(), request.headers());
+        assert_eq!(copy.extensions().get::<u8>(), Some(&7));
+        assert_eq!(copy.body(), request.body());
     }
 }

@@ -5,14 +5,16 @@ use reqwest::{Request, Response, Url};
 
 use crate::exchange::message::{RequestView, ResponseView};
 use crate::policy::origin::{KeptOrigin, Target};
-use crate::policy::replay::ReplayPolicy;
+use crate::policy::replay::{Kept, ReplayPolicy};
 use crate::request_auth::RequestAuth;
 
 impl RequestView for Request {
+    #[inline]
     fn target(&self) -> Target<'_> {
         target(self.url())
     }
 
+    #[inline]
     fn origin_to_keep(&self) -> Option<KeptOrigin> {
         // A clone of the `Url` would allocate.
         Some(KeptOrigin::of_url(self.target()))
@@ -31,9 +33,10 @@ impl RequestView for Request {
         None
     }
 
-    fn copy(&mut self, _policy: &ReplayPolicy) -> Option<Self> {
+    #[inline]
+    fn copy(&mut self, _policy: &ReplayPolicy) -> Kept<Self> {
         // `None` if the body is a stream.
-        self.try_clone()
+        self.try_clone().map_or(Kept::Nothing, Kept::Copy)
     }
 }
 

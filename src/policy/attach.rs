@@ -54,12 +54,13 @@ impl AttachPolicy {
     }
 
     fn admit_parsed(&self, target: Target<'_>) -> Option<Destination> {
-        let (Target::PathOnly, Some(assumed)) = (target, &self.assumed) else {
-            return self.admit_target(target);
-        };
-        // A response cannot name the assumed origin, only the path.
-        let admitted = self.admit_target(assumed.as_target());
-        admitted.map(|_| Destination::Any)
+        match (target, &self.assumed) {
+            // A response cannot name the assumed origin, only the path.
+            (Target::PathOnly, Some(assumed)) => self
+                .admit_target(assumed.as_target())
+                .map(|_| Destination::Any),
+            _ => self.admit_target(target),
+        }
     }
 
     fn admit_target(&self, target: Target<'_>) -> Option<Destination> {

@@ -68,7 +68,7 @@ pub(crate) enum KeptHost {
 }
 
 #[cfg(feature = "reqwest")]
-const MAX_INLINE: usize = 54;
+const MAX_INLINE: usize = 30;
 
 impl<'a> Target<'a> {
     #[inline]

@@ -11,7 +11,8 @@ use tower_service::Service;
 
 use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::exchange::{AttachedToken, Kept, NextStep, Replay, RequestPlan};
+use crate::exchange::{AttachedToken, NextStep, Replay, RequestPlan};
+use crate::policy::replay::Kept;
 use crate::service::{SharedSettings, replay_request};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
