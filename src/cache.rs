@@ -94,8 +94,8 @@ impl TokenCache {
 
     /// Returns a token for this request.
     ///
-    /// Returns at once if there is an unexpired token. Else waits for the one fetch that all callers
-    /// share.
+    /// Returns at once if there is an unexpired token. Else waits for the one fetch that all
+    /// callers share.
     ///
     /// # Errors
     ///
@@ -174,7 +174,8 @@ impl TokenCache {
             match (&joined, task) {
                 (Joined::Token(_), None) => {}
                 (Joined::Token(_), Some(task)) => {
-                    // Without a runtime, dropping the task abandons it, and a later caller starts it.
+                    // Without a runtime, dropping the task abandons it, and a later caller starts
+                    // it.
                     if let Ok(runtime) = runtime {
                         task.start(&runtime);
                     }

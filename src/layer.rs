@@ -19,9 +19,9 @@ use crate::source::TokenSource;
 /// `reqwest::Client`; with the feature `reqwest-middleware`, a `reqwest_middleware::Middleware`.
 /// Clones, and all services made from it, share one [`TokenCache`].
 ///
-/// A request is sent unchanged, and no token is fetched for it, if it already has an `Authorization`
-/// header, if it or its task chose [`RequestAuth::skip`](crate::RequestAuth::skip), or if the token
-/// may not go to its origin.
+/// A request is sent unchanged, and no token is fetched for it, if it already has an
+/// `Authorization` header, if it or its task chose [`RequestAuth::skip`](crate::RequestAuth::skip),
+/// or if the token may not go to its origin.
 ///
 /// A response that rejects the token (see [`reject_when`](Self::reject_when)) makes the cache fetch
 /// another, and the request is replayed once if its body can be sent twice. The caller gets the
@@ -50,8 +50,8 @@ pub struct BearerAuthLayer {
 }
 
 impl BearerAuthLayer {
-    /// Creates a layer; call [`allow_origin`](Self::allow_origin) on it, or every https host that the
-    /// client calls gets the token.
+    /// Creates a layer; call [`allow_origin`](Self::allow_origin) on it, or every https host that
+    /// the client calls gets the token.
     ///
     /// The layer has a new [`TokenCache`] with the default settings.
     pub fn new(source: impl TokenSource) -> Self {
@@ -67,16 +67,16 @@ impl BearerAuthLayer {
 
     /// Allows the token to go to this origin, in addition to those allowed before.
     ///
-    /// After the first call, the token goes to no other origin. Scheme, host and port must be equal; a
-    /// missing port is the default port of the scheme, and case is ignored. An `http` origin allows
-    /// plain http there.
+    /// After the first call, the token goes to no other origin. Scheme, host and port must be
+    /// equal; a missing port is the default port of the scheme, and case is ignored. An `http`
+    /// origin allows plain http there.
     ///
     /// Default: every https origin, and loopback.
     ///
     /// # Errors
     ///
-    /// Returns [`InvalidSetting`] if `origin` is not just scheme, host and port: if it has a path, a
-    /// trailing `/`, userinfo, a wildcard, or a host that is not ASCII.
+    /// Returns [`InvalidSetting`] if `origin` is not just scheme, host and port: if it has a path,
+    /// a trailing `/`, userinfo, a wildcard, or a host that is not ASCII.
     pub fn allow_origin(self, origin: impl AsRef<str>) -> Result<Self, InvalidSetting> {
         self.try_edit(|settings| settings.attach.allow_origin(origin.as_ref()))
     }
@@ -97,7 +97,8 @@ impl BearerAuthLayer {
 
     /// Allows plain `http` to every host, as long as no origin is allowed explicitly.
     ///
-    /// The token can then be read on the network, which RFC 6750 §5.3 forbids. For a single host, call
+    /// The token can then be read on the network, which RFC 6750 §5.3 forbids. For a single host,
+    /// call
     /// `allow_origin` with its http origin instead.
     ///
     /// Default: plain http to loopback only.
@@ -174,14 +175,14 @@ impl BearerAuthLayer {
         self.edit(|settings| settings.rejection = Some(policy))
     }
 
-    /// Requires every request or its task to choose a token, so that no request silently gets that of
-    /// a default tenant.
+    /// Requires every request or its task to choose a token, so that no request silently gets that
+    /// of a default tenant.
     ///
     /// A request without a choice fails with
     /// [`RequestAuthMissing`](crate::TokenErrorKind::RequestAuthMissing). The task's choice is read
-    /// when the service is called: it is not visible behind a `Buffer`, or in a task that was spawned
-    /// within the scope. A layer outside of this one may drop the extensions of a request, as
-    /// tower-http's `FollowRedirect` does on a redirect (0.6 always, 0.7 across origins).
+    /// when the service is called: it is not visible behind a `Buffer`, or in a task that was
+    /// spawned within the scope. A layer outside of this one may drop the extensions of a request,
+    /// as tower-http's `FollowRedirect` does on a redirect (0.6 always, 0.7 across origins).
     ///
     /// Default: such a request gets the token of the source's own configuration.
     #[must_use]

@@ -3,8 +3,8 @@
 //! All callers share one fetch of a token. The token is refreshed in the background before it
 //! expires, and replaced when an API rejects it.
 //!
-//! - [`BearerAuthLayer`] attaches the token to requests. It is a tower layer over `http` or around a
-//!   `reqwest::Client`, and a middleware of `reqwest-middleware`. Call its
+//! - [`BearerAuthLayer`] attaches the token to requests. It is a tower layer over `http` or around
+//!   a `reqwest::Client`, and a middleware of `reqwest-middleware`. Call its
 //!   [`allow_origin`](BearerAuthLayer::allow_origin).
 //! - [`TokenCache`] keeps the tokens, one per [`TokenRequest`]. It can be used without the layer.
 //! - [`TokenSource`] is the trait of a source of tokens: `ClientCredentials` (feature
@@ -34,8 +34,8 @@
 //! ```
 //!
 //! The README has the other stacks and all features. The module `guide` of the documentation has
-//! the defaults, what happens when something fails, the order of layers, tenants and tests. Fetching
-//! a token requires a tokio runtime with timers.
+//! the defaults, what happens when something fails, the order of layers, tenants and tests.
+//! Fetching a token requires a tokio runtime with timers.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![cfg_attr(

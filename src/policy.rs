@@ -1,5 +1,5 @@
-//! What a user can say about which requests get a token, which answers reject one, and which
-//! requests are sent again.
+//! The policies: which requests get a token, which responses reject it, and which requests are
+//! replayed.
 
 pub(crate) mod attach;
 pub(crate) mod challenge;

@@ -11,15 +11,16 @@ use crate::exchange::{Attach, NextStep, Replay, Settings, attach};
 use crate::layer::BearerAuthLayer;
 use crate::policy::replay::Kept;
 
-/// A failure to get a token is a [`TokenError`](crate::TokenError) inside `Error::Middleware`, which
+/// A failure to get a token is a [`TokenError`](crate::TokenError) inside `Error::Middleware`,
+/// which
 /// `downcast_ref` finds.
 ///
 /// # Cancel safety
 ///
 /// A call may be dropped at any point: a fetch that it started continues for other callers.
 impl Middleware for BearerAuthLayer {
-    // The expansion of `#[async_trait]` with the lifetimes of the trait, but without its second copy
-    // of each argument in the future.
+    // The expansion of `#[async_trait]` with the lifetimes of the trait, but without its second
+    // copy of each argument in the future.
     fn handle<'layer, 'extensions, 'next, 'future>(
         &'layer self,
         mut request: Request,

@@ -22,8 +22,8 @@ mod future;
 pub use future::ResponseFuture;
 use future::Sent;
 
-/// The longest wait for the inner service before a replay. After it the caller gets the response that
-/// is at hand, which the inner service may even be waiting for to be dropped.
+/// The longest wait for the inner service before a replay. After it the caller gets the response
+/// that is at hand, which the inner service may even be waiting for to be dropped.
 const READY_LIMIT: Duration = Duration::from_secs(1);
 
 /// The service that [`BearerAuthLayer`](crate::BearerAuthLayer) wraps around an inner service.
@@ -108,8 +108,8 @@ impl<S> BearerAuth<S> {
                 return ResponseFuture::boxed(acquire_and_send(settings, plan, ready, request));
             }
         };
-        // Each case puts its future together at the end: large parts are moved once, and a part that
-        // is not there is not moved at all.
+        // Each case puts its future together at the end: large parts are moved once, and a part
+        // that is not there is not moved at all.
         let sent = |service: &Self| Sent::new(Arc::clone(&service.settings), plan, attached);
         match kept {
             Kept::Copy(copy) => {

@@ -56,10 +56,11 @@ impl TokenCacheBuilder {
         }
     }
 
-    /// Sets the time limit of a fetch, including its retries, independent of the callers' own limits.
+    /// Sets the time limit of a fetch, including its retries, independent of the callers' own
+    /// limits.
     ///
-    /// A caller with a shorter limit can give up alone: the fetch continues, and the next caller gets
-    /// its token.
+    /// A caller with a shorter limit can give up alone: the fetch continues, and the next caller
+    /// gets its token.
     ///
     /// Default: 30 s. Must be greater than zero and at most one day.
     pub fn fetch_timeout(mut self, limit: Duration) -> Self {
@@ -79,8 +80,8 @@ impl TokenCacheBuilder {
     /// Sets the pause after a failed fetch.
     ///
     /// During a pause the source is not called, and callers without a token fail at once. The pause
-    /// doubles with each further failure, and jitter adds up to 25 %. A longer `Retry-After` (RFC 9110
-    /// §10.2.3) replaces it, up to 1 h.
+    /// doubles with each further failure, and jitter adds up to 25 %. A longer `Retry-After` (RFC
+    /// 9110 §10.2.3) replaces it, up to 1 h.
     ///
     /// Default: 1 s. Must be greater than zero and at most one day.
     pub fn first_pause(mut self, pause: Duration) -> Self {
@@ -117,11 +118,12 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Sets the clock that tokens expire by, for tests or for a clock that is faster to read, such as
+    /// Sets the clock that tokens expire by, for tests or for a clock that is faster to read, such
+    /// as
     /// `CoarseClock` (feature `coarse-clock`).
     ///
-    /// Default: tokio's monotonic clock, read for each request, and the system's wall clock, read once
-    /// a second and when tokens are fetched or rejected.
+    /// Default: tokio's monotonic clock, read for each request, and the system's wall clock, read
+    /// once a second and when tokens are fetched or rejected.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self

@@ -122,7 +122,8 @@ impl TokenCell {
         self.0.load().clone()
     }
 
-    /// Stores a token, or none. Called under the lock of the state, so that tokens keep their order.
+    /// Stores a token, or none. Called under the lock of the state, so that tokens keep their
+    /// order.
     pub(crate) fn set(&self, cached: Option<CachedToken>) {
         self.0.store(cached.map(Arc::new));
     }

@@ -1,8 +1,8 @@
 //! One fetch, shared by all callers that wait for it.
 //!
-//! A fetch runs in a detached task, so any caller may be dropped. Callers that wait watch its status.
-//! If the task is dropped with its runtime, the sender of the status goes with it; the callers notice,
-//! and the first of them starts the fetch again on its own runtime.
+//! A fetch runs in a detached task, so any caller may be dropped. Callers that wait watch its
+//! status. If the task is dropped with its runtime, the sender of the status goes with it; the
+//! callers notice, and the first of them starts the fetch again on its own runtime.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -53,7 +53,8 @@ pub(crate) struct Fetcher {
 ///
 /// Fetches hold it weakly: they must not keep a cache alive.
 pub(crate) trait FetchOwner: Send + Sync + 'static {
-    /// Gives a fetch its slot, before its task starts. Returns false if it is no longer in progress.
+    /// Gives a fetch its slot, before its task starts. Returns false if it is no longer in
+    /// progress.
     fn begin(&self, fetch: FetchId, slot: Slot) -> bool;
 
     /// Remembers the task of a fetch, to abort it when the fetch is abandoned.
@@ -61,8 +62,8 @@ pub(crate) trait FetchOwner: Send + Sync + 'static {
 
     /// Stores the outcome of a fetch. Returns the status that the callers see.
     ///
-    /// Takes the handle, as `abandon` does: nothing holds the entry when others learn that the fetch
-    /// has ended, and it may be evicted.
+    /// Takes the handle, as `abandon` does: nothing holds the entry when others learn that the
+    /// fetch has ended, and it may be evicted.
     fn finish(
         self: Arc<Self>,
         fetch: FetchId,

@@ -48,8 +48,8 @@ impl Lifespan {
         }
     }
 
-    /// Returns true if the token is usable without starting a refresh: it is fresh, or it is due and
-    /// no refresh can start.
+    /// Returns true if the token is usable without starting a refresh: it is fresh, or it is due
+    /// and no refresh can start.
     #[inline]
     pub(crate) fn is_usable(&self, now: Moment, no_refresh: impl FnOnce() -> bool) -> bool {
         !now.has_reached(self.due) || (no_refresh() && !now.has_reached(self.expired))

@@ -1,6 +1,6 @@
-//! The state of one token: a pure state machine. The time and all randomness are arguments; it reads
-//! no clock, takes no lock and wakes no task. The entry calls it under its lock and publishes the
-//! result.
+//! The state of one token: a pure state machine. The time and all randomness are arguments; it
+//! reads no clock, takes no lock and wakes no task. The entry calls it under its lock and publishes
+//! the result.
 //!
 //! ```text
 //!              decide                complete
@@ -232,8 +232,8 @@ impl State {
 
     /// Records that a fetch failed and begins a pause.
     ///
-    /// Returns the error for the callers that waited, with the length of the pause. A fetch that was
-    /// abandoned since begins no pause.
+    /// Returns the error for the callers that waited, with the length of the pause. A fetch that
+    /// was abandoned since begins no pause.
     pub(crate) fn fail(
         &mut self,
         fetch: FetchId,

@@ -1,8 +1,8 @@
 //! The entries of all token requests but the default one. Their number is bounded: the least
 //! recently used is evicted first.
 //!
-//! Shards of `RwLock<HashMap>`. A lookup takes a shared lock on one shard; only adding or evicting an
-//! entry takes it exclusively, never a refresh.
+//! Shards of `RwLock<HashMap>`. A lookup takes a shared lock on one shard; only adding or evicting
+//! an entry takes it exclusively, never a refresh.
 //!
 //! `docs/performance.md` compares lookups with `moka`, `dashmap` and `papaya`: none of them knows
 //! entries that must stay, and each would add crates to the core.
@@ -20,8 +20,8 @@ use crate::cache::per_thread::parallelism;
 use crate::clock::Moment;
 use crate::token::request::TokenRequest;
 
-/// Enough that two threads seldom meet at a lock. Each shard has pages of its own, so more would make
-/// lookups among many tenants slower.
+/// Enough that two threads seldom meet at a lock. Each shard has pages of its own, so more would
+/// make lookups among many tenants slower.
 const SHARDS_PER_THREAD: usize = 4;
 const MAX_SHARDS: usize = 64;
 
@@ -52,8 +52,8 @@ pub(crate) struct Tenants {
     shards: Box<[RwLock<Shard>]>,
     max_entries: usize,
     len: AtomicUsize,
-    /// Orders entries by their last use. It advances with each new entry and each second rather than
-    /// with each use, which would make every lookup write to one cache line.
+    /// Orders entries by their last use. It advances with each new entry and each second rather
+    /// than with each use, which would make every lookup write to one cache line.
     turn: AtomicU64,
     /// The last second that advanced the turn.
     second: AtomicU64,
@@ -157,11 +157,11 @@ impl Tenants {
         }
     }
 
-    /// Evicts the least recently used entries once there are more than the bound, but none that has a
-    /// fetch in progress or is in use.
+    /// Evicts the least recently used entries once there are more than the bound, but none that has
+    /// a fetch in progress or is in use.
     ///
-    /// Evicts a sixteenth of them at a time, so that one scan serves as many new entries. If too few
-    /// could be evicted, the next scan waits for a sixteenth of the excess.
+    /// Evicts a sixteenth of them at a time, so that one scan serves as many new entries. If too
+    /// few could be evicted, the next scan waits for a sixteenth of the excess.
     fn evict(&self) {
         let _guard = self.eviction.lock().unwrap_or_else(PoisonError::into_inner);
         let len = self.len();

@@ -24,8 +24,8 @@ pub(crate) enum Target<'a> {
     },
     /// A path alone: the inner service knows the origin.
     PathOnly,
-    /// Anything else: an authority without scheme, a scheme other than http and https, or an invalid
-    /// port.
+    /// Anything else: an authority without scheme, a scheme other than http and https, or an
+    /// invalid port.
     Other,
 }
 

@@ -1,4 +1,4 @@
-//! Which answers reject the token that a request carried.
+//! The responses that reject the token of a request.
 
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, StatusCode};
@@ -63,8 +63,8 @@ impl RejectionPolicy for BearerChallenge {
 /// A [`RejectionPolicy`] for gRPC: status 16 (`UNAUTHENTICATED`) rejects the token.
 ///
 /// Only a trailers-only response carries its `grpc-status` in the headers, which is how servers
-/// answer a call that they refuse before it begins. A plain HTTP 401, as a proxy sends it, is judged
-/// by [`BearerChallenge`].
+/// answer a call that they refuse before it begins. A plain HTTP 401, as a proxy sends it, is
+/// judged by [`BearerChallenge`].
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, GrpcUnauthenticated, StaticTokenSource};

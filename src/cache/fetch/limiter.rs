@@ -1,7 +1,7 @@
 //! The limit on concurrent fetches. Fetches beyond it queue in order of arrival.
 //!
-//! A fetch gets its slot before its task is spawned, from whoever frees one. A queued fetch therefore
-//! depends on no runtime that may not be polled, and its time limit begins with its slot.
+//! A fetch gets its slot before its task is spawned, from whoever frees one. A queued fetch
+//! therefore depends on no runtime that may not be polled, and its time limit begins with its slot.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -59,8 +59,8 @@ impl FetchLimiter {
 
     /// Calls `start` with a slot, now or when one is free.
     ///
-    /// `abandon` is called if the slot is still held `time_limit` after it was given out and another
-    /// fetch needs it.
+    /// `abandon` is called if the slot is held for longer than `time_limit` and another fetch needs
+    /// it.
     pub(crate) fn enqueue(
         self: &Arc<Self>,
         time_limit: Duration,
@@ -112,8 +112,8 @@ impl FetchLimiter {
 
     /// Starts queued fetches while slots are free.
     ///
-    /// A fetch can fail as it starts and free its slot from within. The loop that is running handles
-    /// that, so the stack does not grow.
+    /// A fetch can fail as it starts and free its slot from within. The loop that is running
+    /// handles that, so the stack does not grow.
     fn start_queued(self: &Arc<Self>) {
         let mut state = self.lock();
         if state.is_starting {

@@ -1,8 +1,8 @@
 //! The minimum time between the refreshes that rejections cause.
 //!
 //! It doubles when a new token is rejected as well, so that an API that answers 401 to everything
-//! costs few token requests. One response decides for each rejection: the replay of the request that
-//! caused it or, without a replay, the first response to the new token.
+//! costs few token requests. One response decides for each rejection: the replay of the request
+//! that caused it or, without a replay, the first response to the new token.
 
 use std::time::Duration;
 

@@ -302,7 +302,7 @@ fn setting_the_wall_clock_forward_costs_one_fetch() {
     );
     assert_eq!(tested.decide_at(ahead(10.5)), "use b");
     assert_eq!(tested.decide_at(ahead(809.999)), "use b");
-    // Set right again, it is no news.
+    // Setting it right again has no effect.
     assert_eq!(tested.decide(810.0), "use b, fetch");
     assert_eq!(tested.decide(900.0), "wait");
 }
@@ -339,10 +339,10 @@ fn the_same_token_with_less_life_keeps_its_generation() {
     assert_eq!(tested.land("a", 100.0, 800.0), "a");
     assert_eq!(tested.generation(), generation);
     assert_eq!(tested.expires_at(), at(900.0).wall_time());
-    // As long as enough life is left, the server is not asked again.
+    // While enough life is left, the server is not asked again.
     assert_eq!(tested.decide(884.999), "use a");
     assert_eq!(tested.decide(885.0), "use a, fetch");
-    // Expired or not, it stands for the same value.
+    // Expired or not, the value is the same.
     assert_eq!(tested.land("a", 900.0, 899.0), "a");
     assert_eq!(tested.generation(), generation);
 }
@@ -355,7 +355,7 @@ fn another_value_has_another_generation() {
     assert_ne!(tested.generation(), generation);
 }
 
-/// The server reuses its token up to its end, and has a new one only then. A caller every 10 ms.
+/// A caller every 10 ms, and a server that repeats its token until it expires.
 #[test]
 fn a_server_that_repeats_its_token_is_asked_at_most_once_a_second() {
     let mut tested = Tested::holding("a", 900.0);

@@ -1,8 +1,8 @@
-//! Corners: late landings, verdicts that cross, tokens that are dead when they come.
+//! Edge cases: late results, verdicts out of order, tokens that are expired on arrival.
 
 use super::*;
 
-/// Rule 12: a usable token goes on being served, whatever happens to its renewal.
+/// Rule 12: a usable token is used, whatever happens to its refresh.
 #[test]
 fn a_token_expired_on_arrival_does_not_replace_a_usable_one() {
     let mut tested = Tested::refreshing("a");
@@ -13,7 +13,7 @@ fn a_token_expired_on_arrival_does_not_replace_a_usable_one() {
     );
 }
 
-/// The same when another flight has failed meanwhile: a success ends the pause.
+/// The same after another fetch has failed: a success ends the pause.
 #[test]
 fn a_late_token_that_is_expired_on_arrival_ends_a_pause() {
     let mut tested = Tested::refreshing("a");
@@ -29,7 +29,7 @@ fn a_late_token_that_is_expired_on_arrival_ends_a_pause() {
     assert_eq!(tested.decide(801.5), "use a, fetch in 1 s");
 }
 
-/// Rule 21: it is accepted, so the spacing returns to 1 s, whatever else fails meanwhile.
+/// Rule 21: the replay is accepted, so the spacing returns to 1 s, whatever else fails.
 #[test]
 fn a_failed_refresh_does_not_take_the_verdict_from_a_replay() {
     let mut tested = Tested::holding("a", 90_000.0);
@@ -38,7 +38,7 @@ fn a_failed_refresh_does_not_take_the_verdict_from_a_replay() {
     let second = tested.reject_in_effect(12.0);
     assert_eq!(tested.decide(12.0), "fetch");
     tested.land("short", 20.0, 12.0);
-    // Its request is under way again with the new token, while that becomes due.
+    // The replay is in progress while the new token becomes due.
     assert_eq!(tested.decide(29.0), "use short, fetch");
     assert_eq!(tested.fail(outage(), 29.0, 0.0), 1.0);
     tested.state.record_replay(second, false);
@@ -52,7 +52,7 @@ fn a_failed_refresh_does_not_take_the_verdict_from_a_replay() {
     );
 }
 
-/// Rule 21: an API that refuses everything, slowly, while other requests are refused too.
+/// Rule 21: an API that rejects everything, slowly, while other requests are rejected too.
 #[test]
 fn a_rejected_replay_counts_after_a_later_rejection() {
     let mut tested = Tested::holding("a", 90_000.0);
@@ -64,7 +64,7 @@ fn a_rejected_replay_counts_after_a_later_rejection() {
     assert_eq!(tested.reject(14.5), Rejection::Spaced);
 }
 
-/// Rule 18: a flight begun before the rejection doesn't bring the token back.
+/// Rule 18: a fetch that started before the rejection does not restore the token.
 #[test]
 fn a_fetch_abandoned_long_ago_does_not_restore_a_rejected_token() {
     let mut tested = Tested::refreshing("a");

@@ -1,4 +1,4 @@
-//! One flight at a time, and the pause after one that failed.
+//! One fetch at a time, and the pause after one that failed.
 
 use super::*;
 
@@ -70,7 +70,7 @@ fn the_token_of_an_abandoned_fetch_is_used() {
     assert_eq!(tested.decide(31.0), "use late");
     assert!(
         tested.state.fetch().is_some(),
-        "the other is still under way"
+        "the other is still in progress"
     );
     assert_eq!(tested.land("newer", 900.0, 32.0), "newer");
     assert_eq!(tested.decide(32.0), "use newer");
@@ -85,10 +85,10 @@ fn an_abandoned_fetch_does_not_replace_a_newer_token() {
     assert_eq!(tested.decide(30.0), "fetch");
     assert_eq!(tested.land("newer", 60.0, 30.0), "newer");
     let late = tested.land_from(abandoned, token("late", 900.0), (0.0, 31.0));
-    assert_eq!(late, "newer", "those who waited for it get the newer one");
+    assert_eq!(late, "newer", "callers that waited get the newer one");
     assert_eq!(tested.decide(31.0), "use newer");
     let late = tested.land_from(abandoned, token("late", 900.0), (0.0, 87.0));
-    assert_eq!(late, "late", "better than an expired one");
+    assert_eq!(late, "late", "it replaces an expired one");
     assert_eq!(tested.decide(87.0), "use late");
 }
 
@@ -114,7 +114,7 @@ fn a_due_token_is_used_whatever_happens_to_its_refresh() {
     assert_eq!(tested.fail(outage(), 801.0, 0.0), 1.0);
     assert_eq!(tested.decide(801.0), "use a", "in the pause");
     assert_eq!(tested.decide(801.999), "use a");
-    assert_eq!(tested.decide(802.0), "use a, fetch", "behind it");
+    assert_eq!(tested.decide(802.0), "use a, fetch", "after the pause");
     assert_eq!(tested.fail(TokenError::permanent("no"), 802.0, 0.0), 2.0);
     assert_eq!(tested.decide(803.0), "use a");
     assert_eq!(tested.decide(804.0), "use a, fetch");
@@ -129,14 +129,14 @@ fn a_due_token_is_used_whatever_happens_to_its_refresh() {
 fn callers_in_a_pause_fail_at_once_with_the_remaining_time() {
     let mut tested = Tested::default();
     assert_eq!(tested.decide(0.0), "fetch");
-    let refused = TokenError::new(TokenErrorKind::InvalidClient, false);
+    let rejected = TokenError::new(TokenErrorKind::InvalidClient, false);
     let error = tested
         .state
-        .fail(tested.fetch(), refused, at(2.0), TIMING, 0.0);
+        .fail(tested.fetch(), rejected, at(2.0), TIMING, 0.0);
     assert_eq!(error.kind(), TokenErrorKind::InvalidClient);
-    assert_eq!(error.retry_after(), Some(span(1.0)), "those who waited");
+    assert_eq!(error.retry_after(), Some(span(1.0)), "callers that waited");
     let Decision::Fail(error) = tested.state.decide(at(2.25)) else {
-        panic!("those who come later");
+        panic!("callers in the pause");
     };
     assert_eq!(error.kind(), TokenErrorKind::InvalidClient);
     assert!(!error.is_transient());
@@ -144,7 +144,7 @@ fn callers_in_a_pause_fail_at_once_with_the_remaining_time() {
     assert_eq!(tested.decide(2.999_999_999), "fail, 0.000000001 s");
     assert_eq!(tested.decide(3.0), "fetch");
     assert_eq!(tested.land("a", 900.0, 3.0), "a");
-    assert_eq!(tested.decide(3.0), "use a", "it heals without a restart");
+    assert_eq!(tested.decide(3.0), "use a", "it recovers without a restart");
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn a_pause_is_measured_by_the_monotonic_clock() {
     }
 }
 
-/// 200 callers a second, whose every flight fails after 50 ms.
+/// 200 callers a second, whose fetches all fail after 50 ms.
 #[test]
 fn a_dead_endpoint_sees_a_handful_of_requests() {
     let mut tested = Tested::default();

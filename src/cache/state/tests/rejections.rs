@@ -1,14 +1,14 @@
-//! What an API's refusals, and a user's word, do to a token.
+//! The effects of rejections by an API and of invalidations by a user.
 
 use super::*;
 
 impl Tested {
-    /// The current token is refused.
+    /// Rejects the current token.
     pub(super) fn reject(&mut self, secs: f64) -> Rejection {
         self.state.reject(self.generation(), at(secs))
     }
 
-    /// The current token is refused, to some effect.
+    /// Rejects the current token, which must take effect.
     pub(super) fn reject_in_effect(&mut self, secs: f64) -> RejectionId {
         match self.reject(secs) {
             Rejection::Effective(rejection) => rejection,
@@ -16,7 +16,7 @@ impl Tested {
         }
     }
 
-    /// The current token is refused, to some effect, and its successor had at once.
+    /// Rejects the current token with effect, and fetches another at once.
     pub(super) fn replace(&mut self, secs: f64) -> RejectionId {
         let rejection = self.reject_in_effect(secs);
         assert_eq!(self.decide(secs), "fetch");
@@ -33,7 +33,7 @@ fn a_rejected_token_is_no_longer_used() {
     assert_eq!(
         tested.decide(10.0),
         "fetch",
-        "at once, whenever the last was had"
+        "at once, however recent the last fetch was"
     );
     assert_eq!(tested.decide(10.0), "wait");
     assert_eq!(tested.land("b", 900.0, 11.0), "b");
@@ -70,7 +70,7 @@ fn a_rejection_affects_only_its_own_token() {
         assert_eq!(
             tested.state.reject(999, at(late)),
             Rejection::Superseded,
-            "another cache's"
+            "of another cache"
         );
         assert_eq!(tested.decide(late), "use t1");
     }
@@ -85,7 +85,7 @@ fn many_rejections_of_one_token_cause_one_fetch() {
         assert_eq!(
             tested.state.reject(old, at(10.0)),
             Rejection::Superseded,
-            "none yet"
+            "no successor yet"
         );
     }
     assert_eq!(tested.decide(10.0), "fetch");
@@ -94,7 +94,7 @@ fn many_rejections_of_one_token_cause_one_fetch() {
         assert_eq!(
             tested.state.reject(old, at(10.3)),
             Rejection::Superseded,
-            "another by now"
+            "there is a successor"
         );
         assert_eq!(tested.decide(10.3), "use b");
     }
@@ -120,14 +120,14 @@ fn a_fetch_started_before_the_rejection_does_not_restore_the_token() {
     assert_eq!(
         tested.decide(801.5),
         "fetch",
-        "those who waited decide again"
+        "callers that waited decide again"
     );
-    // A flight begun since: the source stands by its token.
+    // A fetch that started after it: the source vouches for its token.
     assert_eq!(tested.land("a", 98.0, 802.0), "a");
     assert_eq!(
         tested.generation(),
         generation,
-        "so that nobody sends it twice"
+        "so that no request is replayed with it"
     );
     assert_eq!(tested.decide(802.0), "use a");
 }
@@ -179,11 +179,11 @@ fn an_invalidated_token_is_no_longer_used() {
     assert_eq!(
         tested.land("a", 100.0, 801.0),
         "discarded",
-        "asked for before"
+        "requested before"
     );
     assert_eq!(tested.decide(801.0), "fetch");
     assert_eq!(tested.land("b", 900.0, 801.0), "b");
     assert!(!tested.state.invalidate(generation), "late");
-    assert!(!tested.state.invalidate(999), "another cache's");
+    assert!(!tested.state.invalidate(999), "of another cache");
     assert_eq!(tested.decide(801.0), "use b");
 }

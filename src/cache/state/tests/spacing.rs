@@ -1,9 +1,9 @@
-//! How far apart the renewals are that rejections cause, and who says so.
+//! The spacing of the refreshes that rejections cause.
 
 use super::*;
 
 impl Tested {
-    /// Refusals have no effect until exactly `spacing` after the last that had: then one has.
+    /// Checks that rejections have no effect until exactly `spacing` after the last one that had.
     fn replace_after(&mut self, spacing: f64, last: f64) -> RejectionId {
         let generation = self.generation();
         for early in [0.0, spacing - 0.001] {
@@ -12,7 +12,7 @@ impl Tested {
                 Rejection::Spaced,
                 "{early} s after {last} s"
             );
-            assert_eq!(self.generation(), generation, "it stays current");
+            assert_eq!(self.generation(), generation, "the token stays current");
         }
         self.replace(last + spacing)
     }
@@ -21,9 +21,10 @@ impl Tested {
         self.state.awaits_first_response()
     }
 
-    /// An answer to the current token, from a request that was sent with it now.
-    fn answer(&mut self, refused: bool) {
-        self.state.record_first_response(self.generation(), refused);
+    /// Records a response to a request with the current token.
+    fn respond(&mut self, rejected: bool) {
+        self.state
+            .record_first_response(self.generation(), rejected);
     }
 }
 
@@ -44,7 +45,7 @@ fn a_spaced_rejection_changes_nothing() {
     assert_eq!(
         tested.reject(11.0 - 1e-9),
         Rejection::Spaced,
-        "nor does it move the next"
+        "it does not delay the next"
     );
     tested.reject_in_effect(11.0);
 }
@@ -84,7 +85,7 @@ fn a_verdict_counts_once() {
     tested.state.record_replay(rejection, true);
     tested.state.abandon_replay(rejection);
     assert!(!tested.awaits_first_response());
-    tested.answer(true);
+    tested.respond(true);
     tested.state.record_replay(rejection, false);
     tested.replace_after(2.0, 10.0);
 }
@@ -98,7 +99,7 @@ fn without_a_verdict_the_spacing_is_unchanged() {
     tested.replace_after(2.0, 12.0);
 }
 
-/// One request after the other, answered in no time; an API that refuses them all for a minute.
+/// Sequential requests, answered in no time, to an API that rejects them all for a minute.
 #[test]
 fn an_api_that_rejects_everything_costs_few_fetches() {
     let mut tested = Tested::holding("a", 90_000.0);
@@ -126,8 +127,11 @@ fn without_a_replay_the_first_response_decides() {
     tested
         .state
         .record_first_response(tested.generation() - 1, true);
-    assert!(tested.awaits_first_response(), "an answer to another token");
-    tested.answer(true);
+    assert!(
+        tested.awaits_first_response(),
+        "a response to another token"
+    );
+    tested.respond(true);
     assert!(!tested.awaits_first_response());
     tested.state.record_replay(rejection, false);
     tested.replace_after(2.0, 10.0);
@@ -140,7 +144,7 @@ fn a_replay_abandoned_after_the_refresh_leaves_the_verdict_to_the_first_response
     assert!(!tested.awaits_first_response());
     tested.state.abandon_replay(rejection);
     assert!(tested.awaits_first_response());
-    tested.answer(true);
+    tested.respond(true);
     tested.replace_after(2.0, 10.0);
 }
 
@@ -149,11 +153,11 @@ fn only_the_first_response_counts() {
     let mut tested = Tested::holding("a", 90_000.0);
     let rejection = tested.replace(10.0);
     tested.state.abandon_replay(rejection);
-    tested.answer(true);
-    tested.answer(true);
+    tested.respond(true);
+    tested.respond(true);
     tested.state.abandon_replay(rejection);
     assert!(!tested.awaits_first_response(), "the verdict is known");
-    tested.answer(true);
+    tested.respond(true);
     tested.replace_after(2.0, 10.0);
 }
 
@@ -164,9 +168,9 @@ fn an_accepted_first_response_leaves_the_spacing_unchanged() {
     tested.state.record_replay(first, true);
     let second = tested.replace_after(2.0, 10.0);
     tested.state.abandon_replay(second);
-    tested.answer(false);
+    tested.respond(false);
     assert!(!tested.awaits_first_response());
-    tested.answer(true);
+    tested.respond(true);
     tested.replace_after(2.0, 12.0);
 }
 
@@ -181,7 +185,7 @@ fn responses_to_other_tokens_do_not_count() {
     tested.land("b", 90_000.0, 10.0);
     tested.state.record_first_response(old, false);
     assert!(tested.awaits_first_response());
-    tested.answer(true);
+    tested.respond(true);
     tested.replace_after(2.0, 10.0);
 }
 
@@ -189,10 +193,10 @@ fn responses_to_other_tokens_do_not_count() {
 fn successes_of_other_requests_do_not_shorten_the_spacing() {
     let mut tested = Tested::holding("a", 90_000.0);
     let rejection = tested.replace(10.0);
-    tested.answer(false);
+    tested.respond(false);
     tested.state.record_replay(rejection, true);
     for _ in 0..100 {
-        tested.answer(false);
+        tested.respond(false);
     }
     let rejection = tested.replace_after(2.0, 10.0);
     tested.state.record_replay(rejection, true);
@@ -207,10 +211,10 @@ fn a_token_that_the_source_vouches_for_is_judged_by_its_first_response() {
     assert_eq!(tested.land("a", 90_000.0, 10.0), "a");
     assert!(
         tested.awaits_first_response(),
-        "its request is not sent again with the same token"
+        "its request is not replayed with the same token"
     );
     tested.state.abandon_replay(rejection);
-    tested.answer(true);
+    tested.respond(true);
     tested.replace_after(2.0, 10.0);
 }
 
@@ -226,8 +230,8 @@ fn a_refresh_keeps_waiting_for_the_first_response() {
     assert!(tested.awaits_first_response());
     assert_eq!(tested.decide(17.0), "use b, fetch");
     tested.land("c", 90_000.0, 17.0);
-    assert!(tested.awaits_first_response(), "b was never answered to");
-    tested.answer(true);
+    assert!(tested.awaits_first_response(), "no response to b came");
+    tested.respond(true);
     assert_eq!(tested.decide(100_000.0), "fetch");
     tested.land("d", 90_000.0, 100_000.0);
     assert!(!tested.awaits_first_response());
@@ -242,7 +246,7 @@ fn after_a_failed_fetch_the_next_tokens_first_response_decides() {
     assert_eq!(tested.decide(11.0), "fetch");
     tested.land("b", 90_000.0, 11.0);
     assert!(tested.awaits_first_response());
-    tested.answer(true);
+    tested.respond(true);
     tested.replace_after(2.0, 10.0);
 }
 
