@@ -8,7 +8,7 @@ use crate::cache::cached_token::CachedToken;
 use crate::cache::entry::{Entry, Joined};
 use crate::cache::fetch::waiter::Waited;
 use crate::cache::fetch::{Fetcher, runtime};
-use crate::cache::state::{Rejection, RejectionId};
+use crate::cache::state::{Rejection, RejectionId, Severity};
 use crate::cache::tenants::Tenants;
 use crate::clock::Moment;
 use crate::error::{TokenError, TokenErrorKind};
@@ -112,7 +112,9 @@ impl TokenCache {
         if let Some(token) = self.if_usable(request, CachedToken::token) {
             return Ok(token);
         }
-        self.acquire(request).await.map(AccessToken::held_by)
+        self.acquire(request, None)
+            .await
+            .map(AccessToken::held_by)
     }
 
     /// Withdraws a token that a server has rejected. The next call fetches another.
@@ -144,20 +146,22 @@ impl TokenCache {
         }
     }
 
-    /// Returns the token for a request: at once, or when its fetch has finished.
+    /// Returns the token for a request: at once, or when its fetch has finished. A token of the
+    /// generation `rejected` is not one.
     pub(crate) async fn acquire(
         &self,
         request: &TokenRequest,
+        rejected: Option<u64>,
     ) -> Result<Arc<CachedToken>, TokenError> {
         // One fetch of the caller's own, and another if that was lost with its runtime.
         let mut starts_left = 2_u32;
         loop {
-            let mut waiter = match self.join(request, &mut starts_left)? {
+            let mut waiter = match self.join(request, rejected, &mut starts_left)? {
                 Joined::Token(token) => return Ok(token),
                 Joined::Waiter(waiter) => waiter,
             };
             match waiter.wait(&self.shared.fetcher).await? {
-                Waited::Finished(result) => return result,
+                Waited::Finished(token) => return Ok(token),
                 Waited::Discarded => starts_left = 2,
                 Waited::Lost => {}
             }
@@ -166,56 +170,73 @@ impl TokenCache {
 
     /// Gets the token, or a fetch to wait for. Starts the fetch if there is none and the caller has
     /// starts left.
-    fn join(&self, request: &TokenRequest, starts_left: &mut u32) -> Result<Joined, TokenError> {
+    fn join(
+        &self,
+        request: &TokenRequest,
+        rejected: Option<u64>,
+        starts_left: &mut u32,
+    ) -> Result<Joined, TokenError> {
         let fetcher = &self.shared.fetcher;
         loop {
             let runtime = runtime::current();
-            let (joined, task) = self.entry(request).join(self.now(), fetcher)?;
-            match (&joined, task) {
-                (Joined::Token(_), None) => {}
-                (Joined::Token(_), Some(task)) => {
-                    // Without a runtime, dropping the task abandons it, and a later caller starts
-                    // it.
-                    if let Ok(runtime) = runtime {
+            let (joined, task) = self
+                .entry(request)
+                .join(self.now(), rejected, fetcher)?;
+            let waiter = match joined {
+                Joined::Token(token) => {
+                    // Without a runtime, dropping the task abandons it, and a later caller starts it.
+                    if let (Some(task), Ok(runtime)) = (task, runtime) {
                         task.start(&runtime);
                     }
+                    return Ok(Joined::Token(token));
                 }
-                (Joined::Waiter(_), Some(task)) => {
-                    let runtime = runtime?;
-                    let Some(left) = starts_left.checked_sub(1) else {
-                        return Err(TokenError::new(TokenErrorKind::NoRuntime, false));
-                    };
-                    *starts_left = left;
+                Joined::Waiter(waiter) => waiter,
+            };
+            let error = match (runtime, task) {
+                (Ok(runtime), Some(task)) if *starts_left > 0 => {
+                    *starts_left -= 1;
                     task.start(&runtime);
+                    return Ok(Joined::Waiter(waiter));
                 }
-                (Joined::Waiter(waiter), None) => {
-                    runtime?;
-                    if waiter.is_overdue() {
-                        // Its runtime is not polled, and no other caller was there to notice.
-                        waiter.abandon();
-                        continue;
-                    }
+                (Ok(_), None) if waiter.is_overdue() => {
+                    // Its runtime is not polled, and no other caller was there to notice.
+                    waiter.abandon();
+                    continue;
                 }
+                (Ok(_), None) => return Ok(Joined::Waiter(waiter)),
+                (Ok(_), Some(_)) => TokenError::new(TokenErrorKind::NoRuntime, false),
+                (Err(error), _) => error,
+            };
+            match waiter.fail(error, fetcher)? {
+                Waited::Finished(token) => return Ok(Joined::Token(token)),
+                Waited::Discarded | Waited::Lost => {}
             }
-            return Ok(joined);
         }
     }
 
-    /// Starts a fetch for this request if one is needed, without waiting for it.
-    pub(crate) fn refresh(&self, request: &TokenRequest) {
+    /// Starts a fetch for this request if one is needed, without waiting for it. A token of the
+    /// generation `rejected` needs one.
+    pub(crate) fn refresh(&self, request: &TokenRequest, rejected: u64) {
         // Without a runtime, the next caller starts it or gets the error.
         if let Ok(runtime) = runtime::current()
-            && let Ok((_, Some(task))) = self.entry(request).join(self.now(), &self.shared.fetcher)
+            && let Ok((_, Some(task))) =
+                self.entry(request)
+                    .join(self.now(), Some(rejected), &self.shared.fetcher)
         {
             task.start(&runtime);
         }
     }
 
     /// Records that an API rejected the token of this generation.
-    pub(crate) fn reject(&self, request: &TokenRequest, generation: u64) -> Rejection {
+    pub(crate) fn reject(
+        &self,
+        request: &TokenRequest,
+        generation: u64,
+        severity: Severity,
+    ) -> Rejection {
         let now = self.shared.fetcher.timeline.read();
         match self.existing_entry(request) {
-            Some(entry) => entry.report(|state| state.reject(generation, now)),
+            Some(entry) => entry.report(|state| state.reject(generation, severity, now)),
             None => Rejection::Superseded,
         }
     }
@@ -239,15 +260,15 @@ impl TokenCache {
         }
     }
 
-    /// Records a response to a token whose first response was awaited.
-    pub(crate) fn record_first_response(
+    /// Records a response to a token whose responses are awaited.
+    pub(crate) fn record_response(
         &self,
         request: &TokenRequest,
         generation: u64,
         rejected: bool,
     ) {
         if let Some(entry) = self.existing_entry(request) {
-            entry.report(|state| state.record_first_response(generation, rejected));
+            entry.report(|state| state.record_response(generation, rejected));
         }
     }
 

@@ -17,6 +17,8 @@ pub use coarse::CoarseClock;
 
 /// How long a reading of the wall clock is carried forward by the monotonic one.
 const WALL_READING: Duration = Duration::from_secs(1);
+/// Covers paused clocks that are behind the one that a timeline was created with.
+const ORIGIN_SLACK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The two clocks that decide whether a token has expired.
 ///
@@ -46,6 +48,13 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
+    /// Has been reached at any time.
+    pub(crate) const PAST: Self = Self {
+        monotonic: 0,
+        wall: 0,
+    };
+
+    /// Is not reached.
     pub(crate) const NEVER: Self = Self {
         monotonic: u64::MAX,
         wall: u64::MAX,
@@ -56,6 +65,14 @@ impl Moment {
         Self {
             monotonic: nanos(monotonic),
             wall: nanos(wall),
+        }
+    }
+
+    /// Returns a time that only the monotonic clock reaches.
+    pub(crate) fn by_monotonic(monotonic: Duration) -> Self {
+        Self {
+            monotonic: nanos(monotonic),
+            wall: 0,
         }
     }
 
@@ -89,26 +106,46 @@ impl Moment {
         self.monotonic >= deadline.monotonic || self.wall >= deadline.wall
     }
 
+    /// Returns the time until `deadline`, by the clock that reaches it first.
+    pub(crate) fn until(self, deadline: Self) -> Duration {
+        let monotonic = deadline.monotonic.saturating_sub(self.monotonic);
+        let wall = deadline.wall.saturating_sub(self.wall);
+        Duration::from_nanos(monotonic.min(wall))
+    }
+
     pub(crate) fn wall_time(self) -> Option<SystemTime> {
         UNIX_EPOCH.checked_add(self.wall())
     }
 }
 
-/// A monotonic time that one thread sets and others read.
-pub(crate) struct SharedDeadline(AtomicU64);
+/// A point in time that one thread sets and others read.
+///
+/// The two clocks are stored one after the other. A reader in between sees one of them as it was,
+/// which is as if it had come a moment earlier or later.
+pub(crate) struct SharedMoment {
+    monotonic: AtomicU64,
+    wall: AtomicU64,
+}
 
-impl SharedDeadline {
-    pub(crate) fn passed() -> Self {
-        Self(AtomicU64::new(0))
+impl SharedMoment {
+    pub(crate) fn new(moment: Moment) -> Self {
+        Self {
+            monotonic: AtomicU64::new(moment.monotonic),
+            wall: AtomicU64::new(moment.wall),
+        }
     }
 
-    pub(crate) fn set(&self, monotonic: Duration) {
-        self.0.store(nanos(monotonic), Ordering::Relaxed);
+    pub(crate) fn set(&self, moment: Moment) {
+        self.monotonic.store(moment.monotonic, Ordering::Relaxed);
+        self.wall.store(moment.wall, Ordering::Relaxed);
     }
 
     #[inline]
-    pub(crate) fn is_ahead_of(&self, now: Moment) -> bool {
-        now.monotonic < self.0.load(Ordering::Relaxed)
+    pub(crate) fn get(&self) -> Moment {
+        Moment {
+            monotonic: self.monotonic.load(Ordering::Relaxed),
+            wall: self.wall.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -116,32 +153,43 @@ impl SharedDeadline {
 ///
 /// In between, the wall time is the last reading carried forward by the monotonic clock. The last
 /// reading is kept as the distance between the two, in nanoseconds, so that one atomic word holds it.
+///
+/// tokio's clock can go back: from the advanced clock of one test runtime to that of the next. The
+/// timeline then continues where it was, so that nothing comes to life again or stays paused.
 pub(crate) struct Timeline {
+    /// A time that the clock of no runtime is behind.
     origin: Instant,
     clock: Option<Arc<dyn Clock>>,
-    /// Monotonic time at which the wall clock is to be read again.
-    next_reading: AtomicU64,
-    /// Wall time less monotonic time at the last reading.
+    /// The monotonic time of the last reading of the wall clock.
+    last_reading: AtomicU64,
+    /// Wall time minus monotonic time at the last reading.
     distance: AtomicU64,
+    /// The sum of the steps by which the monotonic clock went back.
+    gone_back: AtomicU64,
 }
 
 impl Timeline {
     pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Self {
+        // The paused clock of a runtime can be behind the system's, and an advanced one ahead of it.
+        let now = Instant::now().min(Instant::from_std(std::time::Instant::now()));
         let timeline = Self {
-            origin: Instant::now(),
+            origin: now.checked_sub(ORIGIN_SLACK).unwrap_or(now),
             clock,
-            next_reading: AtomicU64::new(0),
+            last_reading: AtomicU64::new(0),
             distance: AtomicU64::new(0),
+            gone_back: AtomicU64::new(0),
         };
         timeline.read();
         timeline
     }
 
-    /// One monotonic read; a wall read as well if the last is more than a second old.
+    /// Reads the monotonic clock, and the wall clock if its last reading is over a second old.
     #[inline]
     pub(crate) fn now(&self) -> Moment {
         let monotonic = self.monotonic();
-        if monotonic >= self.next_reading.load(Ordering::Acquire) {
+        // Wraps to a large number if the clock went back.
+        let age = monotonic.wrapping_sub(self.last_reading.load(Ordering::Acquire));
+        if age >= nanos(WALL_READING) {
             return self.read();
         }
         Moment {
@@ -150,27 +198,39 @@ impl Timeline {
         }
     }
 
-    /// Both clocks, read now.
+    /// Reads both clocks.
     pub(crate) fn read(&self) -> Moment {
-        let monotonic = self.monotonic();
+        let mut monotonic = self.monotonic();
+        let last = self.last_reading.load(Ordering::Acquire);
+        // By less than that, another thread has only been faster.
+        if monotonic.saturating_add(nanos(WALL_READING)) < last {
+            let gone_back = self.gone_back.load(Ordering::Relaxed);
+            let step = last - monotonic;
+            // If another thread has corrected it at the same time, its correction stands.
+            let _ = self.gone_back.compare_exchange(
+                gone_back,
+                gone_back.wrapping_add(step),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            monotonic = self.monotonic();
+        }
         let wall = self.wall();
-        // Wrapping keeps a wall clock before the monotonic origin right as well.
+        // Wrapping handles a wall clock that is before the monotonic origin.
         self.distance
             .store(wall.wrapping_sub(monotonic), Ordering::Relaxed);
-        // Release after the distance, so that whoever sees the new time of reading sees its result.
-        self.next_reading.store(
-            monotonic.saturating_add(nanos(WALL_READING)),
-            Ordering::Release,
-        );
+        // Release: a thread that sees the time of this reading also sees its result.
+        self.last_reading.store(monotonic, Ordering::Release);
         Moment { monotonic, wall }
     }
 
     #[inline]
     fn monotonic(&self) -> u64 {
-        nanos(match &self.clock {
+        let monotonic = nanos(match &self.clock {
             None => Instant::now().saturating_duration_since(self.origin),
             Some(clock) => clock.monotonic(),
-        })
+        });
+        monotonic.wrapping_add(self.gone_back.load(Ordering::Relaxed))
     }
 
     fn wall(&self) -> u64 {

@@ -16,11 +16,11 @@ use http::header::{AUTHORIZATION, Entry};
 
 use crate::cache::TokenCache;
 use crate::cache::cached_token::CachedToken;
-use crate::cache::state::{Rejection, RejectionId};
+use crate::cache::state::{Rejection, RejectionId, Severity};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::exchange::message::{RequestView, ResponseView};
 use crate::policy::attach::{AttachPolicy, Destination};
-use crate::policy::rejection::{BearerChallenge, RejectionPolicy};
+use crate::policy::rejection::{BearerChallenge, RejectionPolicy, says_invalid_token};
 use crate::policy::replay::{Kept, ReplayPolicy};
 use crate::request_auth::{Choice, RequestAuth};
 use crate::token::request::TokenRequest;
@@ -53,7 +53,7 @@ pub(crate) struct RequestPlan {
 #[derive(Clone, Copy)]
 pub(crate) struct AttachedToken {
     generation: u64,
-    awaits_first_response: bool,
+    awaits_response: bool,
 }
 
 /// The result of trying to attach a token without waiting.
@@ -166,7 +166,7 @@ impl Settings {
 
     /// Returns the token of the plan, after waiting for it if necessary.
     pub(crate) async fn acquire(&self, plan: &RequestPlan) -> Result<Arc<CachedToken>, TokenError> {
-        self.cache.acquire(&plan.token_request).await
+        self.cache.acquire(&plan.token_request, None).await
     }
 
     /// Decides what follows the first response.
@@ -179,20 +179,30 @@ impl Settings {
         kept: &Kept<Q>,
     ) -> NextStep {
         if self.is_rejected(plan, attached, response, kept) {
-            self.reject(plan, attached, matches!(kept, Kept::Copy(_)))
+            let severity = match says_invalid_token(response.status(), response.headers()) {
+                true => Severity::Invalid,
+                false => Severity::Refused,
+            };
+            self.reject(plan, attached, severity, matches!(kept, Kept::Copy(_)))
         } else {
             NextStep::Return
         }
     }
 
     #[cold]
-    fn reject(&self, plan: &RequestPlan, attached: AttachedToken, has_copy: bool) -> NextStep {
+    fn reject(
+        &self,
+        plan: &RequestPlan,
+        attached: AttachedToken,
+        severity: Severity,
+        has_copy: bool,
+    ) -> NextStep {
         let (cache, request) = (&self.cache, &plan.token_request);
-        match cache.reject(request, attached.generation) {
+        match cache.reject(request, attached.generation, severity) {
             Rejection::Effective(rejection) if has_copy => NextStep::Replay(Some(rejection)),
             Rejection::Effective(rejection) => {
                 cache.abandon_replay(request, rejection);
-                cache.refresh(request);
+                cache.refresh(request, attached.generation);
                 NextStep::Return
             }
             Rejection::Superseded if has_copy => NextStep::Replay(None),
@@ -210,7 +220,7 @@ impl Settings {
         kept: &Kept<Q>,
     ) -> bool {
         let rejects = self.rejects(response);
-        (rejects || attached.awaits_first_response)
+        (rejects || attached.awaits_response)
             && self.record_response(plan, attached, response, kept, rejects)
     }
 
@@ -237,9 +247,9 @@ impl Settings {
         if is_foreign {
             return false;
         }
-        if attached.awaits_first_response {
+        if attached.awaits_response {
             self.cache
-                .record_first_response(&plan.token_request, attached.generation, rejects);
+                .record_response(&plan.token_request, attached.generation, rejects);
         }
         rejects
     }
@@ -269,7 +279,7 @@ pub(crate) fn attach(token: &CachedToken, request: &mut impl RequestView) -> Opt
     }
     Some(AttachedToken {
         generation: token.generation(),
-        awaits_first_response: token.awaits_first_response(),
+        awaits_response: token.awaits_response(),
     })
 }
 
@@ -304,7 +314,9 @@ impl<S: Deref<Target = Settings>> Replay<S> {
 
     /// Returns another token for the replay, or `None` if there is none or it is the same.
     pub(crate) async fn acquire(&mut self) -> Option<Arc<CachedToken>> {
-        let token = self.settings.acquire(&self.plan).await.ok();
+        let (cache, rejected) = (&self.settings.cache, self.attached.generation);
+        let token = cache.acquire(&self.plan.token_request, Some(rejected)).await;
+        let token = token.ok();
         let token = token.filter(|token| token.generation() != self.attached.generation);
         if token.is_none() {
             self.abandon();

@@ -63,6 +63,8 @@ pub(crate) struct Parts {
 pub(crate) enum Lifetime {
     Unspecified,
     Limited(Duration),
+    /// The server says that none is left (`expires_in` of 0 or less).
+    Ended,
     Unlimited,
 }
 

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 
 use http::HeaderValue;
 
-use crate::cache::lifespan::Lifespan;
+use crate::cache::lifespan::{Lifespan, RefreshTimes};
 use crate::cache::per_thread::PerThread;
 use crate::cache::state::State;
-use crate::clock::{Moment, SharedDeadline};
+use crate::clock::{Moment, SharedMoment};
 use crate::sync::{ArcSwapOption, AtomicBool};
 use crate::token::request::TokenRequest;
 use crate::token::{AccessToken, Held, Issued, Parts};
@@ -21,10 +21,13 @@ use crate::token::{AccessToken, Held, Issued, Parts};
 pub(crate) struct CachedToken {
     lifespan: Lifespan,
     generation: u64,
-    /// Until when a due token is used without starting a refresh: one is in progress or paused.
-    no_refresh_until: SharedDeadline,
-    /// The first response to this token decides the spacing of rejections.
-    awaits_first_response: AtomicBool,
+    /// The two parts of [`RefreshTimes`].
+    blocked_until: SharedMoment,
+    no_wait_from: SharedMoment,
+    /// A response to this token decides the spacing of rejections.
+    awaits_response: AtomicBool,
+    /// The token was rejected or invalidated: callers that were given it must not use it.
+    is_withdrawn: AtomicBool,
     /// One header value per thread. Only for the default token, which all threads use.
     copies: Option<PerThread<HeaderValue>>,
     parts: Parts,
@@ -45,8 +48,10 @@ impl CachedToken {
         let cached = Self {
             lifespan: current.lifespan,
             generation: current.generation,
-            no_refresh_until: SharedDeadline::passed(),
-            awaits_first_response: AtomicBool::new(false),
+            blocked_until: SharedMoment::new(Moment::PAST),
+            no_wait_from: SharedMoment::new(Moment::PAST),
+            awaits_response: AtomicBool::new(false),
+            is_withdrawn: AtomicBool::new(false),
             copies: request
                 .is_default()
                 .then(|| PerThread::new(|| token.header_with_own_count())),
@@ -58,17 +63,30 @@ impl CachedToken {
 
     /// Takes over from `state` what can change while the token stays the same.
     fn update(&self, state: &State) {
-        self.no_refresh_until.set(state.no_refresh_until());
-        self.awaits_first_response
-            .store(state.awaits_first_response(), Ordering::Relaxed);
+        let times = state.refresh_times();
+        self.blocked_until.set(times.blocked_until);
+        self.no_wait_from.set(times.no_wait_from);
+        self.awaits_response
+            .store(state.awaits_response(), Ordering::Relaxed);
     }
 
-    /// Returns true if this token is usable without starting a refresh. A due token is, while its
-    /// refresh is in progress or paused: so it costs no more than a fresh one.
+    /// Returns true if this token is usable without a decision. A due token is, while its refresh is
+    /// in progress or paused: so it costs no more than a fresh one.
     #[inline]
     pub(crate) fn is_usable(&self, now: Moment) -> bool {
-        self.lifespan
-            .is_usable(now, || self.no_refresh_until.is_ahead_of(now))
+        self.lifespan.is_usable(now, || RefreshTimes {
+            blocked_until: self.blocked_until.get(),
+            no_wait_from: self.no_wait_from.get(),
+        })
+    }
+
+    /// Returns true if a caller that waited may still use this token.
+    pub(crate) fn is_valid(&self) -> bool {
+        !self.is_withdrawn.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn has_expired(&self, now: Moment) -> bool {
+        now.has_reached(self.lifespan.expired)
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -76,8 +94,8 @@ impl CachedToken {
     }
 
     #[inline]
-    pub(crate) fn awaits_first_response(&self) -> bool {
-        self.awaits_first_response.load(Ordering::Relaxed)
+    pub(crate) fn awaits_response(&self) -> bool {
+        self.awaits_response.load(Ordering::Relaxed)
     }
 
     pub(crate) fn token(self: &Arc<Self>) -> AccessToken {
@@ -105,7 +123,7 @@ impl TokenCell {
         Self(ArcSwapOption::empty())
     }
 
-    /// Calls `f` with the current token if it is usable without starting a refresh.
+    /// Calls `f` with the current token if it is usable without a decision.
     #[inline]
     pub(crate) fn if_usable<R>(
         &self,
@@ -120,6 +138,14 @@ impl TokenCell {
     /// Returns the current token, usable or not.
     pub(crate) fn get(&self) -> Option<Arc<CachedToken>> {
         self.0.load().clone()
+    }
+
+    /// Withdraws the token that is stored: it was rejected or invalidated. Called under the lock of the
+    /// state.
+    pub(crate) fn withdraw(&self) {
+        if let Some(cached) = self.0.load().as_ref() {
+            cached.is_withdrawn.store(true, Ordering::Release);
+        }
     }
 
     /// Stores a token, or none. Called under the lock of the state, so that tokens keep their

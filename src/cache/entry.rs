@@ -5,13 +5,14 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::cache::cached_token::{CachedToken, TokenCell};
 use crate::cache::fetch::limiter::Slot;
 use crate::cache::fetch::waiter::Waiter;
 use crate::cache::fetch::{FetchHandle, FetchOwner, FetchStatus, FetchTask, Fetcher};
 use crate::cache::last_used::LastUsed;
-use crate::cache::state::{Decision, FetchId, Fetched, State, Timing};
+use crate::cache::state::{Completed, Decision, FetchId, Fetched, LATE_WAIT, State, Timing};
 use crate::clock::Moment;
 use crate::error::TokenError;
 use crate::sync::{Mutex, MutexGuard};
@@ -37,6 +38,13 @@ struct Core {
     fetch: Option<FetchHandle>,
     /// The fetch of the token that was stored for readers.
     published: Option<FetchId>,
+}
+
+/// The wait of a caller for the fetch in progress.
+enum Wait {
+    No,
+    ForFetch,
+    AtMost(Duration),
 }
 
 /// A caller's way to a token.
@@ -67,27 +75,34 @@ impl Entry {
     }
 
     /// Gives a caller the token, or the fetch to wait for. The caller starts the task, if there is
-    /// one: the fetch was decided on just now.
+    /// one: the fetch was decided on just now. A token of the generation `rejected` is of no use to
+    /// it.
     pub(crate) fn join(
         self: &Arc<Self>,
         now: Moment,
+        rejected: Option<u64>,
         fetcher: &Arc<Fetcher>,
     ) -> Result<(Joined, Option<FetchTask>), TokenError> {
         let mut core = self.lock();
-        let (waits, task) = match core.state.decide(now) {
-            Decision::Use => (false, None),
-            Decision::Refresh { fetch, delay } => {
-                (false, Some(self.new_task(&mut core, fetcher, fetch, delay)))
+        let decision = core.state.decide(now, rejected);
+        let (started, wait) = match decision {
+            Decision::Use => (None, Wait::No),
+            Decision::Refresh { fetch, delay } => (Some((fetch, delay)), Wait::No),
+            Decision::Fetch { fetch, delay } => (Some((fetch, delay)), Wait::ForFetch),
+            Decision::FetchLate { fetch } => {
+                (Some((fetch, Duration::ZERO)), Wait::AtMost(LATE_WAIT))
             }
-            Decision::Fetch { fetch, delay } => {
-                (true, Some(self.new_task(&mut core, fetcher, fetch, delay)))
-            }
-            Decision::Wait => (true, None),
+            Decision::Wait => (None, Wait::ForFetch),
+            Decision::WaitLate { limit } => (None, Wait::AtMost(limit)),
             Decision::Fail(error) => return Err(error),
         };
-        let joined = match (self.publish(&mut core), &core.fetch) {
-            (Some(token), _) if !waits => Joined::Token(token),
-            (_, Some(fetch)) if waits => Joined::Waiter(fetch.waiter()),
+        let task = started.map(|(fetch, delay)| self.new_task(&mut core, fetcher, fetch, delay));
+        let joined = match (wait, self.publish(&mut core), &core.fetch) {
+            (Wait::No, Some(token), _) => Joined::Token(token),
+            (Wait::ForFetch, _, Some(fetch)) => Joined::Waiter(fetch.waiter(None)),
+            (Wait::AtMost(limit), Some(token), Some(fetch)) => {
+                Joined::Waiter(fetch.waiter(Some((token, Instant::now() + limit))))
+            }
             // The state decided on a token or a fetch that is not there.
             _ => {
                 return Err(TokenError::transient(
@@ -107,11 +122,15 @@ impl Entry {
     }
 
     /// Returns true if the entry can be evicted. A queued fetch that no caller waits for is
-    /// abandoned; any other prevents the eviction.
+    /// abandoned; any other prevents the eviction. So does a pause or a rejection that must not be
+    /// forgotten, unless `force` is set.
     ///
     /// The caller prevents new callers from joining meanwhile.
-    pub(crate) fn prepare_eviction(&self) -> bool {
+    pub(crate) fn prepare_eviction(&self, now: Moment, force: bool) -> bool {
         let mut core = self.lock();
+        if !force && core.state.must_be_kept(now) {
+            return false;
+        }
         let idle = core.fetch.take_if(|fetch| fetch.is_idle());
         if let Some(fetch) = &idle {
             core.state.abandon(fetch.id());
@@ -139,6 +158,9 @@ impl Entry {
         if core.published == current {
             self.token.update(&core.state);
         } else {
+            if current.is_none() {
+                self.token.withdraw();
+            }
             core.published = current;
             self.token
                 .set(CachedToken::from_state(&core.state, &self.request));
@@ -183,6 +205,12 @@ impl FetchOwner for Entry {
         }
     }
 
+    fn sent(&self, fetch: FetchId, now: Moment) {
+        let mut core = self.lock();
+        core.state.record_sent(fetch, now);
+        self.publish(&mut core);
+    }
+
     fn attach(&self, fetch: FetchId, task: AbortHandle) {
         if let Some(handle) = self.lock().fetch.as_mut().filter(|it| it.id() == fetch) {
             handle.set_task(task);
@@ -198,10 +226,11 @@ impl FetchOwner for Entry {
     ) -> FetchStatus {
         let mut core = self.lock();
         let other = match outcome {
-            Ok(fetched) => {
-                let is_kept = core.state.complete(fetch, fetched, now, timing);
-                (!is_kept).then_some(FetchStatus::Discarded)
-            }
+            Ok(fetched) => match core.state.complete(fetch, fetched, now, timing) {
+                Completed::Stored => None,
+                Completed::Discarded => Some(FetchStatus::Discarded),
+                Completed::Failed(error) => Some(FetchStatus::Finished(Err(error))),
+            },
             Err(error) => {
                 let jitter = fastrand::f64();
                 let error = core.state.fail(fetch, error, now, timing, jitter);

@@ -60,6 +60,9 @@ pub(crate) trait FetchOwner: Send + Sync + 'static {
     /// Remembers the task of a fetch, to abort it when the fetch is abandoned.
     fn attach(&self, fetch: FetchId, task: AbortHandle);
 
+    /// Records that the token request of a fetch is sent now.
+    fn sent(&self, fetch: FetchId, now: Moment);
+
     /// Stores the outcome of a fetch. Returns the status that the callers see.
     ///
     /// Takes the handle, as `abandon` does: nothing holds the entry when others learn that the
@@ -197,6 +200,9 @@ impl FetchTask {
         if !self.delay.is_zero() {
             sleep(self.delay).await;
         }
+        if let Some(owner) = self.owner.upgrade() {
+            owner.sent(self.id, self.fetcher.timeline.now());
+        }
         let limit = self.fetcher.fetch_timeout;
         let outcome = match timeout(limit, self.fetcher.fetch(&self.request)).await {
             Ok(Ok((token, started))) => Ok(Fetched {
@@ -242,13 +248,14 @@ impl FetchHandle {
         self.id
     }
 
-    /// Adds a caller that waits for the fetch.
-    pub(crate) fn waiter(&self) -> Waiter {
+    /// Adds a caller that waits for the fetch. A late token is its fallback, from the given time on.
+    pub(crate) fn waiter(&self, fallback: Option<(Arc<CachedToken>, Instant)>) -> Waiter {
         Waiter::new(
             self.id,
             Weak::clone(&self.owner),
             self.status.clone(),
             Arc::clone(&self.waiting),
+            fallback,
         )
     }
 

@@ -11,16 +11,19 @@ const MIN_MARGIN: Duration = Duration::from_secs(1);
 const MAX_MARGIN: Duration = Duration::from_secs(10);
 const MAX_DUE_WINDOW: Duration = Duration::from_secs(300);
 
-/// The life of a token: fresh, then due (usable, to be refreshed), then expired (never sent).
+/// The life of a token: fresh, then due (to be refreshed in the background), then late (the end is
+/// near: a caller waits a moment for the refresh), then expired (never sent).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Lifespan {
     pub(crate) due: Moment,
+    pub(crate) late: Moment,
     pub(crate) expired: Moment,
 }
 
 impl Lifespan {
     pub(crate) const UNLIMITED: Self = Self {
         due: Moment::NEVER,
+        late: Moment::NEVER,
         expired: Moment::NEVER,
     };
 
@@ -32,28 +35,44 @@ impl Lifespan {
     pub(crate) fn new(life: Duration, started: Moment, received: Moment, jitter: f64) -> Self {
         let margin = (life / 20).clamp(MIN_MARGIN, MAX_MARGIN);
         let window = (life / 10).min(MAX_DUE_WINDOW);
-        let mut expired = life.saturating_sub(margin).max(life / 2);
-        let mut due = expired.saturating_sub(window) + (window / 2).mul_f64(jitter);
+        let mut late = life.saturating_sub(margin).max(life / 2);
+        let mut due = late.saturating_sub(window) + (window / 2).mul_f64(jitter);
 
         let age = received.monotonic().saturating_sub(started.monotonic());
         let earliest = age.saturating_add(FETCH_SPACING);
         if due < earliest {
             // The life is too short for a margin: it would cost more than one fetch a second.
-            expired = life;
+            late = life;
             due = earliest.min(life);
         }
         Self {
             due: started.plus(due),
-            expired: started.plus(expired),
+            late: started.plus(late),
+            expired: started.plus(life),
         }
     }
 
-    /// Returns true if the token is usable without starting a refresh: it is fresh, or it is due
-    /// and no refresh can start.
+    /// Returns true if the token is usable without a decision: it is fresh, or no refresh can start
+    /// and, if it is late, none is worth waiting for.
     #[inline]
-    pub(crate) fn is_usable(&self, now: Moment, no_refresh: impl FnOnce() -> bool) -> bool {
-        !now.has_reached(self.due) || (no_refresh() && !now.has_reached(self.expired))
+    pub(crate) fn is_usable(&self, now: Moment, refresh: impl FnOnce() -> RefreshTimes) -> bool {
+        !now.has_reached(self.due) || self.is_usable_while_due(now, refresh())
     }
+
+    fn is_usable_while_due(&self, now: Moment, refresh: RefreshTimes) -> bool {
+        !now.has_reached(refresh.blocked_until)
+            && (!now.has_reached(self.late)
+                || (now.has_reached(refresh.no_wait_from) && !now.has_reached(self.expired)))
+    }
+}
+
+/// The times that say how callers use a token that is due or late.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RefreshTimes {
+    /// Until then no refresh can start: one is in progress, or the source is paused.
+    pub(crate) blocked_until: Moment,
+    /// From then on no caller waits for the refresh of a late token.
+    pub(crate) no_wait_from: Moment,
 }
 
 #[cfg(test)]
@@ -64,7 +83,7 @@ mod tests {
 
     const START: Moment = Moment::new(Duration::from_secs(50), Duration::from_secs(1_700_000_000));
 
-    /// Returns the due and expiry times, in seconds after the start.
+    /// Returns the due and late times, in seconds after the start.
     fn windows(life: f64, latency: f64, jitter: f64) -> (f64, f64) {
         let received = START.plus(Duration::from_secs_f64(latency));
         let span = Lifespan::new(Duration::from_secs_f64(life), START, received, jitter);
@@ -77,12 +96,13 @@ mod tests {
             );
             (monotonic.as_secs_f64() * 1e6).round() / 1e6
         };
-        (after(span.due), after(span.expired))
+        assert_eq!(after(span.expired), (life * 1e6).round() / 1e6, "the whole life");
+        (after(span.due), after(span.late))
     }
 
     #[test]
     fn windows_scale_with_the_life() {
-        for (life, due_first, due_last, expired) in [
+        for (life, due_first, due_last, late) in [
             (900.0, 800.0, 845.0, 890.0),
             (5.0, 3.5, 3.75, 4.0),
             (3_600.0, 3_290.0, 3_440.0, 3_590.0),
@@ -92,12 +112,12 @@ mod tests {
         ] {
             assert_eq!(
                 windows(life, 0.1, 0.0),
-                (due_first, expired),
+                (due_first, late),
                 "{life} s, no jitter"
             );
             assert_eq!(
                 windows(life, 0.1, 1.0),
-                (due_last, expired),
+                (due_last, late),
                 "{life} s, full jitter"
             );
         }
@@ -131,9 +151,9 @@ mod tests {
         fn windows_are_ordered_and_bounded(
             life in 0.001..400_000_000.0f64, latency in 0.0..40.0f64, jitter in 0.0..1.0f64,
         ) {
-            let (due, expired) = windows(life, latency, jitter);
-            prop_assert!(due <= expired && expired <= life + 1e-6);
-            prop_assert!(expired >= life / 2.0 - 1e-6);
+            let (due, late) = windows(life, latency, jitter);
+            prop_assert!(due <= late && late <= life + 1e-6);
+            prop_assert!(late >= life / 2.0 - 1e-6);
             prop_assert!(due >= life.min(latency + 1.0) - 1e-6, "at most one fetch a second");
         }
     }

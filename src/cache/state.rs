@@ -10,20 +10,28 @@
 //!      └──────────────── pause        reject ◀──────┘
 //! ```
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use crate::cache::lifespan::{FETCH_SPACING, Lifespan};
+use crate::cache::lifespan::{FETCH_SPACING, Lifespan, RefreshTimes};
+use crate::cache::state::arrival::{Life, limited, remaining_life};
 use crate::cache::state::spacing::RejectionSpacing;
 use crate::clock::Moment;
-use crate::error::TokenError;
-use crate::token::{AccessToken, Lifetime};
+use crate::error::{TokenError, TokenErrorKind};
+use crate::token::AccessToken;
 
+mod arrival;
 mod spacing;
+mod types;
 
 pub(crate) use spacing::RejectionId;
+pub(crate) use types::{
+    Completed, CurrentToken, Decision, FetchId, Fetched, Rejection, Severity,
+};
 
 /// The longest `Retry-After` that is honored.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+/// The longest wait for the refresh of a late token, from its token request on.
+pub(crate) const LATE_WAIT: Duration = Duration::from_secs(1);
 
 /// The settings of the cache that the state machine needs.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +46,7 @@ pub(crate) struct Timing {
 pub(crate) struct State {
     /// The last token that was fetched, unless it was rejected. It may have expired.
     current: Option<CurrentToken>,
-    /// The fetch in progress.
-    fetch: Option<FetchId>,
+    fetch: Option<Fetch>,
     /// The token that was rejected last. A fetch that started before the rejection must not restore
     /// it.
     rejected: Option<RejectedToken>,
@@ -53,61 +60,14 @@ pub(crate) struct State {
     sequence: u64,
 }
 
-/// The number of a fetch. Later fetches have higher numbers.
-///
-/// At most one fetch is in progress at a time; it ends with `complete`, `fail` or `abandon`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FetchId(u64);
-
-/// The token that is served until it expires.
-#[derive(Clone, Debug)]
-pub(crate) struct CurrentToken {
-    /// The token as the source returned it.
-    pub(crate) token: AccessToken,
-    /// Identifies the token's value: fetching the same value again keeps it.
-    pub(crate) generation: u64,
-    /// The fetch that returned the token.
-    pub(crate) fetch: FetchId,
-    pub(crate) lifespan: Lifespan,
-    pub(crate) expires_at: Option<SystemTime>,
-}
-
-/// A token that a source returned.
-#[derive(Debug)]
-pub(crate) struct Fetched {
-    pub(crate) token: AccessToken,
-    /// Differs from the generation of every other token in the process.
-    pub(crate) generation: u64,
-    /// The time just before the source was called.
-    pub(crate) started: Moment,
-    /// Between 0 and 1.
-    pub(crate) jitter: f64,
-}
-
-/// The next step of a caller that needs a token.
-#[derive(Debug)]
-pub(crate) enum Decision {
-    /// Use the current token.
-    Use,
-    /// Use the current token and start this fetch in the background, after `delay`.
-    Refresh { fetch: FetchId, delay: Duration },
-    /// Start this fetch after `delay` and wait for it.
-    Fetch { fetch: FetchId, delay: Duration },
-    /// Wait for the fetch in progress.
-    Wait,
-    /// Fail: there is no token, and the source must not be called yet.
-    Fail(TokenError),
-}
-
-/// The effect of a rejection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rejection {
-    /// The token is no longer served. The caller reports what becomes of its replay under this id.
-    Effective(RejectionId),
-    /// The token was no longer current: use the one that is.
-    Superseded,
-    /// The last rejection was too recent: the token stays current.
-    Spaced,
+/// The fetch in progress.
+#[derive(Clone, Copy, Debug)]
+struct Fetch {
+    id: FetchId,
+    /// It waits for the spacing of fetches first.
+    is_delayed: bool,
+    /// When the token request was sent, if it was.
+    sent: Option<Moment>,
 }
 
 #[derive(Debug)]
@@ -118,20 +78,27 @@ struct RejectedToken {
     fetch: FetchId,
     /// The sequence number of the rejection.
     sequence: u64,
+    /// The token stays in use until a fetch that started after the rejection returns one.
+    is_pending: bool,
 }
 
 #[derive(Debug)]
 struct Pause {
-    until: Duration,
+    until: Moment,
     error: TokenError,
 }
 
 impl State {
-    /// Decides the next step of a caller that needs a token now.
-    pub(crate) fn decide(&mut self, now: Moment) -> Decision {
-        match &self.current {
-            Some(current) if !now.has_reached(current.lifespan.expired) => {
-                let refresh = now.has_reached(current.lifespan.due)
+    /// Decides the next step of a caller that needs a token now, other than the one of the
+    /// generation `rejected`.
+    pub(crate) fn decide(&mut self, now: Moment, rejected: Option<u64>) -> Decision {
+        let usable = self.current.as_ref().filter(|current| {
+            !now.has_reached(current.lifespan.expired) && Some(current.generation) != rejected
+        });
+        match usable.map(|current| current.lifespan) {
+            Some(lifespan) if now.has_reached(lifespan.late) => self.decide_late(now),
+            Some(lifespan) => {
+                let refresh = now.has_reached(lifespan.due)
                     && self.fetch.is_none()
                     && self.paused(now).is_none();
                 if refresh {
@@ -141,8 +108,8 @@ impl State {
                     Decision::Use
                 }
             }
-            _ if self.fetch.is_some() => Decision::Wait,
-            _ => match self.paused(now) {
+            None if self.fetch.is_some() => Decision::Wait,
+            None => match self.paused(now) {
                 Some(error) => Decision::Fail(error),
                 None => {
                     let (fetch, delay) = self.start(now);
@@ -152,18 +119,45 @@ impl State {
         }
     }
 
+    fn decide_late(&mut self, now: Moment) -> Decision {
+        match self.fetch {
+            Some(fetch) => match self.no_wait_from(fetch) {
+                from if now.has_reached(from) => Decision::Use,
+                Moment::NEVER => Decision::WaitLate { limit: LATE_WAIT },
+                from => Decision::WaitLate {
+                    limit: now.until(from),
+                },
+            },
+            None if self.paused(now).is_some() => Decision::Use,
+            None => {
+                let (fetch, delay) = self.start(now);
+                if delay.is_zero() {
+                    Decision::FetchLate { fetch }
+                } else {
+                    Decision::Refresh { fetch, delay }
+                }
+            }
+        }
+    }
+
+    /// Records that the token request of a fetch is sent now.
+    pub(crate) fn record_sent(&mut self, fetch: FetchId, now: Moment) {
+        if let Some(current) = self.fetch.as_mut().filter(|it| it.id == fetch) {
+            current.is_delayed = false;
+            // A retry is not another token request to wait for.
+            current.sent.get_or_insert(now);
+        }
+    }
+
     /// Records the token that a fetch returned, also if the fetch was abandoned since.
-    ///
-    /// Returns false if the token was rejected in the meantime and is discarded. Else the callers
-    /// that waited get the [current](Self::current) token.
     pub(crate) fn complete(
         &mut self,
         fetch: FetchId,
         fetched: Fetched,
         now: Moment,
         timing: Timing,
-    ) -> bool {
-        self.end(fetch);
+    ) -> Completed {
+        let was_in_progress = self.end(fetch);
         let Fetched {
             token,
             mut generation,
@@ -174,13 +168,13 @@ impl State {
             && fetch < rejected.fetch
         {
             // An API may have rejected this token before the newer one.
-            return false;
+            return Completed::Discarded;
         }
         if let Some(rejected) = &self.rejected
             && token.is_same_value(&rejected.token)
         {
             if fetch.0 < rejected.sequence {
-                return false;
+                return Completed::Discarded;
             }
             // The source returned the value again after its rejection, so it vouches for it. The
             // request that was rejected is not replayed with the same token, so the next response
@@ -188,37 +182,45 @@ impl State {
             generation = rejected.generation;
             self.spacing.await_first_response();
         }
+        let mut known = None;
         if let Some(current) = &self.current {
             if current.fetch > fetch && !now.has_reached(current.lifespan.expired) {
-                return true;
+                return Completed::Stored;
             }
             if token.is_same_value(&current.token) {
                 generation = current.generation;
+                known = Some((current.lifespan, current.expires_at));
             }
         }
-
-        let life = match token.lifetime() {
-            Lifetime::Unlimited => None,
-            Lifetime::Limited(life) => Some(life),
-            Lifetime::Unspecified => Some(timing.default_lifetime),
-        };
-        let (lifespan, expires_at) = match life {
-            None => (Lifespan::UNLIMITED, None),
-            Some(life) => (
-                Lifespan::new(life, started, now, jitter),
-                started.plus(life).wall_time(),
-            ),
+        let life = remaining_life(&token, started, now, timing);
+        let (lifespan, expires_at) = match (life, known) {
+            // The server repeats a token of which it says that it has ended. Its known end stands.
+            (Life::Ended, Some((lifespan, _))) if now.has_reached(lifespan.expired) => {
+                let error = TokenError::new(TokenErrorKind::InvalidResponse, true)
+                    .with_cause("the token has expired: the server returned it again");
+                return Completed::Failed(match was_in_progress {
+                    true => self.begin_pause(error, now, timing, jitter),
+                    false => error,
+                });
+            }
+            (Life::Ended, Some(known)) => known,
+            (Life::Ended, None) => limited(timing.default_lifetime, started, now, jitter),
+            (Life::Unlimited, _) => (Lifespan::UNLIMITED, None),
+            (Life::Limited { life, since }, _) => limited(life, since, now, jitter),
         };
         self.pause = None;
         self.failures = 0;
         self.last_success = Some(now.monotonic());
+        if let Some(rejected) = &mut self.rejected {
+            rejected.is_pending &= fetch.0 < rejected.sequence;
+        }
         if let Some(current) = &self.current
-            && now.has_reached(lifespan.expired)
-            && !now.has_reached(current.lifespan.expired)
+            && now.has_reached(lifespan.late)
+            && !now.has_reached(current.lifespan.late)
             && !token.is_same_value(&current.token)
         {
-            // A token that is expired on arrival must not replace a usable one.
-            return true;
+            // A token that is late or expired on arrival must not replace a better one.
+            return Completed::Stored;
         }
         self.current = Some(CurrentToken {
             token,
@@ -227,7 +229,7 @@ impl State {
             lifespan,
             expires_at,
         });
-        true
+        Completed::Stored
     }
 
     /// Records that a fetch failed and begins a pause.
@@ -248,6 +250,16 @@ impl State {
         if self.current.is_none() {
             self.spacing.await_first_response();
         }
+        self.begin_pause(error, now, timing, jitter)
+    }
+
+    fn begin_pause(
+        &mut self,
+        error: TokenError,
+        now: Moment,
+        timing: Timing,
+        jitter: f64,
+    ) -> TokenError {
         let backoff = backoff(self.failures, timing);
         self.failures = self.failures.saturating_add(1);
         let pause = match error.retry_after() {
@@ -256,7 +268,7 @@ impl State {
         };
         let error = error.with_retry_after(pause);
         self.pause = Some(Pause {
-            until: now.monotonic().saturating_add(pause),
+            until: now.plus(pause),
             error: error.clone(),
         });
         error
@@ -268,18 +280,35 @@ impl State {
     }
 
     /// Records that an API rejected the token of this generation.
-    pub(crate) fn reject(&mut self, generation: u64, now: Moment) -> Rejection {
-        match &self.current {
+    pub(crate) fn reject(&mut self, generation: u64, severity: Severity, now: Moment) -> Rejection {
+        let current = match &self.current {
             // An expired token is replaced without a rejection.
             Some(current)
                 if current.generation == generation
-                    && !now.has_reached(current.lifespan.expired) => {}
+                    && !now.has_reached(current.lifespan.expired) =>
+            {
+                current
+            }
             _ => return Rejection::Superseded,
+        };
+        if now.has_reached(current.lifespan.late) {
+            // It is about to be replaced anyway, so it does not count.
+            self.withdraw();
+            return Rejection::Superseded;
+        }
+        if self.is_pending(generation) {
+            if severity == Severity::Invalid {
+                self.withdraw();
+            }
+            return Rejection::Superseded;
         }
         if !self.spacing.allows_rejection(now.monotonic()) {
             return Rejection::Spaced;
         }
-        self.withdraw();
+        match severity {
+            Severity::Invalid => self.withdraw(),
+            Severity::Refused => self.mark_rejected(),
+        }
         let rejection = RejectionId(self.sequence);
         self.spacing.begin(rejection, now.monotonic());
         Rejection::Effective(rejection)
@@ -309,12 +338,14 @@ impl State {
         self.spacing.abandon_replay(rejection);
     }
 
-    /// Records a response to a token whose first response was awaited.
-    pub(crate) fn record_first_response(&mut self, generation: u64, rejected: bool) {
-        if let Some(current) = &self.current
-            && current.generation == generation
-        {
-            self.spacing.record_first_response(rejected);
+    /// Records a response to a token whose responses are awaited.
+    pub(crate) fn record_response(&mut self, generation: u64, rejected: bool) {
+        let is_current = self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.generation == generation);
+        if is_current && !self.is_pending(generation) {
+            self.spacing.record_response(rejected);
         }
     }
 
@@ -326,58 +357,113 @@ impl State {
     /// Returns the fetch in progress.
     #[cfg(test)]
     pub(crate) fn fetch(&self) -> Option<FetchId> {
-        self.fetch
+        self.fetch.map(|fetch| fetch.id)
     }
 
-    /// Returns until when no refresh of the current token can start: one is in progress, or the
-    /// source is paused.
-    pub(crate) fn no_refresh_until(&self) -> Duration {
+    /// Returns the times by which callers use a token that is due or late.
+    pub(crate) fn refresh_times(&self) -> RefreshTimes {
         match (self.fetch, &self.pause) {
-            (Some(_), _) => Duration::MAX,
-            (None, Some(pause)) => pause.until,
-            (None, None) => Duration::ZERO,
+            (Some(fetch), _) => RefreshTimes {
+                blocked_until: Moment::NEVER,
+                no_wait_from: self.no_wait_from(fetch),
+            },
+            (None, Some(pause)) => RefreshTimes {
+                blocked_until: pause.until,
+                no_wait_from: Moment::PAST,
+            },
+            (None, None) => RefreshTimes {
+                blocked_until: Moment::PAST,
+                no_wait_from: Moment::PAST,
+            },
         }
     }
 
-    /// Returns true if the first response to the current token decides the spacing of rejections.
-    pub(crate) fn awaits_first_response(&self) -> bool {
-        self.spacing.awaits_first_response()
+    /// Returns true if a response to the current token decides the spacing of rejections.
+    pub(crate) fn awaits_response(&self) -> bool {
+        self.spacing.awaits_response()
+            && self
+                .current
+                .as_ref()
+                .is_some_and(|current| !self.is_pending(current.generation))
+    }
+
+    /// Returns true if something is known that an evicted entry would forget: a pause, or a
+    /// rejection whose token a source might return again.
+    pub(crate) fn must_be_kept(&self, now: Moment) -> bool {
+        let unanswered = self
+            .rejected
+            .as_ref()
+            .is_some_and(|rejected| rejected.is_pending || self.current.is_none());
+        unanswered || self.paused(now).is_some()
+    }
+
+    /// Returns the time from which no caller waits for this refresh of a late token.
+    fn no_wait_from(&self, fetch: Fetch) -> Moment {
+        match fetch.sent {
+            Some(sent) => sent.plus(LATE_WAIT),
+            // Nobody waits for the spacing of fetches.
+            None if fetch.is_delayed => Moment::PAST,
+            None => Moment::NEVER,
+        }
+    }
+
+    /// Returns true if the token of this generation was rejected and stays in use until its
+    /// successor arrives.
+    fn is_pending(&self, generation: u64) -> bool {
+        self.rejected
+            .as_ref()
+            .is_some_and(|rejected| rejected.is_pending && rejected.generation == generation)
     }
 
     /// Starts a fetch. Returns the delay that keeps it a second behind the last success.
     fn start(&mut self, now: Moment) -> (FetchId, Duration) {
         self.sequence += 1;
-        let fetch = FetchId(self.sequence);
-        self.fetch = Some(fetch);
+        let id = FetchId(self.sequence);
         let earliest = self
             .last_success
             .map(|success| success.saturating_add(FETCH_SPACING));
         let delay = earliest.unwrap_or_default().saturating_sub(now.monotonic());
-        (fetch, delay)
+        self.fetch = Some(Fetch {
+            id,
+            is_delayed: !delay.is_zero(),
+            sent: None,
+        });
+        (id, delay)
     }
 
     /// Ends a fetch. Returns false if it was not in progress.
     fn end(&mut self, fetch: FetchId) -> bool {
-        self.fetch.take_if(|current| *current == fetch).is_some()
+        self.fetch.take_if(|it| it.id == fetch).is_some()
     }
 
-    fn withdraw(&mut self) {
+    /// Notes the current token as rejected. It stays current.
+    fn mark_rejected(&mut self) {
         self.sequence += 1;
         self.last_success = None;
-        if let Some(current) = self.current.take() {
+        if let Some(current) = &self.current {
             self.rejected = Some(RejectedToken {
-                token: current.token,
+                token: current.token.clone(),
                 generation: current.generation,
                 fetch: current.fetch,
                 sequence: self.sequence,
+                is_pending: true,
             });
         }
+    }
+
+    /// Notes the current token as rejected, and serves it no longer.
+    fn withdraw(&mut self) {
+        self.mark_rejected();
+        if let Some(rejected) = &mut self.rejected {
+            rejected.is_pending = false;
+        }
+        self.current = None;
     }
 
     /// Returns the error that callers get in a pause, with the time that remains.
     fn paused(&self, now: Moment) -> Option<TokenError> {
         let pause = self.pause.as_ref()?;
-        let remaining = pause.until.checked_sub(now.monotonic())?;
+        let remaining = now.until(pause.until);
         (!remaining.is_zero()).then(|| pause.error.clone().with_retry_after(remaining))
     }
 }

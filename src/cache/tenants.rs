@@ -7,12 +7,14 @@
 //! `docs/performance.md` compares lookups with `moka`, `dashmap` and `papaya`: none of them knows
 //! entries that must stay, and each would add crates to the core.
 
-use std::collections::HashMap;
+use std::cmp;
+use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::iter::repeat_with;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, Weak};
+use std::time::Duration;
 
 use crate::cache::cached_token::CachedToken;
 use crate::cache::entry::{Entry, OnFetchEnd};
@@ -24,6 +26,8 @@ use crate::token::request::TokenRequest;
 /// make lookups among many tenants slower.
 const SHARDS_PER_THREAD: usize = 4;
 const MAX_SHARDS: usize = 64;
+/// The most entries that a caller looks at to evict some.
+const MAX_SCAN: usize = 64;
 
 type Shard = HashMap<TokenRequest, Arc<Entry>, BuildHasherDefault<Prehashed>>;
 
@@ -47,6 +51,12 @@ impl Hasher for Prehashed {
     }
 }
 
+/// An entry that may be evicted, and the turn of a use of it.
+struct Candidate {
+    used: u64,
+    request: TokenRequest,
+}
+
 pub(crate) struct Tenants {
     /// Their number is a power of two.
     shards: Box<[RwLock<Shard>]>,
@@ -57,10 +67,8 @@ pub(crate) struct Tenants {
     turn: AtomicU64,
     /// The last second that advanced the turn.
     second: AtomicU64,
-    /// Held while entries are evicted.
-    eviction: Mutex<()>,
-    /// The length at which to look for entries to evict again.
-    next_scan: AtomicUsize,
+    /// All entries, ordered by a use that is at most as recent as their last one.
+    by_use: Mutex<BinaryHeap<Candidate>>,
     /// Given to each entry.
     on_fetch_end: OnFetchEnd,
 }
@@ -77,8 +85,7 @@ impl Tenants {
                 len: AtomicUsize::new(0),
                 turn: AtomicU64::new(0),
                 second: AtomicU64::new(0),
-                eviction: Mutex::new(()),
-                next_scan: AtomicUsize::new(0),
+                by_use: Mutex::default(),
                 on_fetch_end: Arc::new(move || {
                     if let Some(tenants) = tenants.upgrade() {
                         tenants.make_room();
@@ -135,9 +142,13 @@ impl Tenants {
         } else {
             self.turn(now)
         });
+        let used = entry.last_used.turn();
         drop(shard);
-        if added && self.len.fetch_add(1, Ordering::Relaxed) >= self.max_entries {
-            self.evict();
+        if added {
+            self.len.fetch_add(1, Ordering::Relaxed);
+            let request = request.clone();
+            self.by_use().push(Candidate { used, request });
+            self.make_room();
         }
         entry
     }
@@ -146,63 +157,56 @@ impl Tenants {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Evicts entries if there are too many, now that a fetch has ended and no longer prevents it.
-    fn make_room(&self) {
-        if self.len() > self.max_entries {
-            // Counts as a new entry does.
-            let _ = self
-                .next_scan
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| at.checked_sub(1));
-            self.evict();
-        }
-    }
-
-    /// Evicts the least recently used entries once there are more than the bound, but none that has
-    /// a fetch in progress or is in use.
+    /// Evicts the least recently used entries while there are more than the bound. Looks at no more
+    /// than [`MAX_SCAN`] of them; the next caller goes on.
     ///
-    /// Evicts a sixteenth of them at a time, so that one scan serves as many new entries. If too
-    /// few could be evicted, the next scan waits for a sixteenth of the excess.
-    fn evict(&self) {
-        let _guard = self.eviction.lock().unwrap_or_else(PoisonError::into_inner);
-        let len = self.len();
-        if len <= self.max_entries || len < self.next_scan.load(Ordering::Relaxed) {
+    /// An entry stays if it is in use or has a fetch in progress and, up to twice the bound, if it has
+    /// a pause or a rejection that must not be forgotten.
+    fn make_room(&self) {
+        if self.len() <= self.max_entries {
             return;
         }
-        let wanted = len - (self.max_entries - self.max_entries / 16);
-        let mut candidates: Vec<(u64, TokenRequest)> = Vec::with_capacity(len);
-        for shard in &*self.shards {
-            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            candidates.extend(
-                shard
-                    .iter()
-                    .map(|(request, entry)| (entry.last_used.turn(), request.clone())),
-            );
+        let mut by_use = self.by_use();
+        for _ in 0..MAX_SCAN {
+            if self.len() <= self.max_entries {
+                return;
+            }
+            let Some(mut candidate) = by_use.pop() else {
+                return;
+            };
+            let last_used = self.look_up(&candidate.request, |entry| entry.last_used.turn());
+            match last_used {
+                // It is in the heap by an older use.
+                Some(used) if used > candidate.used => candidate.used = used,
+                Some(_) if self.evict(&candidate.request) => continue,
+                // Behind all others, so that those are looked at too.
+                Some(_) => candidate.used = self.turn.load(Ordering::Relaxed),
+                None => continue,
+            }
+            by_use.push(candidate);
         }
-        candidates.sort_unstable_by_key(|(last_used, _)| *last_used);
-        let evicted = candidates
-            .iter()
-            .filter(|(_, request)| self.evict_idle(request))
-            .take(wanted)
-            .count();
-        let left = self.len.fetch_sub(evicted, Ordering::Relaxed) - evicted;
-        let next_scan = if left > self.max_entries {
-            left + (left - self.max_entries) / 16
-        } else {
-            0
-        };
-        self.next_scan.store(next_scan, Ordering::Relaxed);
     }
 
-    /// Evicts the entry of `request` unless it is in use. Returns true if it was evicted.
-    fn evict_idle(&self, request: &TokenRequest) -> bool {
+    /// Evicts the entry of `request` if it may be. Returns true if it was evicted.
+    fn evict(&self, request: &TokenRequest) -> bool {
+        let force = self.len() > self.max_entries.saturating_mul(2);
+        let second = Duration::from_secs(self.second.load(Ordering::Relaxed));
+        let now = Moment::by_monotonic(second);
         let mut shard = self.write(request);
         // The lock keeps the entry from being handed out meanwhile.
-        let is_idle = shard
-            .get(request)
-            .is_some_and(|entry| Arc::strong_count(entry) == 1 && entry.prepare_eviction());
-        let evicted = is_idle.then(|| shard.remove(request)).flatten();
+        let may_go = shard.get(request).is_some_and(|entry| {
+            Arc::strong_count(entry) == 1 && entry.prepare_eviction(now, force)
+        });
+        let evicted = may_go.then(|| shard.remove(request)).flatten();
         drop(shard);
+        if evicted.is_some() {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
         evicted.is_some()
+    }
+
+    fn by_use(&self) -> MutexGuard<'_, BinaryHeap<Candidate>> {
+        self.by_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[inline]
@@ -243,6 +247,27 @@ impl Tenants {
         &self.shards[(request.hash_of_key() >> 32) as usize & (self.shards.len() - 1)]
     }
 }
+
+/// The least recently used is the greatest, which the heap gives first.
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> cmp::Ordering {
+        other.used.cmp(&self.used)
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Candidate {}
 
 impl fmt::Debug for Tenants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,7 @@
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, StatusCode};
 
-use crate::policy::challenge;
+use crate::policy::challenge::{self, Challenge};
 
 /// Decides which responses reject the token that the request carried.
 ///
@@ -46,10 +46,11 @@ where
 
 /// The default [`RejectionPolicy`], by RFC 6750 §3 and RFC 9110 §11.6.1.
 ///
-/// A 401 rejects the token if one of its challenges is a Bearer challenge with `invalid_token` or
-/// without `error`, or if it has no readable challenge. A 401 whose Bearer challenges name other
-/// errors (`insufficient_scope`, `invalid_request`), or that has challenges of other schemes only,
-/// does not reject it, and neither does any other status.
+/// A 401 rejects the token unless it says that another token would not help: it has at least one
+/// Bearer challenge, and the errors of all of them are `insufficient_scope`, `invalid_request`,
+/// `insufficient_claims` or `insufficient_user_authentication`. Challenges of other schemes do not
+/// count, and any other error rejects: servers name an expired token in many ways. No other status
+/// rejects.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BearerChallenge;
 
@@ -85,24 +86,44 @@ impl RejectionPolicy for GrpcUnauthenticated {
     }
 }
 
+/// The errors of a Bearer challenge that another token would not help with (RFC 6750 §3.1, RFC 9470
+/// §3, and `insufficient_claims` as Microsoft's identity platform has it).
+const OTHER_ERRORS: [&str; 4] = [
+    "insufficient_scope",
+    "invalid_request",
+    "insufficient_claims",
+    "insufficient_user_authentication",
+];
+
 impl BearerChallenge {
     fn has_rejecting_challenge(headers: &HeaderMap) -> bool {
-        let lines = headers
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .map(|line| line.as_bytes());
-        let challenges = challenge::parse(lines);
-        challenges.is_empty()
-            || challenges
-                .iter()
-                .filter(|challenge| challenge.is_bearer())
-                .any(|challenge| {
-                    // A repeated `error` parameter rejects if any of its values does.
-                    let mut errors = challenge.values("error").peekable();
-                    errors.peek().is_none()
-                        || errors.any(|it| it.eq_ignore_ascii_case("invalid_token"))
-                })
+        let challenges = challenges(headers);
+        let mut bearer = challenges.iter().filter(|it| it.is_bearer()).peekable();
+        bearer.peek().is_none() || bearer.any(Self::rejects_token)
     }
+
+    fn rejects_token(challenge: &Challenge) -> bool {
+        // A repeated `error` parameter rejects if any of its values does.
+        let mut errors = challenge.values("error").peekable();
+        let is_other = |error: &str| OTHER_ERRORS.iter().any(|it| error.eq_ignore_ascii_case(it));
+        errors.peek().is_none() || errors.any(|error| !is_other(error))
+    }
+}
+
+/// Returns true if a response says that the token itself is invalid (RFC 6750 §3.1), so that no
+/// request should use it again.
+pub(crate) fn says_invalid_token(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::UNAUTHORIZED
+        && challenges(headers)
+            .iter()
+            .filter(|challenge| challenge.is_bearer())
+            .flat_map(|challenge| challenge.values("error"))
+            .any(|error| error.eq_ignore_ascii_case("invalid_token"))
+}
+
+fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
+    let lines = headers.get_all(WWW_AUTHENTICATE).iter();
+    challenge::parse(lines.map(|line| line.as_bytes()))
 }
 
 #[cfg(test)]
@@ -118,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_401_with_a_fitting_challenge_or_none_rejects() {
+    fn any_other_401_rejects() {
         for lines in [
             &[][..],
             &[""],
@@ -135,22 +156,62 @@ mod tests {
                 "Bearer error=\"insufficient_scope\"",
                 "Bearer error=\"invalid_token\"",
             ],
+            // As products send them.
+            &["OAuth2 realm=\"x\", error=\"invalid token\""],
+            &["null Bearer realm=\"x\", error=\"invalid_token\""],
+            &["Bearer error=\"expired_token\""],
+            &["Bearer error=\"Session_Invalid\""],
+            &["Bearer realm=\"x\", error=\"token_expired\", error_description=\"old\""],
+            &["Bearer error=\"\""],
+            &["BASIC realm=\"x\""],
+            &["Basic realm=\"Bearer error=invalid_token\""],
+            &["DPoP algs=\"ES256\"", "Negotiate abc=="],
+            &["Token realm=\"api\""],
+            &["JWT realm=\"api\""],
+            &["MAC error=\"insufficient_scope\""],
+            &["Bearer"; 3],
         ] {
             assert!(rejects(401, lines), "{lines:?}");
         }
     }
 
     #[test]
-    fn other_errors_and_other_schemes_do_not() {
+    fn a_401_that_another_token_would_not_help_with_does_not_reject() {
         for lines in [
             &["Bearer error=\"insufficient_scope\", scope=\"admin\""][..],
             &["Bearer error=\"invalid_request\""],
-            &["Basic realm=\"x\""],
-            &["Basic realm=\"Bearer error=invalid_token\""],
-            &["DPoP algs=\"ES256\"", "Negotiate abc=="],
+            &["Bearer error=\"insufficient_claims\", claims=\"eyJ9\""],
+            &["Bearer error=\"insufficient_user_authentication\", max_age=\"5\""],
+            &["Bearer error=\"INSUFFICIENT_SCOPE\""],
+            &["Basic realm=\"x\", Bearer error=\"insufficient_scope\""],
+            &["Basic realm=\"x\"", "Bearer error=\"invalid_request\""],
+            &[
+                "Bearer error=\"insufficient_scope\"",
+                "Bearer error=\"invalid_request\"",
+            ],
         ] {
             assert!(!rejects(401, lines), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn only_a_bearer_challenge_says_that_the_token_is_invalid() {
+        let says = |status: u16, line: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.append(WWW_AUTHENTICATE, http::HeaderValue::from_static(line));
+            says_invalid_token(StatusCode::from_u16(status).unwrap(), &headers)
+        };
+        assert!(says(401, "Bearer error=\"invalid_token\""));
+        assert!(says(401, "Basic realm=\"x\", bearer error=Invalid_Token"));
+        for line in [
+            "",
+            "Bearer",
+            "Bearer error=\"expired_token\"",
+            "OAuth2 error=\"invalid_token\"",
+        ] {
+            assert!(!says(401, line), "{line}");
+        }
+        assert!(!says(403, "Bearer error=\"invalid_token\""));
     }
 
     #[test]

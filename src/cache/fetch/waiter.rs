@@ -24,22 +24,33 @@ pub(crate) struct Waiter {
     status: watch::Receiver<FetchStatus>,
     /// Counts the waiters.
     _waiting: Arc<()>,
+    /// A late token, and the time from which it is used instead of waiting on.
+    fallback: Option<(Arc<CachedToken>, Instant)>,
 }
 
 /// The end of a wait.
 pub(crate) enum Waited {
-    Finished(Result<Arc<CachedToken>, TokenError>),
+    Finished(Arc<CachedToken>),
     /// The token was rejected in the meantime: decide again.
     Discarded,
     /// The task of the fetch was dropped with its runtime: decide again.
     Lost,
 }
 
-/// The longest time to wait for a change of the status.
+/// The longest time to wait for a change of the status, and what follows then.
 struct Patience {
     until: Instant,
-    /// A queued fetch is looked at again after that time, a running one is abandoned.
-    is_queued: bool,
+    then: Then,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The fetch is queued: look at it again.
+    CheckAgain,
+    /// The fetch is overdue: abandon it.
+    Abandon,
+    /// The caller has a late token: use that.
+    UseFallback,
 }
 
 impl Waiter {
@@ -48,19 +59,22 @@ impl Waiter {
         owner: Weak<dyn FetchOwner>,
         status: watch::Receiver<FetchStatus>,
         waiting: Arc<()>,
+        fallback: Option<(Arc<CachedToken>, Instant)>,
     ) -> Self {
         Self {
             fetch,
             owner,
             status,
             _waiting: waiting,
+            fallback,
         }
     }
 
-    /// Waits until the fetch has finished, is lost, or is overdue by this caller's own timer.
+    /// Waits until the fetch has finished, is lost, or is overdue by this caller's own timer. A caller
+    /// with a late token waits no longer than that is worth.
     ///
-    /// Thousands of callers may wait, so the future is kept small: steps without an await are not
-    /// in it, and each awaited value is stored once.
+    /// Thousands of callers may wait, so the future is kept small: steps without an await are not in
+    /// it, and each awaited value is stored once.
     ///
     /// # Cancel safety
     ///
@@ -68,28 +82,34 @@ impl Waiter {
     pub(crate) async fn wait(&mut self, fetcher: &Fetcher) -> Result<Waited, TokenError> {
         loop {
             let patience = match self.check(fetcher) {
-                ControlFlow::Break(waited) => return Ok(waited),
+                ControlFlow::Break(waited) => return waited,
                 ControlFlow::Continue(patience) => patience,
             };
-            // `?` would reserve space for a second copy of the future.
             let change = match within(patience.until, self.status.changed()) {
-                Ok(change) => change,
-                Err(error) => return Err(error),
+                Ok(change) => change.await,
+                Err(error) => return fall_back(self.fallback.as_ref(), error, fetcher),
             };
-            match change.await {
+            match change {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => {
                     // The task has abandoned the fetch; if it has not, this prevents a busy loop.
                     self.abandon();
                     return Ok(Waited::Lost);
                 }
-                Err(_) if patience.is_queued => {}
+                Err(_) if patience.then == Then::CheckAgain => {}
                 Err(_) => {
-                    self.abandon();
-                    return Err(TokenError::timeout(fetcher.fetch_timeout));
+                    if patience.then == Then::Abandon {
+                        self.abandon();
+                    }
+                    return self.fail(TokenError::timeout(fetcher.fetch_timeout), fetcher);
                 }
             }
         }
+    }
+
+    /// Ends the wait with an error or, if there is a fallback that has not expired, with that.
+    pub(crate) fn fail(&self, error: TokenError, fetcher: &Fetcher) -> Result<Waited, TokenError> {
+        fall_back(self.fallback.as_ref(), error, fetcher)
     }
 
     /// Returns true if every caller would have abandoned the fetch by now.
@@ -108,26 +128,55 @@ impl Waiter {
     }
 
     /// Returns the end of the wait, or how long to wait for a change.
-    fn check(&mut self, fetcher: &Fetcher) -> ControlFlow<Waited, Patience> {
+    fn check(&mut self, fetcher: &Fetcher) -> ControlFlow<Result<Waited, TokenError>, Patience> {
         let status = self.status.borrow_and_update().clone();
-        match status {
-            FetchStatus::Finished(result) => ControlFlow::Break(Waited::Finished(result)),
-            FetchStatus::Discarded => ControlFlow::Break(Waited::Discarded),
+        let patience = match status {
+            // A caller that is polled late must not get a token that was rejected meanwhile.
+            FetchStatus::Finished(Ok(token)) if token.is_valid() => {
+                return ControlFlow::Break(Ok(Waited::Finished(token)));
+            }
+            FetchStatus::Finished(Ok(_)) | FetchStatus::Discarded => {
+                return ControlFlow::Break(Ok(Waited::Discarded));
+            }
+            FetchStatus::Finished(Err(error)) => {
+                return ControlFlow::Break(self.fail(error, fetcher));
+            }
             FetchStatus::Queued => {
                 let now = Instant::now();
                 // Done now, since this caller may not stay for the whole time limit of a fetch.
                 fetcher.limiter.abandon_overdue(now);
                 let first_deadline = fetcher.limiter.first_deadline();
-                ControlFlow::Continue(Patience {
+                Patience {
                     until: first_deadline.unwrap_or(now + fetcher.fetch_timeout) + WAIT_MARGIN,
-                    is_queued: true,
-                })
+                    then: Then::CheckAgain,
+                }
             }
-            FetchStatus::Running { deadline } => ControlFlow::Continue(Patience {
+            FetchStatus::Running { deadline } => Patience {
                 until: deadline + WAIT_MARGIN,
-                is_queued: false,
-            }),
+                then: Then::Abandon,
+            },
+        };
+        ControlFlow::Continue(match &self.fallback {
+            Some((_, until)) if *until < patience.until => Patience {
+                until: *until,
+                then: Then::UseFallback,
+            },
+            _ => patience,
+        })
+    }
+}
+
+fn fall_back(
+    fallback: Option<&(Arc<CachedToken>, Instant)>,
+    error: TokenError,
+    fetcher: &Fetcher,
+) -> Result<Waited, TokenError> {
+    match fallback {
+        Some((token, _)) if !token.is_valid() => Ok(Waited::Discarded),
+        Some((token, _)) if !token.has_expired(fetcher.timeline.now()) => {
+            Ok(Waited::Finished(Arc::clone(token)))
         }
+        _ => Err(error),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! It doubles when a new token is rejected as well, so that an API that answers 401 to everything
 //! costs few token requests. One response decides for each rejection: the replay of the request
-//! that caused it or, without a replay, the first response to the new token.
+//! that caused it or, without a replay, the first response to the new token. If another request is
+//! accepted before a replay is abandoned, that settles the matter, and the spacing stays.
 
 use std::time::Duration;
 
@@ -23,10 +24,15 @@ pub(super) struct RejectionSpacing {
 /// The response that decides whether the refresh after the last rejection has helped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// None: it is decided.
+    /// None: it is known.
     Known,
     /// The response to the replay of the request that caused the rejection.
-    Replay(RejectionId),
+    Replay {
+        rejection: RejectionId,
+        /// Another request has been accepted with the new token. If the replay is abandoned, that
+        /// decides.
+        accepted: bool,
+    },
     /// The first response to the new token. An acceptance leaves the spacing as it is.
     FirstResponse,
 }
@@ -41,11 +47,14 @@ impl RejectionSpacing {
     /// Records a rejection that takes effect now.
     pub(super) fn begin(&mut self, rejection: RejectionId, now: Duration) {
         self.last = Some(now);
-        self.verdict = Verdict::Replay(rejection);
+        self.verdict = Verdict::Replay {
+            rejection,
+            accepted: false,
+        };
     }
 
     pub(super) fn record_replay(&mut self, rejection: RejectionId, rejected: bool) {
-        let is_last = self.verdict == Verdict::Replay(rejection);
+        let is_last = self.is_pending(rejection);
         if rejected {
             // Counts even if another request has caused a rejection since.
             self.widen();
@@ -58,29 +67,46 @@ impl RejectionSpacing {
     }
 
     pub(super) fn abandon_replay(&mut self, rejection: RejectionId) {
-        if self.verdict == Verdict::Replay(rejection) {
-            self.verdict = Verdict::FirstResponse;
+        if self.is_pending(rejection) {
+            self.await_first_response();
         }
     }
 
     /// Lets the first response decide if a replay would have: there will be none.
     pub(super) fn await_first_response(&mut self) {
-        if let Verdict::Replay(rejection) = self.verdict {
-            self.abandon_replay(rejection);
+        if let Verdict::Replay { accepted, .. } = self.verdict {
+            self.verdict = match accepted {
+                true => Verdict::Known,
+                false => Verdict::FirstResponse,
+            };
         }
     }
 
-    pub(super) fn awaits_first_response(&self) -> bool {
-        self.verdict == Verdict::FirstResponse
+    /// Returns true if a response to the new token is of interest.
+    pub(super) fn awaits_response(&self) -> bool {
+        match self.verdict {
+            Verdict::Known => false,
+            Verdict::Replay { accepted, .. } => !accepted,
+            Verdict::FirstResponse => true,
+        }
     }
 
-    pub(super) fn record_first_response(&mut self, rejected: bool) {
-        if self.verdict == Verdict::FirstResponse {
-            if rejected {
-                self.widen();
+    /// Records a response to the new token.
+    pub(super) fn record_response(&mut self, rejected: bool) {
+        match &mut self.verdict {
+            Verdict::Known => {}
+            Verdict::Replay { accepted, .. } => *accepted |= !rejected,
+            Verdict::FirstResponse => {
+                if rejected {
+                    self.widen();
+                }
+                self.verdict = Verdict::Known;
             }
-            self.verdict = Verdict::Known;
         }
+    }
+
+    fn is_pending(&self, id: RejectionId) -> bool {
+        matches!(self.verdict, Verdict::Replay { rejection, .. } if rejection == id)
     }
 
     fn widen(&mut self) {
