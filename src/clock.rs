@@ -1,4 +1,4 @@
-//! The one place that reads the clocks by which tokens expire.
+//! The clocks that decide when tokens expire. Only this module reads them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,30 +15,32 @@ mod coarse;
 #[cfg(feature = "coarse-clock")]
 pub use coarse::CoarseClock;
 
-/// How long a reading of the wall clock is carried forward by the monotonic one.
+/// The time after which the wall clock is read again.
 const WALL_READING: Duration = Duration::from_secs(1);
 
 /// The two clocks that decide whether a token has expired.
 ///
-/// The default reads tokio's monotonic clock (which `tokio::time::pause` stops in tests) and the
-/// system's wall clock. One of your own is for tests of suspended machines and of wall clocks that
-/// jump, or saves time (`CoarseClock`, with the feature `coarse-clock`). Timers are tokio's in any case.
+/// The default reads tokio's monotonic clock, which `tokio::time::pause` stops in tests, and the
+/// system's wall clock. Use another one to test suspended machines and jumps of the wall clock, or
+/// to save time (`CoarseClock`, feature `coarse-clock`). Timers always use tokio's clock.
 pub trait Clock: Send + Sync + 'static {
-    /// Time since any fixed moment; never goes back. Need not go on while the machine is suspended.
+    /// Returns the time since a fixed moment of any choice.
+    ///
+    /// It never decreases. It may stand still while the machine is suspended.
     fn monotonic(&self) -> Duration;
 
-    /// The time of day, which may jump either way.
+    /// Returns the system time, which may jump forward and back.
     fn wall(&self) -> SystemTime;
 }
 
-/// The wall clock, for what is done outside of a cache.
+/// Reads the wall clock, for code outside of a cache.
 pub(crate) fn wall_now() -> SystemTime {
     SystemTime::now()
 }
 
-/// A point in time by both clocks: each counts from a fixed moment of its own.
+/// A point in time by both clocks, each of which counts from a fixed moment of its own.
 ///
-/// Whole nanoseconds, good for 584 years: the fresh path compares two words.
+/// In whole nanoseconds, so that the hot path compares two integers. Their range is 584 years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
     monotonic: u64,
@@ -46,6 +48,7 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
+    /// A deadline that is never reached.
     pub(crate) const NEVER: Self = Self {
         monotonic: u64::MAX,
         wall: u64::MAX,
@@ -83,7 +86,7 @@ impl Moment {
         }
     }
 
-    /// Whether `deadline` has passed, by the clock that says so first.
+    /// Returns true if `deadline` has passed by at least one of the clocks.
     #[inline]
     pub(crate) fn has_reached(self, deadline: Self) -> bool {
         self.monotonic >= deadline.monotonic || self.wall >= deadline.wall
@@ -94,7 +97,7 @@ impl Moment {
     }
 }
 
-/// A monotonic time that one thread sets and others read.
+/// A deadline by the monotonic clock that one thread sets and others read.
 pub(crate) struct SharedDeadline(AtomicU64);
 
 impl SharedDeadline {
@@ -112,17 +115,17 @@ impl SharedDeadline {
     }
 }
 
-/// Reads both clocks, the wall clock at most once a second on the fresh path.
+/// Reads both clocks; on the hot path, the wall clock at most once a second.
 ///
-/// In between, the wall time is the last reading carried forward by the monotonic clock. The last
-/// reading is kept as the distance between the two, in nanoseconds, so that one atomic word holds it.
+/// Between readings, the wall time is the monotonic time plus the difference of the two clocks at
+/// the last reading, which fits into one atomic integer.
 pub(crate) struct Timeline {
     origin: Instant,
     clock: Option<Arc<dyn Clock>>,
-    /// Monotonic time at which the wall clock is to be read again.
+    /// The monotonic time, in nanoseconds, at which the wall clock must be read again.
     next_reading: AtomicU64,
-    /// Wall time less monotonic time at the last reading.
-    distance: AtomicU64,
+    /// Wall time minus monotonic time at the last reading, in nanoseconds.
+    wall_offset: AtomicU64,
 }
 
 impl Timeline {
@@ -131,13 +134,13 @@ impl Timeline {
             origin: Instant::now(),
             clock,
             next_reading: AtomicU64::new(0),
-            distance: AtomicU64::new(0),
+            wall_offset: AtomicU64::new(0),
         };
         timeline.read();
         timeline
     }
 
-    /// One monotonic read; a wall read as well if the last is more than a second old.
+    /// Returns the current time. Reads the wall clock only if the last reading is 1 s old.
     #[inline]
     pub(crate) fn now(&self) -> Moment {
         let monotonic = self.monotonic();
@@ -146,18 +149,18 @@ impl Timeline {
         }
         Moment {
             monotonic,
-            wall: monotonic.wrapping_add(self.distance.load(Ordering::Relaxed)),
+            wall: monotonic.wrapping_add(self.wall_offset.load(Ordering::Relaxed)),
         }
     }
 
-    /// Both clocks, read now.
+    /// Reads both clocks.
     pub(crate) fn read(&self) -> Moment {
         let monotonic = self.monotonic();
         let wall = self.wall();
-        // Wrapping keeps a wall clock before the monotonic origin right as well.
-        self.distance
+        // Wrapping, since the wall time can be less than the monotonic time.
+        self.wall_offset
             .store(wall.wrapping_sub(monotonic), Ordering::Relaxed);
-        // Release after the distance, so that whoever sees the new time of reading sees its result.
+        // Stored last and with Release: a thread that sees it also sees the new offset.
         self.next_reading.store(
             monotonic.saturating_add(nanos(WALL_READING)),
             Ordering::Release,
@@ -188,10 +191,11 @@ impl fmt::Debug for Timeline {
     }
 }
 
-/// Returns the span in nanoseconds, at most half of `u64`: 292 years, and never `Moment::NEVER`.
+/// Returns `span` in nanoseconds, at most half of `u64::MAX`: 292 years, less than
+/// [`Moment::NEVER`].
 #[inline]
 const fn nanos(span: Duration) -> u64 {
-    /// The seconds that fit, without a check for overflow after the multiplication.
+    /// The maximum number of seconds, for which the multiplication below cannot overflow.
     const MAX_SECS: u64 = u64::MAX / 2 / 1_000_000_000;
 
     let secs = span.as_secs();
@@ -247,12 +251,12 @@ mod tests {
         assert_eq!(
             fake.0.lock().unwrap().2,
             3,
-            "at 0 s, and each time a second has passed"
+            "one reading at 0 s, and one for each second that has passed"
         );
     }
 
     #[test]
-    fn sees_a_jump_of_the_wall_clock_within_a_second_either_way() {
+    fn notices_a_jump_of_the_wall_clock_within_a_second() {
         let fake = Arc::new(Fake(Mutex::new((secs(0), secs(10_000), 0))));
         let timeline = Timeline::new(Some(Arc::new(Arc::clone(&fake))));
         for wall in [secs(13_600), secs(10), secs(13_600)] {
@@ -263,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earlier_clock_wins() {
+    fn deadline_passes_by_whichever_clock_is_first() {
         let deadline = Moment::new(secs(10), secs(1_010));
         let at = |monotonic, wall| Moment::new(secs(monotonic), secs(wall));
         assert!(!at(9, 1_009).has_reached(deadline));
