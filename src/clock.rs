@@ -1,4 +1,4 @@
-//! The one place that reads the clocks by which tokens expire.
+//! The clocks that decide when tokens expire. Only this module reads them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,32 +15,34 @@ mod coarse;
 #[cfg(feature = "coarse-clock")]
 pub use coarse::CoarseClock;
 
-/// How long a reading of the wall clock is carried forward by the monotonic one.
+/// The time after which the wall clock is read again.
 const WALL_READING: Duration = Duration::from_secs(1);
 /// Covers paused clocks that are behind the one that a timeline was created with.
 const ORIGIN_SLACK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The two clocks that decide whether a token has expired.
 ///
-/// The default reads tokio's monotonic clock (which `tokio::time::pause` stops in tests) and the
-/// system's wall clock. One of your own is for tests of suspended machines and of wall clocks that
-/// jump, or saves time (`CoarseClock`, with the feature `coarse-clock`). Timers are tokio's in any case.
+/// The default reads tokio's monotonic clock, which `tokio::time::pause` stops in tests, and the
+/// system's wall clock. Use another one to test suspended machines and jumps of the wall clock, or
+/// to save time (`CoarseClock`, feature `coarse-clock`). Timers always use tokio's clock.
 pub trait Clock: Send + Sync + 'static {
-    /// Time since any fixed moment; never goes back. Need not go on while the machine is suspended.
+    /// Returns the time since a fixed moment of any choice.
+    ///
+    /// It never decreases. It may stand still while the machine is suspended.
     fn monotonic(&self) -> Duration;
 
-    /// The time of day, which may jump either way.
+    /// Returns the system time, which may jump forward and back.
     fn wall(&self) -> SystemTime;
 }
 
-/// The wall clock, for what is done outside of a cache.
+/// Reads the wall clock, for code outside of a cache.
 pub(crate) fn wall_now() -> SystemTime {
     SystemTime::now()
 }
 
-/// A point in time by both clocks: each counts from a fixed moment of its own.
+/// A point in time by both clocks, each of which counts from a fixed moment of its own.
 ///
-/// Whole nanoseconds, good for 584 years: the fresh path compares two words.
+/// In whole nanoseconds, so that the hot path compares two integers. Their range is 584 years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
     monotonic: u64,
@@ -100,7 +102,7 @@ impl Moment {
         }
     }
 
-    /// Whether `deadline` has passed, by the clock that says so first.
+    /// Returns true if `deadline` has passed by at least one of the clocks.
     #[inline]
     pub(crate) fn has_reached(self, deadline: Self) -> bool {
         self.monotonic >= deadline.monotonic || self.wall >= deadline.wall
@@ -149,10 +151,10 @@ impl SharedMoment {
     }
 }
 
-/// Reads both clocks, the wall clock at most once a second on the fresh path.
+/// Reads both clocks; on the hot path, the wall clock at most once a second.
 ///
 /// In between, the wall time is the last reading carried forward by the monotonic clock. The last
-/// reading is kept as the distance between the two, in nanoseconds, so that one atomic word holds it.
+/// reading is kept as the wall_offset between the two, in nanoseconds, so that one atomic word holds it.
 ///
 /// tokio's clock can go back: from the advanced clock of one test runtime to that of the next. The
 /// timeline then continues where it was, so that nothing comes to life again or stays paused.
@@ -163,7 +165,7 @@ pub(crate) struct Timeline {
     /// The monotonic time of the last reading of the wall clock.
     last_reading: AtomicU64,
     /// Wall time minus monotonic time at the last reading.
-    distance: AtomicU64,
+    wall_offset: AtomicU64,
     /// The sum of the steps by which the monotonic clock went back.
     gone_back: AtomicU64,
 }
@@ -176,7 +178,7 @@ impl Timeline {
             origin: now.checked_sub(ORIGIN_SLACK).unwrap_or(now),
             clock,
             last_reading: AtomicU64::new(0),
-            distance: AtomicU64::new(0),
+            wall_offset: AtomicU64::new(0),
             gone_back: AtomicU64::new(0),
         };
         timeline.read();
@@ -194,7 +196,7 @@ impl Timeline {
         }
         Moment {
             monotonic,
-            wall: monotonic.wrapping_add(self.distance.load(Ordering::Relaxed)),
+            wall: monotonic.wrapping_add(self.wall_offset.load(Ordering::Relaxed)),
         }
     }
 
@@ -217,7 +219,7 @@ impl Timeline {
         }
         let wall = self.wall();
         // Wrapping handles a wall clock that is before the monotonic origin.
-        self.distance
+        self.wall_offset
             .store(wall.wrapping_sub(monotonic), Ordering::Relaxed);
         // Release: a thread that sees the time of this reading also sees its result.
         self.last_reading.store(monotonic, Ordering::Release);
@@ -248,10 +250,11 @@ impl fmt::Debug for Timeline {
     }
 }
 
-/// Returns the span in nanoseconds, at most half of `u64`: 292 years, and never `Moment::NEVER`.
+/// Returns `span` in nanoseconds, at most half of `u64::MAX`: 292 years, less than
+/// [`Moment::NEVER`].
 #[inline]
 const fn nanos(span: Duration) -> u64 {
-    /// The seconds that fit, without a check for overflow after the multiplication.
+    /// The maximum number of seconds, for which the multiplication below cannot overflow.
     const MAX_SECS: u64 = u64::MAX / 2 / 1_000_000_000;
 
     let secs = span.as_secs();
@@ -307,12 +310,12 @@ mod tests {
         assert_eq!(
             fake.0.lock().unwrap().2,
             3,
-            "at 0 s, and each time a second has passed"
+            "one reading at 0 s, and one for each second that has passed"
         );
     }
 
     #[test]
-    fn sees_a_jump_of_the_wall_clock_within_a_second_either_way() {
+    fn notices_a_jump_of_the_wall_clock_within_a_second() {
         let fake = Arc::new(Fake(Mutex::new((secs(0), secs(10_000), 0))));
         let timeline = Timeline::new(Some(Arc::new(Arc::clone(&fake))));
         for wall in [secs(13_600), secs(10), secs(13_600)] {
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earlier_clock_wins() {
+    fn deadline_passes_by_whichever_clock_is_first() {
         let deadline = Moment::new(secs(10), secs(1_010));
         let at = |monotonic, wall| Moment::new(secs(monotonic), secs(wall));
         assert!(!at(9, 1_009).has_reached(deadline));

@@ -1,4 +1,4 @@
-//! What can go wrong, and what to do about it.
+//! The errors of this crate, with texts that say what to do.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-/// A boxed error, by tower's convention.
+/// A boxed error of any type, as tower's middleware uses it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why there is no token.
+/// The reason why there is no token.
 ///
-/// Cheap to clone: everyone who waited for one flight gets the same failure. Its text says what to
-/// do and is safe to log: no token, no secret, no response body, no URL.
+/// Cheap to clone: all callers that wait for one fetch get the same error.
+///
+/// The text says what to do and is safe to log: it contains no token, secret, response body or URL.
+/// It is the same each time that a failure is repeated, so that logs group; figures that change,
+/// such as the remaining pause, are in the accessors and in `Debug`.
 #[derive(Clone)]
 pub struct TokenError {
     details: Arc<Details>,
@@ -24,6 +27,8 @@ pub struct TokenError {
 struct Details {
     kind: TokenErrorKind,
     transient: bool,
+    /// The configured time limit that was reached.
+    limit: Option<Duration>,
     status: Option<StatusCode>,
     oauth_error: Option<Box<str>>,
     error_description: Option<Box<str>>,
@@ -36,97 +41,101 @@ struct Details {
 pub enum TokenErrorKind {
     /// The token endpoint could not be reached, or the connection broke. Transient.
     Connection,
-    /// No answer within the flight's limit
+    /// The fetch reached its time limit
     /// ([`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout)). Transient.
     Timeout,
-    /// The token endpoint asks for fewer requests: 429, or a code that says so. Transient.
+    /// The token endpoint asks for fewer requests: status 429, or an error code that says so.
+    /// Transient.
     Throttled,
-    /// The token endpoint failed: 408, 5xx or `temporarily_unavailable`. Transient.
+    /// The token endpoint failed: status 408 or 5xx, or `temporarily_unavailable`. Transient.
     Unavailable,
-    /// The answer is no token response (RFC 6749 §5.1), nor an error that is known. Transient.
+    /// The response is neither a token response (RFC 6749 §5.1) nor a known error. Transient.
     InvalidResponse,
-    /// The client is not known, or may not use this grant: `invalid_client`,
-    /// `unauthorized_client` (RFC 6749 §5.2). Permanent.
-    InvalidClient,
-    /// The scope or target is refused: `invalid_scope` (RFC 6749 §5.2), `invalid_target`
-    /// (RFC 8707 §2). Permanent.
-    InvalidScope,
-    /// The token request is refused for another reason: any other 4xx, or `unsupported_grant_type`
+    /// The client is unknown, or may not use this grant: `invalid_client`, `unauthorized_client`
     /// (RFC 6749 §5.2). Permanent.
+    InvalidClient,
+    /// The token endpoint does not accept the scope or the target: `invalid_scope` (RFC 6749 §5.2),
+    /// `invalid_target` (RFC 8707 §2). Permanent.
+    InvalidScope,
+    /// The token endpoint does not accept the token request for another reason: any other 4xx
+    /// status, or `unsupported_grant_type` (RFC 6749 §5.2). Permanent.
     Refused,
-    /// The token endpoint redirects; no redirect is followed with a secret. Permanent.
+    /// The token endpoint redirects. No redirect is followed with a secret. Permanent.
     Redirected,
     /// A custom source's own error, see [`TokenError::transient`] and [`TokenError::permanent`].
     Source,
     /// The source panicked. Transient.
     SourcePanicked,
-    /// The source made a token that no header can carry ([`InvalidToken`]). Permanent.
+    /// The source returned a token that no header can carry ([`InvalidToken`]). Permanent.
     InvalidToken,
-    /// A setting can't work ([`InvalidSetting`]). Permanent.
+    /// A setting or a parameter of the token request is invalid ([`InvalidSetting`]). Permanent.
     InvalidSetting,
-    /// The caller is not on a tokio runtime with timers, and no token is at hand. Permanent.
+    /// A token must be fetched, and the caller is not on a tokio runtime with timers. Permanent.
     NoRuntime,
-    /// Neither the request nor its task chose a token, though
+    /// Neither the request nor its task chose a token, although
     /// [`require_request_auth`](crate::BearerAuthLayer::require_request_auth) is set. Permanent.
     RequestAuthMissing,
 }
 
 impl TokenError {
-    /// A source's own failure that may pass.
+    /// Creates the error of a source whose failure is temporary.
     ///
-    /// It is tried again, in the flight and after a pause.
+    /// The cache calls the source again, both within the fetch and after a pause.
     ///
-    /// `error` is the [`source`](std::error::Error::source) of this one, whose own text doesn't repeat
-    /// it: print the chain to see both.
+    /// `error` becomes the [`source`](std::error::Error::source) of this error, whose own text does
+    /// not repeat it: print the whole chain.
     pub fn transient(error: impl Into<BoxError>) -> Self {
         Self::new(TokenErrorKind::Source, true).with_cause(error)
     }
 
-    /// A source's own failure that will not pass by itself.
+    /// Creates the error of a source whose failure does not end by itself.
     ///
-    /// It is not tried again in the flight, only after a pause. `error` becomes the
-    /// [`source`](std::error::Error::source) of this one, as with [`transient`](Self::transient).
+    /// The cache does not call the source again within the fetch, only after a pause. `error`
+    /// becomes the [`source`](std::error::Error::source) of this error, as with
+    /// [`transient`](Self::transient).
     pub fn permanent(error: impl Into<BoxError>) -> Self {
         Self::new(TokenErrorKind::Source, false).with_cause(error)
     }
 
-    /// Says how long to wait before the next try, as `Retry-After` does (RFC 9110 §10.2.3).
+    /// Sets the time to wait before the next try, like a `Retry-After` header (RFC 9110 §10.2.3).
     ///
-    /// The pause is at least that long, up to 1 h. Default: nothing is said, and the pause is the cache's.
+    /// The cache's pause is at least this long, up to 1 h.
+    ///
+    /// Default: none, and the cache's settings alone decide the pause.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// What went wrong.
+    /// Returns the kind of failure.
     pub fn kind(&self) -> TokenErrorKind {
         self.details.kind
     }
 
-    /// Whether the same request may succeed later with nothing changed.
+    /// Returns true if the same request may succeed later with nothing changed.
     pub fn is_transient(&self) -> bool {
         self.details.transient
     }
 
-    /// How long it is until the token endpoint is asked again, where that is known.
+    /// Returns the time until the source may be called again, if it is known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// The status that the token endpoint answered with.
+    /// Returns the status of the token endpoint's response.
     pub fn status(&self) -> Option<StatusCode> {
         self.details.status
     }
 
-    /// The server's error code (RFC 6749 §5.2), if it is 1 to 64 of `[A-Za-z0-9_.-]`.
+    /// Returns the server's error code (RFC 6749 §5.2), if it is 1 to 64 of `[A-Za-z0-9_.-]`.
     pub fn oauth_error(&self) -> Option<&str> {
         self.details.oauth_error.as_deref()
     }
 
-    /// The server's own words (`error_description`, RFC 6749 §5.2), for an operator's eyes.
+    /// Returns the server's own text (`error_description`, RFC 6749 §5.2), for an operator to read.
     ///
-    /// In no `Display` or `Debug`: a server may repeat what it was sent.
+    /// It is neither in `Display` nor in `Debug`, since a server may repeat a secret that it got.
     pub fn error_description(&self) -> Option<&str> {
         self.details.error_description.as_deref()
     }
@@ -136,6 +145,7 @@ impl TokenError {
             details: Arc::new(Details {
                 kind,
                 transient,
+                limit: None,
                 status: None,
                 oauth_error: None,
                 error_description: None,
@@ -146,8 +156,8 @@ impl TokenError {
     }
 
     /// Creates the error of a fetch that reached its time limit.
-    pub(crate) fn timeout(_limit: Duration) -> Self {
-        Self::new(TokenErrorKind::Timeout, true)
+    pub(crate) fn timeout(limit: Duration) -> Self {
+        Self::new(TokenErrorKind::Timeout, true).edit(|details| details.limit = Some(limit))
     }
 
     pub(crate) fn with_cause(self, cause: impl Into<BoxError>) -> Self {
@@ -165,18 +175,19 @@ impl TokenError {
         self.edit(|details| details.status = Some(status))
     }
 
-    /// Keeps a code of the agreed characters only: anything else could smuggle text into a log.
+    /// Adds what the server says. A code with other characters is dropped, since it could add lines
+    /// or secrets to a log.
     #[cfg(feature = "client-credentials")]
     pub(crate) fn with_oauth_error(self, code: &str, description: Option<String>) -> Self {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        let sound = (1..=64).contains(&code.len()) && code.bytes().all(allowed);
+        let is_safe = (1..=64).contains(&code.len()) && code.bytes().all(allowed);
         self.edit(|details| {
-            details.oauth_error = sound.then(|| code.into());
+            details.oauth_error = is_safe.then(|| code.into());
             details.error_description = description.map(String::into_boxed_str);
         })
     }
 
-    /// Changes an error that nobody else holds yet, as all are while they are made.
+    /// Changes an error that is being made and has no clones yet.
     fn edit(mut self, change: impl FnOnce(&mut Details)) -> Self {
         if let Some(details) = Arc::get_mut(&mut self.details) {
             change(details);
@@ -188,21 +199,38 @@ impl TokenError {
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let details = &self.details;
-        f.write_str(details.kind.text(details.transient))?;
+        match (details.kind, &details.cause, details.limit) {
+            (TokenErrorKind::InvalidToken, Some(cause), _) => write!(f, "{cause}")?,
+            (TokenErrorKind::InvalidSetting, Some(cause), _) => {
+                write!(f, "invalid setting or request parameter: {cause}")?;
+            }
+            (TokenErrorKind::Timeout, _, Some(limit)) => {
+                f.write_str("the token endpoint did not answer within ")?;
+                write_limit(f, limit)?;
+                f.write_str(": check that it is reachable, or raise `fetch_timeout`")?;
+            }
+            (kind, ..) => f.write_str(kind.text(details.transient))?,
+        }
         match (details.status, &details.oauth_error) {
             (Some(status), Some(code)) => write!(f, " ({code}, HTTP {})", status.as_u16())?,
             (Some(status), None) => write!(f, " (HTTP {})", status.as_u16())?,
             (None, Some(code)) => write!(f, " ({code})")?,
             (None, None) => {}
         }
-        if let Some(wait) = self.retry_after {
-            write!(
-                f,
-                "; the source is asked again in {:.1} s at the earliest",
-                wait.as_secs_f64()
-            )?;
+        match self.retry_after {
+            Some(Duration::ZERO) => f.write_str("; it may be retried now"),
+            Some(_) => f.write_str("; it may be retried after a pause, see `retry_after`"),
+            None => Ok(()),
         }
-        Ok(())
+    }
+}
+
+/// Writes whole seconds as `30 s`, and anything else in milliseconds, rounded up.
+fn write_limit(f: &mut fmt::Formatter<'_>, limit: Duration) -> fmt::Result {
+    if limit.subsec_nanos() == 0 {
+        write!(f, "{} s", limit.as_secs())
+    } else {
+        write!(f, "{} ms", limit.as_nanos().div_ceil(1_000_000))
     }
 }
 
@@ -211,6 +239,7 @@ impl fmt::Debug for TokenError {
         f.debug_struct("TokenError")
             .field("kind", &self.details.kind)
             .field("transient", &self.details.transient)
+            .field("limit", &self.details.limit)
             .field("status", &self.details.status)
             .field("oauth_error", &self.details.oauth_error)
             .field("retry_after", &self.retry_after)
@@ -221,7 +250,11 @@ impl fmt::Debug for TokenError {
 
 impl Error for TokenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.details.cause.as_deref().map(|cause| cause as _)
+        match self.details.kind {
+            // `Display` contains the cause, and a report should not show it twice.
+            TokenErrorKind::InvalidToken | TokenErrorKind::InvalidSetting => None,
+            _ => self.details.cause.as_deref().map(|cause| cause as _),
+        }
     }
 }
 
@@ -241,48 +274,47 @@ impl TokenErrorKind {
     fn text(self, transient: bool) -> &'static str {
         match self {
             Self::Connection => {
-                "the token endpoint can't be reached: check its host, port, proxy and TLS settings"
+                "the token endpoint cannot be reached: check its host, port, proxy and TLS settings"
             }
             Self::Timeout => {
-                "no token within the limit: check the token endpoint, or raise `fetch_timeout`"
+                "the token endpoint did not answer in time: check that it is reachable, or raise \
+                 the time limit"
             }
             Self::Throttled => {
-                "the token endpoint asks for fewer token requests: wait for `retry_after`, or lower \
+                "the token endpoint asks for fewer token requests: wait, or lower \
                  `max_concurrent_fetches`"
             }
             Self::Unavailable => {
-                "the token endpoint fails: wait for `retry_after`, or ask those who run it"
+                "the token endpoint is failing: wait until it recovers, or ask its operator"
             }
             Self::InvalidResponse => {
-                "the answer is no token response: check that the token URL is the token endpoint's"
+                "the response is not a token response: check that the token URL is the URL of the \
+                 token endpoint"
             }
             Self::InvalidClient => {
-                "the token endpoint refuses the client: check `client_id`, `client_secret` and \
-                 `client_authentication`"
+                "the token endpoint does not accept the client: check `client_id`, \
+                 `client_secret` and `client_authentication`"
             }
-            Self::InvalidScope => "the token endpoint refuses the scope or target: check it",
+            Self::InvalidScope => {
+                "the token endpoint does not accept the scope, resource or audience: check their \
+                 values"
+            }
             Self::Refused => {
-                "the token endpoint refuses the token request: see `oauth_error` and \
-                 `error_description` for why"
+                "the token endpoint does not accept the token request: see `oauth_error` and \
+                 `error_description` for the reason"
             }
             Self::Redirected => {
-                "the token endpoint redirects, which is not followed with a secret: use its final \
-                 URL"
+                "the token endpoint redirects, and no redirect is followed with a secret: set the \
+                 token URL to the final URL"
             }
-            Self::Source if transient => "the token source failed and may recover",
-            Self::Source => "the token source failed and needs attention",
-            Self::SourcePanicked => {
-                "the token source panicked: mend it, it is asked again after a pause"
-            }
-            Self::InvalidToken => {
-                "the token source made a token that can't be sent: mend it, as the cause says"
-            }
-            Self::InvalidSetting => {
-                "a setting of the token source or cache can't work: change it, as the cause says"
-            }
+            Self::Source if transient => "the token source failed and may recover by itself",
+            Self::Source => "the token source failed and will not recover by itself: fix the cause",
+            Self::SourcePanicked => "the token source panicked: fix it",
+            Self::InvalidToken => "the token source returned an invalid token: fix it",
+            Self::InvalidSetting => "invalid setting or request parameter",
             Self::NoRuntime => {
-                "a token must be fetched, which needs a tokio runtime with timers: call from within \
-                 one built with `enable_all`"
+                "fetching a token needs a tokio runtime with timers: call from within a runtime \
+                 that was built with `enable_all`"
             }
             Self::RequestAuthMissing => {
                 "neither the request nor its task chose a token: add a `RequestAuth`"
@@ -291,10 +323,10 @@ impl TokenErrorKind {
     }
 }
 
-/// A value that can't be an access token.
+/// A value that cannot be an access token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidToken {
-    /// Where the first byte is that can't be sent; `None` for an empty value.
+    /// The position of the first byte that cannot be sent; `None` for an empty value.
     position: Option<usize>,
 }
 
@@ -313,13 +345,13 @@ impl InvalidToken {
 impl fmt::Display for InvalidToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.position {
-            None => {
-                f.write_str("the access token is empty: expected one or more bytes 0x21 to 0x7E")
-            }
+            None => f.write_str(
+                "the access token is empty: it must be one or more of the bytes 0x21 to 0x7E",
+            ),
             Some(position) => write!(
                 f,
-                "the access token can't be sent: expected bytes 0x21 to 0x7E only, found another at \
-                 position {position} (a line end or a blank that was read with it?)"
+                "the access token cannot be sent: it must be bytes 0x21 to 0x7E only, but there is \
+                 another at position {position} (was a line break or space read with it?)"
             ),
         }
     }
@@ -327,22 +359,24 @@ impl fmt::Display for InvalidToken {
 
 impl Error for InvalidToken {}
 
-/// A setting that can't work: says which one, and what was expected.
+/// A setting or request parameter with an invalid value, and the requirement that it must meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidSetting {
     setting: &'static str,
-    expected: Cow<'static, str>,
+    requirement: Cow<'static, str>,
 }
 
 impl InvalidSetting {
-    pub(crate) fn new(setting: &'static str, expected: impl Into<Cow<'static, str>>) -> Self {
+    /// Creates the error of a setting that does not meet `requirement`, a text that begins with
+    /// "must".
+    pub(crate) fn new(setting: &'static str, requirement: impl Into<Cow<'static, str>>) -> Self {
         Self {
             setting,
-            expected: expected.into(),
+            requirement: requirement.into(),
         }
     }
 
-    /// The setting's name, as its setter is called.
+    /// Returns the name of the setting, which is the name of its setter.
     pub fn setting(&self) -> &'static str {
         self.setting
     }
@@ -350,8 +384,11 @@ impl InvalidSetting {
 
 impl fmt::Display for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid `{}`: expected {}", self.setting, self.expected)
+        write!(f, "`{}` {}", self.setting, self.requirement)
     }
 }
 
 impl Error for InvalidSetting {}
+
+#[cfg(test)]
+mod tests;

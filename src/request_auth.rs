@@ -1,8 +1,8 @@
-//! What a request, or the task that sends it, says about its token.
+//! The choice of a token by a request, or by the task that sends it.
 
 use crate::token::request::TokenRequest;
 
-/// What one request says about its token, in its extensions.
+/// A request's choice of its token, to be put into the request's extensions.
 ///
 /// ```
 /// use bearer_auth::RequestAuth;
@@ -14,17 +14,19 @@ use crate::token::request::TokenRequest;
 /// // client.put(presigned_url).with_extension(RequestAuth::skip())
 /// ```
 ///
-/// Field by field: scope or skip is the request's if it names one, else the task's (feature
-/// `task-local`), else the source's; `without_replay` holds if either says so. A
-/// [`reqwest::Request`](https://docs.rs/reqwest/latest/reqwest/struct.Request.html) that is driven
-/// through tower has no public extensions: there the task is the way to choose.
+/// The choice of a token (`scope`, `token` or `skip`) is the request's if it makes one, else the
+/// task's (feature `task-local`), else the source's own configuration. Independently of it,
+/// `without_replay` applies if the request or the task sets it.
+///
+/// A [`reqwest::Request`](https://docs.rs/reqwest/latest/reqwest/struct.Request.html) in a tower
+/// stack has no public extensions: there, only the task can choose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestAuth {
     choice: Option<Choice>,
     without_replay: bool,
 }
 
-/// Which token, if any.
+/// A token, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     Skip,
@@ -32,12 +34,12 @@ pub(crate) enum Choice {
 }
 
 impl RequestAuth {
-    /// A token with this scope, see [`TokenRequest::scope`].
+    /// Chooses a token with this scope, see [`TokenRequest::scope`].
     pub fn scope(scope: impl AsRef<str>) -> Self {
         Self::token(TokenRequest::scope(scope))
     }
 
-    /// The token that this token request means.
+    /// Chooses the token that `request` identifies.
     pub fn token(request: TokenRequest) -> Self {
         Self {
             choice: Some(Choice::Token(request)),
@@ -45,7 +47,7 @@ impl RequestAuth {
         }
     }
 
-    /// No token: the request goes out as it is.
+    /// Chooses no token: the request is sent unchanged.
     pub fn skip() -> Self {
         Self {
             choice: Some(Choice::Skip),
@@ -53,16 +55,16 @@ impl RequestAuth {
         }
     }
 
-    /// Renew the token after a refusal, but don't send this request again.
+    /// Disables the replay of this request. A rejected token is refreshed all the same.
     ///
-    /// Default: it is sent again once.
+    /// Default: the request is replayed once.
     #[must_use]
     pub fn without_replay(mut self) -> Self {
         self.without_replay = true;
         self
     }
 
-    /// This, and where it says nothing, `other`.
+    /// Returns this choice, with the fields that it does not set taken from `other`.
     pub(crate) fn or(&self, other: Option<Self>) -> Self {
         let other = other.unwrap_or_default();
         Self {
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn precedence_is_field_by_field() {
+    fn fields_are_inherited_separately() {
         let task = RequestAuth::scope("tenant/7");
         let only_replay = RequestAuth::default().without_replay();
         assert_eq!(

@@ -1,5 +1,5 @@
-//! What the task says about the tokens of its requests, carried by the ambient store of
-//! `task-local-extensions`, which reqwest-middleware stacks know.
+//! A task's choice of tokens for its requests, kept in the task-local store of the crate
+//! `task-local-extensions`, which reqwest-middleware stacks use as well.
 
 use std::fmt;
 use std::future::Future;
@@ -11,18 +11,18 @@ use task_local_extensions::{get_local_item, set_local_item};
 
 use crate::request_auth::RequestAuth;
 
-/// Runs `future` with `auth` as what its task says about its requests' tokens.
+/// Runs `future` with `auth` as its task's choice, for requests that do not choose a token.
 ///
-/// It is for requests that say nothing themselves, or can't, as a `reqwest::Request` that is driven
-/// through tower.
+/// It is also for requests that cannot choose, such as a `reqwest::Request` in a tower stack.
 ///
-/// Scopes nest, field by field: what the inner one leaves open is the outer one's. Other items of the
-/// ambient store stay visible inside. Nothing is left behind on the thread when the future panics or
-/// is dropped. This is the only way to set it: a `RequestAuth` that is put into the store by hand
-/// counts for nothing, since a panic would leave it to the thread's next task.
+/// Calls nest, field by field: a field that the inner `auth` does not set is inherited from the
+/// outer one. Other items of the task-local store stay visible inside. When the future panics or
+/// is dropped, nothing remains on the thread. There is no other way to set a task's choice: a
+/// `RequestAuth` that is stored by hand is ignored, since after a panic the thread's next task
+/// would get it.
 ///
-/// The task is read when the service is called, so it isn't seen behind a `Buffer`, nor in a task
-/// that is spawned inside of the scope, nor where the store itself is replaced inside of it
+/// The layer reads the task's choice when the service is called. It does not see the choice behind
+/// a `Buffer`, in a task spawned inside of `future`, or where `future` replaces the store itself
 /// (`task_local_extensions::with_extensions`); see
 /// [`require_request_auth`](crate::BearerAuthLayer::require_request_auth).
 ///
@@ -41,13 +41,13 @@ use crate::request_auth::RequestAuth;
 ///
 /// # Cancel safety
 ///
-/// As cancel safe as `future`.
+/// The returned future is as cancel safe as `future`.
 pub fn with_request_auth<F: Future>(auth: RequestAuth, future: F) -> WithRequestAuth<F> {
     WithRequestAuth { auth, future }
 }
 
 pin_project! {
-    /// See [`with_request_auth`].
+    /// The future that [`with_request_auth`] returns.
     #[must_use = "futures do nothing unless polled"]
     pub struct WithRequestAuth<F> {
         auth: RequestAuth,
@@ -61,7 +61,7 @@ impl<F: Future> Future for WithRequestAuth<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        // Restores on the way out, by a panic too.
+        // Its drop restores the outer choice, after a panic too.
         let _scope = Scope::enter(this.auth);
         this.future.poll(cx)
     }
@@ -75,19 +75,19 @@ impl<F> fmt::Debug for WithRequestAuth<F> {
     }
 }
 
-/// What the current task says.
+/// Returns the current task's choice, if it has one.
 pub(crate) fn current() -> Option<RequestAuth> {
-    at_once(get_local_item::<Scoped>())
+    poll_once(get_local_item::<Scoped>())
         .flatten()
         .and_then(|scoped| scoped.0)
 }
 
-/// The store's item. Private, so that only scopes which clean up after themselves can set it: what
-/// is put into the store by its own means stays on the thread when a future panics.
+/// The item in the store. Its type is private, so that only [`Scope`] can set it, which removes it
+/// after a panic: the store itself would leave it on the thread.
 #[derive(Clone)]
 struct Scoped(Option<RequestAuth>);
 
-/// One poll's stay in a scope.
+/// Sets the task's choice during one poll, and restores the outer choice on drop.
 struct Scope {
     outer: Option<RequestAuth>,
 }
@@ -95,19 +95,19 @@ struct Scope {
 impl Scope {
     fn enter(auth: &RequestAuth) -> Self {
         let outer = current();
-        at_once(set_local_item(Scoped(Some(auth.or(outer.clone())))));
+        poll_once(set_local_item(Scoped(Some(auth.or(outer.clone())))));
         Self { outer }
     }
 }
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        at_once(set_local_item(Scoped(self.outer.take())));
+        poll_once(set_local_item(Scoped(self.outer.take())));
     }
 }
 
-/// The store's functions are async by their signature only: they never wait.
-fn at_once<F: Future>(future: F) -> Option<F::Output> {
+/// Runs a function of the store. These are async only in their signature and never wait.
+fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,

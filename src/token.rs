@@ -15,20 +15,20 @@ use crate::token::request::TokenRequest;
 
 pub(crate) mod request;
 
-/// The longest life that is believed; longer ones are cut to it.
+/// The maximum lifetime. Longer ones are reduced to it.
 pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 const PREFIX: &str = "Bearer ";
 
 /// An OAuth 2.0 access token (RFC 6749 §1.4), opaque to this crate.
 ///
-/// A [`TokenSource`](crate::TokenSource) makes one and says how long it lives; the
-/// [`TokenCache`](crate::TokenCache) hands out clones, which are cheap. A token that names no life
+/// A [`TokenSource`](crate::TokenSource) creates it and sets its lifetime; the
+/// [`TokenCache`](crate::TokenCache) returns clones, which are cheap. A token of unknown lifetime
 /// gets the cache's [`default_lifetime`](crate::TokenCacheBuilder::default_lifetime).
 ///
-/// `Debug` shows no secret. The value is stored once, inside the ready-made header value, and that
-/// memory is wiped when the last clone of token and header is gone. What an HTTP client copies into
-/// its own write buffers is out of this crate's reach.
+/// `Debug` shows no secret. The value is stored once, inside the complete header value, and that
+/// memory is zeroed when the last clone of the token and of the header is dropped. This crate
+/// cannot zero the copies that an HTTP client makes in its write buffers.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,15 +42,16 @@ const PREFIX: &str = "Bearer ";
 #[derive(Clone)]
 pub struct AccessToken(Arc<dyn Held>);
 
-/// Where a token's parts are: on their own, or with what a cache knows of it beside them, so that a
-/// lookup finds all in one place.
+/// Owns the parts of a token: either `Parts` alone, or a cached token, which keeps what the cache
+/// knows about the token next to them, so that a lookup follows one pointer.
 pub(crate) trait Held: Send + Sync + RefUnwindSafe + 'static {
     fn parts(&self) -> &Parts;
 }
 
+/// The value of a token and what is known about it.
 #[derive(Clone)]
 pub(crate) struct Parts {
-    /// `Bearer <token>`, marked sensitive: what a request is given, made once.
+    /// `Bearer <token>`, marked sensitive: made once, for all requests.
     authorization: HeaderValue,
     lifetime: Lifetime,
     expires_at: Option<SystemTime>,
@@ -58,7 +59,7 @@ pub(crate) struct Parts {
     issued: Option<Issued>,
 }
 
-/// How long the source says that a token lives.
+/// The lifetime of a token as its source set it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Lifetime {
     Unspecified,
@@ -68,7 +69,7 @@ pub(crate) enum Lifetime {
     Unlimited,
 }
 
-/// Which place of which cache a token came from.
+/// The entry of a cache that a token came from, and which of its tokens this is.
 #[derive(Clone)]
 pub(crate) struct Issued {
     pub(crate) request: TokenRequest,
@@ -76,12 +77,12 @@ pub(crate) struct Issued {
 }
 
 impl AccessToken {
-    /// Makes a token of `value`, with no life named.
+    /// Creates a token of unknown lifetime.
     ///
     /// # Errors
     ///
-    /// [`InvalidToken`] if `value` is empty or has a byte outside of 0x21 to 0x7E: it could not be
-    /// sent in an `Authorization` header (RFC 6750 §2.1).
+    /// Returns [`InvalidToken`] if `value` is empty or has a byte outside of 0x21 to 0x7E, so that
+    /// it cannot be sent in an `Authorization` header (RFC 6750 §2.1).
     pub fn new(value: impl Into<String>) -> Result<Self, InvalidToken> {
         let mut value = value.into();
         let authorization = authorization(&value);
@@ -95,9 +96,12 @@ impl AccessToken {
         })))
     }
 
-    /// Says how long the token lives, counted from just before it was asked for.
+    /// Sets the lifetime, which a cache counts from just before the token was requested.
     ///
-    /// Zero means that no life is known; more than 10 years are cut to 10 years.
+    /// Zero means unknown. More than 10 years is reduced to 10 years.
+    ///
+    /// Default: unknown, and the cache's
+    /// [`default_lifetime`](crate::TokenCacheBuilder::default_lifetime) applies.
     #[must_use]
     pub fn with_lifetime(self, lifetime: Duration) -> Self {
         let lifetime = lifetime.min(LONGEST_LIFE);
@@ -112,7 +116,9 @@ impl AccessToken {
         })
     }
 
-    /// Says that the token never expires; it is used until it is rejected.
+    /// Makes the token never expire: it is used until an API rejects it.
+    ///
+    /// Default: the lifetime is unknown, see [`with_lifetime`](Self::with_lifetime).
     #[must_use]
     pub fn without_expiry(self) -> Self {
         self.edited(|parts| {
@@ -121,39 +127,44 @@ impl AccessToken {
         })
     }
 
-    /// Says which scope the server granted, if it said so (RFC 6749 §5.1).
+    /// Sets the scope that the server granted (RFC 6749 §5.1).
+    ///
+    /// Default: none, as in a response that does not name the scope.
     #[must_use]
     pub fn with_scope(self, scope: impl Into<String>) -> Self {
         self.edited(|parts| parts.scope = Some(scope.into().into_boxed_str()))
     }
 
-    /// When the token's life ends, by the wall clock; `None` if it never does or no life is known.
+    /// Returns the time at which the token expires, by the wall clock; `None` if it never expires
+    /// or its lifetime is unknown.
     ///
-    /// A token from a cache counts from just before its token request was sent.
+    /// The lifetime of a token from a cache counts from just before its token request was sent.
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.parts().expires_at
     }
 
-    /// The scope that the server granted, if it named one; narrower, perhaps, than the one asked for.
+    /// Returns the scope that the server granted, if it named one. It may be narrower than the
+    /// requested one.
     pub fn scope(&self) -> Option<&str> {
         self.parts().scope.as_deref()
     }
 
-    /// The token itself. Keep it out of logs and errors.
+    /// Returns the token itself. Keep it out of logs and errors.
     pub fn expose_secret(&self) -> &str {
-        // The constructor saw visible ASCII only, so neither step can come up empty.
+        // The constructor allows visible ASCII only, so neither default is ever used.
         let value = self.authorization().to_str().unwrap_or_default();
         value.get(PREFIX.len()..).unwrap_or_default()
     }
 
-    /// The ready `Authorization` header value, marked sensitive.
+    /// Returns the complete value of the `Authorization` header, marked sensitive.
     pub fn authorization(&self) -> &HeaderValue {
         self.parts().authorization()
     }
 
-    /// The same header value in the same memory, with a reference count of its own.
+    /// Returns the same header value in the same memory, with a reference count of its own, so that
+    /// threads which clone it do not contend.
     pub(crate) fn header_with_own_count(&self) -> HeaderValue {
-        /// Aligned, so that no two counts are on one cache line.
+        /// Aligned, so that no two reference counts share a cache line.
         #[repr(align(128))]
         struct Line(HeaderValue);
 
@@ -182,7 +193,7 @@ impl AccessToken {
         self.parts().is_same_value(other.parts())
     }
 
-    /// Its parts, as its cache hands them out.
+    /// Returns a copy of the parts as a cache issues them: with its expiry time and its entry.
     pub(crate) fn issue(&self, expires_at: Option<SystemTime>, issued: Issued) -> Parts {
         Parts {
             expires_at,
@@ -191,6 +202,7 @@ impl AccessToken {
         }
     }
 
+    /// Returns the token whose parts `holder` owns.
     pub(crate) fn held_by(holder: Arc<impl Held>) -> Self {
         Self(holder)
     }
@@ -256,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_no_header_can_carry() {
+    fn value_that_no_header_can_carry_is_an_error() {
         for value in ["", " ", "a b", "a\n", "a\r\nX: y", "é", "\u{7f}", "a\0"] {
             assert!(AccessToken::new(value).is_err(), "{value:?}");
         }
@@ -274,24 +286,24 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_header_with_own_count_is_the_same_memory() {
+    fn header_with_own_count_shares_the_memory() {
         let token = AccessToken::new("abc").unwrap();
-        let apart = token.header_with_own_count();
-        assert_eq!(apart, token.authorization());
-        assert!(apart.is_sensitive());
+        let copy = token.header_with_own_count();
+        assert_eq!(copy, token.authorization());
+        assert!(copy.is_sensitive());
         assert_eq!(
-            apart.as_bytes().as_ptr(),
+            copy.as_bytes().as_ptr(),
             token.authorization().as_bytes().as_ptr()
         );
     }
 
     #[test]
-    fn lives_are_positive_and_capped() {
+    fn lifetime_is_positive_and_limited() {
         let token = AccessToken::new("a").unwrap();
         assert_eq!(token.lifetime(), Lifetime::Unspecified);
-        let none = token.clone().with_lifetime(Duration::ZERO);
+        let zero = token.clone().with_lifetime(Duration::ZERO);
         assert_eq!(
-            (none.lifetime(), none.expires_at()),
+            (zero.lifetime(), zero.expires_at()),
             (Lifetime::Unspecified, None)
         );
         let long = token.clone().with_lifetime(Duration::MAX);

@@ -169,20 +169,24 @@ impl TokenCacheBuilder {
             ("longest_pause", self.longest_pause),
         ] {
             if value.is_zero() || value > MAX_DURATION {
-                let expected = format!("more than zero and at most one day, got {value:?}");
-                return Err(InvalidSetting::new(setting, expected));
+                let requirement =
+                    format!("must be greater than zero and at most one day, but is {value:?}");
+                return Err(InvalidSetting::new(setting, requirement));
             }
         }
         if self.longest_pause < self.first_pause {
-            let expected = format!("at least `first_pause`, which is {:?}", self.first_pause);
-            return Err(InvalidSetting::new("longest_pause", expected));
+            let requirement = format!(
+                "must be at least `first_pause` ({:?}), but is {:?}",
+                self.first_pause, self.longest_pause
+            );
+            return Err(InvalidSetting::new("longest_pause", requirement));
         }
         for (setting, value) in [
             ("max_entries", self.max_entries),
             ("max_concurrent_fetches", self.max_fetches),
         ] {
             if value == 0 {
-                return Err(InvalidSetting::new(setting, "at least 1, got 0"));
+                return Err(InvalidSetting::new(setting, "must be at least 1, but is 0"));
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! A clock that takes less time to read.
+//! A clock that is faster to read.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,12 +6,13 @@ use coarsetime::Instant;
 
 use crate::clock::Clock;
 
-/// A [`Clock`] for those who count nanoseconds: the system's coarse monotonic clock and its wall clock.
+/// A faster [`Clock`]: the system's coarse monotonic clock, and its wall clock.
 ///
-/// A reading (by the crate `coarsetime`) takes about a third of the time that the default's takes, and is late
-/// by up to the system's tick: on Linux 1 to 10 ms. That is little beside the margin by which tokens
-/// expire early; only lives of 1 or 2 s have no margin. It does not stop when `tokio::time::pause` stops
-/// tokio's clock, so leave it out of tests that pass time that way.
+/// Reading it (with the crate `coarsetime`) takes about a third of the time that the default clock
+/// takes. The result is late by up to one tick of the system, which is 1 to 10 ms on Linux. The
+/// margin by which tokens expire early is much larger; only lifetimes of 1 or 2 s have no margin.
+///
+/// `tokio::time::pause` does not stop this clock: do not use it in tests that pause tokio's.
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, CoarseClock, StaticTokenSource, TokenCache};
@@ -29,7 +30,7 @@ pub struct CoarseClock;
 impl Clock for CoarseClock {
     #[inline]
     fn monotonic(&self) -> Duration {
-        // Without a write to the crate's shared latest reading, which threads would contend for.
+        // `now` would also write to a shared variable, for which threads would contend.
         let now = Instant::now_without_cache_update();
         coarsetime::Duration::from_ticks(now.as_ticks()).into()
     }
@@ -45,11 +46,11 @@ mod tests {
 
     use super::*;
 
-    /// The longest tick of the systems that have one, and what the test itself may be held up by.
+    /// The longest tick of any system, plus a margin for delays of the test itself.
     const TICK: Duration = Duration::from_millis(20);
 
     #[test]
-    fn goes_on_as_time_does() {
+    fn keeps_pace_with_the_exact_clock() {
         let (exact, coarse) = (Exact::now(), CoarseClock.monotonic());
         let mut last = coarse;
         while exact.elapsed() < 3 * TICK {
@@ -57,17 +58,17 @@ mod tests {
             assert!(now >= last, "{now:?} after {last:?}");
             last = now;
         }
-        // Read last, so that it can't have gone on less.
-        let gone = CoarseClock.monotonic() - coarse;
-        let most = exact.elapsed() + TICK;
+        let elapsed = CoarseClock.monotonic() - coarse;
+        // The exact clock is read last, so that its time is the longer one.
+        let max = exact.elapsed() + TICK;
         assert!(
-            gone >= 2 * TICK && gone <= most,
-            "{gone:?}, at most {most:?}"
+            elapsed >= 2 * TICK && elapsed <= max,
+            "{elapsed:?}, at most {max:?}"
         );
     }
 
     #[test]
-    fn the_wall_clock_is_the_systems() {
+    fn wall_clock_is_the_system_clock() {
         let (before, wall, after) = (SystemTime::now(), CoarseClock.wall(), SystemTime::now());
         assert!(before <= wall && wall <= after);
     }

@@ -230,9 +230,10 @@ impl KeptHost {
 impl Origin {
     pub(crate) fn parse(setting: &'static str, text: &str) -> Result<Self, InvalidSetting> {
         let wrong = |what: &str| {
-            let expected =
-                format!("scheme, host and port alone, as `https://api.example.com`: {what}");
-            InvalidSetting::new(setting, expected)
+            let requirement = format!(
+                "must be only scheme, host and port, such as `https://api.example.com`: {what}"
+            );
+            InvalidSetting::new(setting, requirement)
         };
         if !text.is_ascii() {
             return Err(wrong(&punycode_hint(text)));
@@ -247,7 +248,7 @@ impl Origin {
             return Err(wrong("leave out path, query and fragment, a last `/` too"));
         }
         if rest.contains('*') {
-            return Err(wrong("a wildcard is not understood, name each host"));
+            return Err(wrong("wildcards are not supported, name each host"));
         }
         let uri: Uri = text
             .parse()

@@ -1,15 +1,15 @@
-//! Which token is meant.
+//! The identity of a token: its scope and its other parameters.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
-/// Says which token is meant, and is the cache's key.
+/// Identifies a token by its scope and parameters. It is the cache's key.
 ///
-/// The default is the source's own configuration. [`scope`](TokenRequest::scope) overrides the scope
-/// that the source was built with; the `with_…` methods add parameters of the token request. Two
-/// requests are equal if they mean the same token: the order of scopes and parameters and doubled
-/// blanks make no difference. Clones are cheap.
+/// The default stands for the source's own configuration. [`scope`](TokenRequest::scope) overrides
+/// the scope that the source was built with; the `with_…` methods add parameters of the token
+/// request. Two requests are equal if they identify the same token: the order of scope names and
+/// parameters and the number of spaces do not matter. Clones are cheap.
 ///
 /// ```
 /// use bearer_auth::TokenRequest;
@@ -24,53 +24,59 @@ use std::sync::{Arc, LazyLock};
 #[derive(Clone, Default)]
 pub struct TokenRequest(Option<Key>);
 
-/// What differs from the source's own configuration.
+/// The differences from the source's own configuration, and their hash.
 #[derive(Clone)]
 struct Key {
-    /// Beside the pointer, so that a map finds the place of a key without a look at what it names.
+    /// Stored next to the pointer, so that a map finds the bucket of a key without following it.
     hash: u64,
-    named: Arc<Named>,
+    overrides: Arc<Overrides>,
 }
 
-/// Name and value.
+/// A parameter's name and value.
 type Param = (Box<str>, Box<str>);
 
-/// Small: where two requests have to be compared, both come from memory.
+/// The differences themselves. Small, since comparing two requests loads both from memory.
 #[derive(Clone, Default)]
-struct Named {
-    /// As it is sent: the caller's order, single blanks.
+struct Overrides {
+    /// The scope as it is sent: in the caller's order, with single spaces.
     scope: Option<Box<str>>,
-    /// Few requests have it.
+    /// Boxed, since few requests have it.
     rest: Option<Box<Rest>>,
 }
 
+/// The differences that few requests have.
 #[derive(Clone, Default)]
 struct Rest {
-    /// The scope as it is compared, sorted, each name once: if that is not how it is sent.
+    /// The scope as it is compared: sorted, each name once. `None` if it is sent like that.
     sorted_scope: Option<Box<str>>,
-    /// Sorted, each pair once.
+    /// Sorted, each parameter once.
     params: Vec<Param>,
 }
 
 impl TokenRequest {
-    /// A token with this scope (RFC 6749 §3.3) in place of the source's own.
+    /// Creates a request for a token with this scope (RFC 6749 §3.3) instead of the source's own.
     ///
-    /// A scope is a list of names, separated by blanks. An empty one means that none is sent. One with
-    /// characters that RFC 6749 has no room for makes `ClientCredentials` fail with an
-    /// [`InvalidSetting`](crate::TokenErrorKind::InvalidSetting), before anything is sent.
+    /// A scope is a list of names, separated by spaces. If it is empty, no scope is sent. If it has
+    /// characters that RFC 6749 does not allow, `ClientCredentials` fails with an
+    /// [`InvalidSetting`](crate::TokenErrorKind::InvalidSetting) error before it sends anything.
     pub fn scope(scope: impl AsRef<str>) -> Self {
-        Self::named(Named::scope(scope.as_ref()))
+        Self::with_overrides(Overrides::scope(scope.as_ref()))
     }
 
-    /// Adds a `resource` that the token is to be good for (RFC 8707 §2).
+    /// Adds a `resource` parameter: a resource that the token is for (RFC 8707 §2).
     ///
-    /// It is an absolute URI without fragment. Again for more, where the server takes more than one.
+    /// It is an absolute URI without a fragment. Call this again for each further resource, if the
+    /// server supports several.
+    ///
+    /// Default: none.
     #[must_use]
     pub fn with_resource(self, resource: impl Into<String>) -> Self {
         self.with_param("resource", resource)
     }
 
-    /// Adds an `audience`, as some servers name what RFC 8707 calls a resource.
+    /// Adds an `audience` parameter, which some servers use for what RFC 8707 calls a resource.
+    ///
+    /// Default: none.
     #[must_use]
     pub fn with_audience(self, audience: impl Into<String>) -> Self {
         self.with_param("audience", audience)
@@ -78,54 +84,59 @@ impl TokenRequest {
 
     /// Adds a parameter of the token request.
     ///
-    /// It takes the place of those that the source was built with under the same name. With the name of a
-    /// standard one, or none, `ClientCredentials` fails with an
-    /// [`InvalidSetting`](crate::TokenErrorKind::InvalidSetting), before anything is sent.
+    /// It replaces the source's own parameters of the same name. If the name is empty or that of a
+    /// standard parameter, `ClientCredentials` fails with an
+    /// [`InvalidSetting`](crate::TokenErrorKind::InvalidSetting) error before it sends anything.
+    ///
+    /// Default: none.
     #[must_use]
     pub fn with_param(self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let named = self.0.map(|key| Arc::unwrap_or_clone(key.named));
-        let mut named = named.unwrap_or_default();
-        let params = &mut named.rest.get_or_insert_default().params;
+        let overrides = self.0.map(|key| Arc::unwrap_or_clone(key.overrides));
+        let mut overrides = overrides.unwrap_or_default();
+        let params = &mut overrides.rest.get_or_insert_default().params;
         let param = (name.into().into_boxed_str(), value.into().into_boxed_str());
         if let Err(place) = params.binary_search(&param) {
             params.insert(place, param);
         }
-        Self::named(named)
+        Self::with_overrides(overrides)
     }
 
-    /// The scope that overrides the source's own, in the caller's order, if there is one.
+    /// Returns the scope that overrides the source's own, if there is one, in the caller's order.
     pub fn scopes(&self) -> Option<&str> {
-        self.0.as_ref()?.named.scope.as_deref()
+        self.0.as_ref()?.overrides.scope.as_deref()
     }
 
-    /// The parameters beside the scope, by name and value, sorted.
+    /// Returns the parameters other than the scope, as sorted pairs of name and value.
     pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
-        let params = self.0.as_ref().map_or(&[][..], |key| key.named.params());
+        let params = self
+            .0
+            .as_ref()
+            .map_or(&[][..], |key| key.overrides.params());
         params.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// The same for equal requests, in this process.
+    /// Returns the hash, which is the same for equal requests in this process.
     #[inline]
     pub(crate) fn hash_of_key(&self) -> u64 {
         self.0.as_ref().map_or(0, |key| key.hash)
     }
 
-    /// Whether this is the source's own configuration.
+    /// Returns true if this stands for the source's own configuration.
     pub fn is_default(&self) -> bool {
         self.0.is_none()
     }
 
-    fn named(named: Named) -> Self {
-        // The process's own, so that nobody can make up scopes which all have the same.
+    fn with_overrides(overrides: Overrides) -> Self {
+        // Seeded at random in each process, so that no attacker can choose scopes that collide.
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         Self(Some(Key {
-            hash: HASHER.hash_one(named.compared()),
-            named: Arc::new(named),
+            hash: HASHER.hash_one(overrides.canonical()),
+            overrides: Arc::new(overrides),
         }))
     }
 }
 
-impl Named {
+impl Overrides {
     fn scope(scope: &str) -> Self {
         let names = scope.split_ascii_whitespace();
         let mut sent = String::with_capacity(scope.len());
@@ -155,7 +166,8 @@ impl Named {
         self.rest.as_deref().map_or(&[], |rest| &rest.params)
     }
 
-    fn compared(&self) -> (Option<&str>, &[Param]) {
+    /// Returns what is equal for requests that identify the same token.
+    fn canonical(&self) -> (Option<&str>, &[Param]) {
         let sorted = self
             .rest
             .as_deref()
@@ -169,8 +181,8 @@ impl PartialEq for TokenRequest {
         match (&self.0, &other.0) {
             (Some(key), Some(other)) => {
                 key.hash == other.hash
-                    && (Arc::ptr_eq(&key.named, &other.named)
-                        || key.named.compared() == other.named.compared())
+                    && (Arc::ptr_eq(&key.overrides, &other.overrides)
+                        || key.overrides.canonical() == other.overrides.canonical())
             }
             (None, None) => true,
             _ => false,
@@ -201,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_blanks_and_repeats_make_no_second_key() {
+    fn order_spaces_and_repeated_names_do_not_matter() {
         let set: HashSet<_> = ["a b", "b a", " a   b ", "a b a"]
             .map(TokenRequest::scope)
             .into();
@@ -210,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_part_of_the_key_in_any_order() {
+    fn parameters_matter_and_their_order_does_not() {
         let one = TokenRequest::scope("a")
             .with_resource("r")
             .with_audience("b")
@@ -237,13 +249,13 @@ mod tests {
     }
 
     #[test]
-    fn debug_names_the_scope() {
+    fn debug_shows_the_scope() {
         let shown = format!("{:?}", TokenRequest::scope("tenant/42"));
         assert!(shown.contains("tenant/42"), "{shown}");
     }
 
     #[test]
-    fn no_scope_is_not_the_sources_scope() {
+    fn empty_scope_is_not_the_default() {
         assert_ne!(TokenRequest::scope(""), TokenRequest::default());
         assert_eq!(TokenRequest::scope("  ").scopes(), Some(""));
     }
