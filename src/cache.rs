@@ -112,9 +112,7 @@ impl TokenCache {
         if let Some(token) = self.if_usable(request, CachedToken::token) {
             return Ok(token);
         }
-        self.acquire(request, None)
-            .await
-            .map(AccessToken::held_by)
+        self.acquire(request, None).await.map(AccessToken::held_by)
     }
 
     /// Withdraws a token that a server has rejected. The next call fetches another.
@@ -179,12 +177,11 @@ impl TokenCache {
         let fetcher = &self.shared.fetcher;
         loop {
             let runtime = runtime::current();
-            let (joined, task) = self
-                .entry(request)
-                .join(self.now(), rejected, fetcher)?;
+            let (joined, task) = self.entry(request).join(self.now(), rejected, fetcher)?;
             let waiter = match joined {
                 Joined::Token(token) => {
-                    // Without a runtime, dropping the task abandons it, and a later caller starts it.
+                    // Without a runtime, dropping the task abandons it, and a later caller starts
+                    // it.
                     if let (Some(task), Ok(runtime)) = (task, runtime) {
                         task.start(&runtime);
                     }
@@ -261,12 +258,7 @@ impl TokenCache {
     }
 
     /// Records a response to a token whose responses are awaited.
-    pub(crate) fn record_response(
-        &self,
-        request: &TokenRequest,
-        generation: u64,
-        rejected: bool,
-    ) {
+    pub(crate) fn record_response(&self, request: &TokenRequest, generation: u64, rejected: bool) {
         if let Some(entry) = self.existing_entry(request) {
             entry.report(|state| state.record_response(generation, rejected));
         }

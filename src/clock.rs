@@ -153,8 +153,8 @@ impl SharedMoment {
 
 /// Reads both clocks; on the hot path, the wall clock at most once a second.
 ///
-/// In between, the wall time is the last reading carried forward by the monotonic clock. The last
-/// reading is kept as the wall_offset between the two, in nanoseconds, so that one atomic word holds it.
+/// Between readings, the wall time is the monotonic time plus the difference of the two clocks at
+/// the last reading, which fits into one atomic integer.
 ///
 /// tokio's clock can go back: from the advanced clock of one test runtime to that of the next. The
 /// timeline then continues where it was, so that nothing comes to life again or stays paused.
@@ -172,7 +172,8 @@ pub(crate) struct Timeline {
 
 impl Timeline {
     pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Self {
-        // The paused clock of a runtime can be behind the system's, and an advanced one ahead of it.
+        // The paused clock of a runtime can be behind the system's, and an advanced one ahead of
+        // it.
         let now = Instant::now().min(Instant::from_std(std::time::Instant::now()));
         let timeline = Self {
             origin: now.checked_sub(ORIGIN_SLACK).unwrap_or(now),

@@ -315,7 +315,9 @@ impl<S: Deref<Target = Settings>> Replay<S> {
     /// Returns another token for the replay, or `None` if there is none or it is the same.
     pub(crate) async fn acquire(&mut self) -> Option<Arc<CachedToken>> {
         let (cache, rejected) = (&self.settings.cache, self.attached.generation);
-        let token = cache.acquire(&self.plan.token_request, Some(rejected)).await;
+        let token = cache
+            .acquire(&self.plan.token_request, Some(rejected))
+            .await;
         let token = token.ok();
         let token = token.filter(|token| token.generation() != self.attached.generation);
         if token.is_none() {

@@ -127,6 +127,15 @@ impl AccessToken {
         })
     }
 
+    /// Marks the token as one of which the server says that its life has ended.
+    #[cfg(any(test, feature = "client-credentials"))]
+    pub(crate) fn with_ended_lifetime(self) -> Self {
+        self.edited(|parts| {
+            parts.lifetime = Lifetime::Ended;
+            parts.expires_at = None;
+        })
+    }
+
     /// Sets the scope that the server granted (RFC 6749 §5.1).
     ///
     /// Default: none, as in a response that does not name the scope.

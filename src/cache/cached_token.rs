@@ -70,8 +70,8 @@ impl CachedToken {
             .store(state.awaits_response(), Ordering::Relaxed);
     }
 
-    /// Returns true if this token is usable without a decision. A due token is, while its refresh is
-    /// in progress or paused: so it costs no more than a fresh one.
+    /// Returns true if this token is usable without a decision. A due token is, while its refresh
+    /// is in progress or paused: so it costs no more than a fresh one.
     #[inline]
     pub(crate) fn is_usable(&self, now: Moment) -> bool {
         self.lifespan.is_usable(now, || RefreshTimes {
@@ -140,8 +140,8 @@ impl TokenCell {
         self.0.load().clone()
     }
 
-    /// Withdraws the token that is stored: it was rejected or invalidated. Called under the lock of the
-    /// state.
+    /// Withdraws the token that is stored: it was rejected or invalidated. Called under the lock of
+    /// the state.
     pub(crate) fn withdraw(&self) {
         if let Some(cached) = self.0.load().as_ref() {
             cached.is_withdrawn.store(true, Ordering::Release);

@@ -248,7 +248,8 @@ impl FetchHandle {
         self.id
     }
 
-    /// Adds a caller that waits for the fetch. A late token is its fallback, from the given time on.
+    /// Adds a caller that waits for the fetch. A late token is its fallback, from the given time
+    /// on.
     pub(crate) fn waiter(&self, fallback: Option<(Arc<CachedToken>, Instant)>) -> Waiter {
         Waiter::new(
             self.id,

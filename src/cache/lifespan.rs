@@ -96,7 +96,11 @@ mod tests {
             );
             (monotonic.as_secs_f64() * 1e6).round() / 1e6
         };
-        assert_eq!(after(span.expired), (life * 1e6).round() / 1e6, "the whole life");
+        assert_eq!(
+            after(span.expired),
+            (life * 1e6).round() / 1e6,
+            "the whole life"
+        );
         (after(span.due), after(span.late))
     }
 

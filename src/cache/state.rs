@@ -24,9 +24,7 @@ mod spacing;
 mod types;
 
 pub(crate) use spacing::RejectionId;
-pub(crate) use types::{
-    Completed, CurrentToken, Decision, FetchId, Fetched, Rejection, Severity,
-};
+pub(crate) use types::{Completed, CurrentToken, Decision, FetchId, Fetched, Rejection, Severity};
 
 /// The longest `Retry-After` that is honored.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);

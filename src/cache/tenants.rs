@@ -128,6 +128,7 @@ impl Tenants {
         if let Some(entry) = self.get(request, now) {
             return entry;
         }
+        let turn = self.turn(now);
         let mut shard = self.write(request);
         let mut added = false;
         let entry = shard.entry(request.clone()).or_insert_with(|| {
@@ -140,7 +141,7 @@ impl Tenants {
             // After all uses so far, before all that follow.
             self.turn.fetch_add(2, Ordering::Relaxed) + 1
         } else {
-            self.turn(now)
+            turn
         });
         let used = entry.last_used.turn();
         drop(shard);
@@ -160,8 +161,8 @@ impl Tenants {
     /// Evicts the least recently used entries while there are more than the bound. Looks at no more
     /// than [`MAX_SCAN`] of them; the next caller goes on.
     ///
-    /// An entry stays if it is in use or has a fetch in progress and, up to twice the bound, if it has
-    /// a pause or a rejection that must not be forgotten.
+    /// An entry stays if it is in use or has a fetch in progress and, up to twice the bound, if it
+    /// has a pause or a rejection that must not be forgotten.
     fn make_room(&self) {
         if self.len() <= self.max_entries {
             return;

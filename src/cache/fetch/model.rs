@@ -10,7 +10,7 @@ use loom::thread;
 
 use super::*;
 use crate::cache::entry::{Entry, Joined};
-use crate::cache::state::Rejection;
+use crate::cache::state::{Rejection, Severity};
 use crate::clock::Clock;
 
 const TIMING: Timing = Timing {
@@ -89,7 +89,7 @@ impl Model {
     }
 
     fn join(&self, now: Moment) -> Caller {
-        let (joined, task) = self.entry.join(now, &self.fetcher).unwrap();
+        let (joined, task) = self.entry.join(now, None, &self.fetcher).unwrap();
         if task.is_some() {
             self.started.fetch_add(1, Ordering::Relaxed);
         }
@@ -113,7 +113,8 @@ impl Model {
     }
 
     fn reject(&self, generation: u64) -> Rejection {
-        self.entry.report(|state| state.reject(generation, at(0)))
+        self.entry
+            .report(|state| state.reject(generation, Severity::Invalid, at(0)))
     }
 
     fn started(&self) -> usize {
@@ -285,15 +286,18 @@ fn an_entry_with_a_fetch_that_a_caller_waits_for_is_not_evicted() {
         both(
             move || {
                 let joined = caller.join(at(0));
-                assert!(!caller.entry.prepare_eviction(), "a caller waits");
+                assert!(
+                    !caller.entry.prepare_eviction(at(0), false),
+                    "a caller waits"
+                );
                 joined.task.unwrap().finish(fetched("a", 1));
                 assert_eq!(caller.read(at(0)), Some(1));
             },
             || {
-                model.entry.prepare_eviction();
+                model.entry.prepare_eviction(at(0), false);
             },
         );
-        assert!(model.entry.prepare_eviction());
+        assert!(model.entry.prepare_eviction(at(0), false));
     });
 }
 

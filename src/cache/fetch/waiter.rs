@@ -70,11 +70,11 @@ impl Waiter {
         }
     }
 
-    /// Waits until the fetch has finished, is lost, or is overdue by this caller's own timer. A caller
-    /// with a late token waits no longer than that is worth.
+    /// Waits until the fetch has finished, is lost, or is overdue by this caller's own timer. A
+    /// caller with a late token waits no longer than that is worth.
     ///
-    /// Thousands of callers may wait, so the future is kept small: steps without an await are not in
-    /// it, and each awaited value is stored once.
+    /// Thousands of callers may wait, so the future is kept small: steps without an await are not
+    /// in it, and each awaited value is stored once.
     ///
     /// # Cancel safety
     ///

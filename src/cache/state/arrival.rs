@@ -15,7 +15,12 @@ pub(super) enum Life {
 }
 
 /// Returns the life of a token that was requested at `started` and arrives now.
-pub(super) fn remaining_life(token: &AccessToken, started: Moment, now: Moment, timing: Timing) -> Life {
+pub(super) fn remaining_life(
+    token: &AccessToken,
+    started: Moment,
+    now: Moment,
+    timing: Timing,
+) -> Life {
     // A token of another cache is not new: its life is what is left of it.
     if token.issued().is_some()
         && let Some(end) = token.expires_at()

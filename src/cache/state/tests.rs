@@ -9,6 +9,7 @@ use crate::error::TokenErrorKind;
 mod edge_cases;
 mod fetches;
 mod invariants;
+mod late;
 mod rejections;
 mod spacing;
 
@@ -68,7 +69,7 @@ impl Tested {
 
     fn decide_at(&mut self, now: Moment) -> String {
         let is_usable = is_usable(&self.state, now);
-        let decision = self.state.decide(now);
+        let decision = self.state.decide(now, None);
         // Readers of a usable token make no decision, all others do.
         assert_eq!(is_usable, matches!(decision, Decision::Use));
         match decision {
@@ -79,6 +80,13 @@ impl Tested {
             }
             Decision::Fetch { fetch, delay } => self.start(fetch, delay),
             Decision::Wait => "wait".to_owned(),
+            Decision::FetchLate { fetch } => {
+                let started = self.start(fetch, Duration::ZERO);
+                format!("{started}, else use {}", self.value())
+            }
+            Decision::WaitLate { limit } => {
+                format!("wait {} s, else use {}", limit.as_secs_f64(), self.value())
+            }
             Decision::Fail(error) => format!("fail, {} s", pause(&error)),
         }
     }
@@ -126,10 +134,10 @@ impl Tested {
             started,
             jitter,
         };
-        if self.state.complete(fetch, fetched, now, TIMING) {
-            self.value()
-        } else {
-            "discarded".to_owned()
+        match self.state.complete(fetch, fetched, now, TIMING) {
+            Completed::Stored => self.value(),
+            Completed::Discarded => "discarded".to_owned(),
+            Completed::Failed(error) => format!("failed, {} s", pause(&error)),
         }
     }
 
@@ -157,11 +165,9 @@ impl Tested {
 
 /// Returns true if readers may use the token without a decision, as published by the entry.
 fn is_usable(state: &State, now: Moment) -> bool {
-    state.current().is_some_and(|current| {
-        current
-            .lifespan
-            .is_usable(now, || now.monotonic() < state.no_refresh_until())
-    })
+    state
+        .current()
+        .is_some_and(|current| current.lifespan.is_usable(now, || state.refresh_times()))
 }
 
 fn pause(error: &TokenError) -> f64 {
@@ -175,7 +181,9 @@ fn a_token_is_fresh_then_due_then_expired() {
     assert_eq!(tested.decide(799.999), "use a");
     assert_eq!(tested.decide(800.0), "use a, fetch");
     assert_eq!(tested.decide(889.999), "use a");
-    assert_eq!(tested.decide(890.0), "wait");
+    assert_eq!(tested.decide(890.0), "wait 1 s, else use a");
+    assert_eq!(tested.decide(899.999), "wait 1 s, else use a");
+    assert_eq!(tested.decide(900.0), "wait");
 }
 
 #[test]
@@ -184,7 +192,8 @@ fn a_short_life_has_short_windows() {
     assert_eq!(tested.decide(3.499), "use a");
     assert_eq!(tested.decide(3.5), "use a, fetch");
     assert_eq!(tested.decide(3.999), "use a");
-    assert_eq!(tested.decide(4.0), "wait");
+    assert_eq!(tested.decide(4.0), "wait 1 s, else use a");
+    assert_eq!(tested.decide(5.0), "wait");
 }
 
 #[test]
@@ -194,15 +203,15 @@ fn jitter_moves_the_due_time_but_not_the_expiry() {
     tested.complete(tested.fetch(), token("a", 900.0), at(0.0), at(0.0), 1.0);
     assert_eq!(tested.decide(844.999), "use a");
     assert_eq!(tested.decide(845.0), "use a, fetch");
-    assert_eq!(tested.decide(890.0), "wait");
+    assert_eq!(tested.decide(890.0), "wait 1 s, else use a");
 }
 
 #[test]
 fn an_expired_token_is_fetched_again() {
     let mut tested = Tested::holding("a", 900.0);
-    assert_eq!(tested.decide(890.0), "fetch");
-    assert_eq!(tested.land("b", 900.0, 890.0), "b");
-    assert_eq!(tested.decide(1_689.999), "use b");
+    assert_eq!(tested.decide(900.0), "fetch");
+    assert_eq!(tested.land("b", 900.0, 900.0), "b");
+    assert_eq!(tested.decide(1_699.999), "use b");
 }
 
 #[test]
@@ -213,7 +222,7 @@ fn a_life_counts_from_before_the_request() {
     assert_eq!(tested.expires_at(), at(900.0).wall_time());
     assert_eq!(tested.decide(799.999), "use a");
     assert_eq!(tested.decide(800.0), "use a, fetch");
-    assert_eq!(tested.decide(890.0), "wait");
+    assert_eq!(tested.decide(900.0), "wait");
 }
 
 #[test]
@@ -225,7 +234,7 @@ fn a_token_without_a_life_gets_the_default_lifetime() {
     assert_eq!(tested.expires_at(), at(300.0).wall_time());
     assert_eq!(tested.decide(259.999), "use a");
     assert_eq!(tested.decide(260.0), "use a, fetch");
-    assert_eq!(tested.decide(290.0), "wait");
+    assert_eq!(tested.decide(300.0), "wait");
 }
 
 #[test]
@@ -276,7 +285,7 @@ fn a_token_expires_while_the_machine_is_suspended() {
     assert_eq!(tested.decide_at(slept(799.0)), "use a");
     assert_eq!(tested.decide_at(slept(800.0)), "use a, fetch");
     assert_eq!(tested.decide_at(slept(889.0)), "use a");
-    assert_eq!(tested.decide_at(slept(890.0)), "wait");
+    assert_eq!(tested.decide_at(slept(900.0)), "wait");
 }
 
 #[test]
@@ -285,7 +294,7 @@ fn setting_the_wall_clock_back_does_not_extend_a_life() {
     let set_back = |secs| at(secs).with_wall(at(secs).wall() - span(3_600.0));
     assert_eq!(tested.decide_at(set_back(799.0)), "use a");
     assert_eq!(tested.decide_at(set_back(800.0)), "use a, fetch");
-    assert_eq!(tested.decide_at(set_back(890.0)), "wait");
+    assert_eq!(tested.decide_at(set_back(900.0)), "wait");
 }
 
 #[test]
@@ -304,7 +313,7 @@ fn setting_the_wall_clock_forward_costs_one_fetch() {
     assert_eq!(tested.decide_at(ahead(809.999)), "use b");
     // Setting it right again has no effect.
     assert_eq!(tested.decide(810.0), "use b, fetch");
-    assert_eq!(tested.decide(900.0), "wait");
+    assert_eq!(tested.decide(910.0), "wait");
 }
 
 #[test]

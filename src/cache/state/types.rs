@@ -50,7 +50,8 @@ pub(crate) enum Decision {
     Fetch { fetch: FetchId, delay: Duration },
     /// Wait for the fetch in progress.
     Wait,
-    /// Start this fetch at once and wait for it, for at most `LATE_WAIT`. Then use the current token.
+    /// Start this fetch at once and wait for it, for at most `LATE_WAIT`. Then use the current
+    /// token.
     FetchLate { fetch: FetchId },
     /// Wait for the fetch in progress, for at most this long. Then use the current token.
     WaitLate { limit: Duration },
@@ -74,8 +75,8 @@ pub(crate) enum Completed {
 pub(crate) enum Severity {
     /// The token is invalid (`invalid_token`, RFC 6750 §3.1): no request uses it again.
     Invalid,
-    /// The request was refused for a reason that may not concern other requests, which use the token
-    /// until its successor arrives.
+    /// The request was refused for a reason that may not concern other requests, which use the
+    /// token until its successor arrives.
     Refused,
 }
 

@@ -6,6 +6,7 @@ use crate::cache::fetch::limiter::FetchLimiter;
 use crate::cache::fetch::{FetchOwner, FetchTask, Fetcher};
 use crate::cache::state::{Fetched, Timing};
 use crate::clock::{Clock, Timeline};
+use crate::error::{TokenError, TokenErrorKind};
 use crate::source::static_token::StaticTokenSource;
 use crate::token::AccessToken;
 
@@ -57,7 +58,7 @@ fn fetcher() -> Arc<Fetcher> {
 
 /// Joins the entry, which must decide on a fetch.
 fn start(entry: &Arc<Entry>, now: Moment) -> FetchTask {
-    let (_, task) = entry.join(now, &fetcher()).unwrap();
+    let (_, task) = entry.join(now, None, &fetcher()).unwrap();
     task.expect("a token or a fetch is there")
 }
 
@@ -110,15 +111,41 @@ fn uses_are_ordered_by_the_second_without_new_entries() {
 }
 
 #[test]
-fn a_sixteenth_is_evicted_at_a_time() {
+fn the_length_stays_at_the_bound() {
     let tenants = tenants(64);
-    for number in 0..64 {
+    for number in 0..1_000 {
         tenants.entry(&request(&number.to_string()), at(0));
+        assert!(tenants.len() <= 64);
     }
-    assert_eq!(tenants.len(), 64);
-    tenants.entry(&request("one more"), at(0));
-    assert_eq!(tenants.len(), 60);
-    assert!(!contains(&tenants, "4") && contains(&tenants, "5"));
+    assert!((936..1_000).all(|number| contains(&tenants, &number.to_string())));
+}
+
+#[test]
+fn a_pause_and_a_rejection_are_kept_up_to_twice_the_bound() {
+    let tenants = tenants(2);
+    let paused = tenants.entry(&request("paused"), at(0));
+    let error = TokenError::new(TokenErrorKind::Unavailable, true);
+    let task = start(&paused, at(0));
+    Arc::clone(&paused).finish(task.id(), Err(error), at(0), fetcher().timing);
+    let rejected = tenants.entry(&request("rejected"), at(0));
+    land(&rejected, &start(&rejected, at(0)), unlimited(), at(0));
+    rejected.report(|state| state.invalidate(1));
+    drop((paused, rejected));
+    for name in ["a", "b"] {
+        tenants.entry(&request(name), at(0));
+    }
+    assert!(
+        ["paused", "rejected"]
+            .iter()
+            .all(|name| contains(&tenants, name))
+    );
+    assert_eq!(tenants.len(), 3, "one of the others was evicted");
+
+    // The pause of 1 s has ended.
+    tenants.entry(&request("c"), at(5));
+    tenants.entry(&request("d"), at(5));
+    assert!(!contains(&tenants, "paused"));
+    assert!(contains(&tenants, "rejected"));
 }
 
 /// Uses of a token are counted while it is refreshed, and kept when its successor lands.
@@ -153,7 +180,7 @@ fn an_entry_in_use_or_with_a_fetch_is_not_evicted() {
     tenants.entry(&request("b"), at(1));
     assert!(contains(&tenants, "used"), "a caller holds it");
 
-    let (joined, task) = used.join(at(1), &fetcher()).unwrap();
+    let (joined, task) = used.join(at(1), None, &fetcher()).unwrap();
     drop(used);
     tenants.entry(&request("c"), at(2));
     assert!(contains(&tenants, "used"), "a caller waits for its fetch");
@@ -169,11 +196,11 @@ fn an_entry_in_use_or_with_a_fetch_is_not_evicted() {
 fn the_end_of_a_fetch_makes_room() {
     let tenants = tenants(1);
     let first = tenants.entry(&request("first"), at(0));
-    let (joined, task) = first.join(at(0), &fetcher()).unwrap();
+    let (joined, task) = first.join(at(0), None, &fetcher()).unwrap();
     assert!(matches!(joined, Joined::Waiter(_)));
     drop(first);
     let second = tenants.entry(&request("second"), at(1));
-    let (waiter, _task) = second.join(at(1), &fetcher()).unwrap();
+    let (waiter, _task) = second.join(at(1), None, &fetcher()).unwrap();
     drop(second);
     assert_eq!(
         tenants.len(),

@@ -87,9 +87,9 @@ fn an_abandoned_fetch_does_not_replace_a_newer_token() {
     let late = tested.land_from(abandoned, token("late", 900.0), (0.0, 31.0));
     assert_eq!(late, "newer", "callers that waited get the newer one");
     assert_eq!(tested.decide(31.0), "use newer");
-    let late = tested.land_from(abandoned, token("late", 900.0), (0.0, 87.0));
+    let late = tested.land_from(abandoned, token("late", 900.0), (0.0, 90.0));
     assert_eq!(late, "late", "it replaces an expired one");
-    assert_eq!(tested.decide(87.0), "use late");
+    assert_eq!(tested.decide(90.0), "use late");
 }
 
 #[test]
@@ -122,7 +122,11 @@ fn a_due_token_is_used_whatever_happens_to_its_refresh() {
     assert_eq!(tested.decide(889.0), "use a, fetch");
     assert_eq!(tested.fail(outage(), 889.5, 0.0), 4.0);
     assert_eq!(tested.decide(889.999), "use a");
-    assert_eq!(tested.decide(890.0), "fail, 3.5 s", "expired");
+    assert_eq!(tested.decide(890.0), "use a", "late");
+    assert_eq!(tested.decide(893.5), "fetch, else use a");
+    assert_eq!(tested.fail(outage(), 894.0, 0.0), 8.0);
+    assert_eq!(tested.decide(899.999), "use a");
+    assert_eq!(tested.decide(900.0), "fail, 2 s", "expired");
 }
 
 #[test]
@@ -135,7 +139,7 @@ fn callers_in_a_pause_fail_at_once_with_the_remaining_time() {
         .fail(tested.fetch(), rejected, at(2.0), TIMING, 0.0);
     assert_eq!(error.kind(), TokenErrorKind::InvalidClient);
     assert_eq!(error.retry_after(), Some(span(1.0)), "callers that waited");
-    let Decision::Fail(error) = tested.state.decide(at(2.25)) else {
+    let Decision::Fail(error) = tested.state.decide(at(2.25), None) else {
         panic!("callers in the pause");
     };
     assert_eq!(error.kind(), TokenErrorKind::InvalidClient);
@@ -171,7 +175,7 @@ fn the_pauses_are_settings() {
     };
     let mut state = State::default();
     for (now, pause) in [(0.0, 0.25), (1.0, 0.5), (2.0, 0.625), (3.0, 0.625)] {
-        let Decision::Fetch { fetch, .. } = state.decide(at(now)) else {
+        let Decision::Fetch { fetch, .. } = state.decide(at(now), None) else {
             panic!("the pause has ended at {now} s");
         };
         let error = state.fail(fetch, outage(), at(now), timing, 0.0);
@@ -246,16 +250,20 @@ fn a_success_resets_the_pause() {
 }
 
 #[test]
-fn a_pause_is_measured_by_the_monotonic_clock() {
+fn a_pause_ends_by_whichever_clock_says_so_first() {
     let mut tested = Tested::default();
     assert_eq!(tested.decide(0.0), "fetch");
+    let error = outage().with_retry_after(span(3_600.0));
+    assert_eq!(tested.fail(error, 0.0, 0.0), 3_600.0);
+    let by_wall = |secs: f64| at(10.0).with_wall(at(secs).wall());
+    let set_back = at(10.0).with_wall(BEGIN.wall() - span(3_600.0));
+    assert_eq!(tested.decide_at(set_back), "fail, 3590 s");
+    assert_eq!(tested.decide_at(by_wall(3_599.0)), "fail, 1 s");
     assert_eq!(
-        tested.fail(outage().with_retry_after(span(30.0)), 0.0, 0.0),
-        30.0
+        tested.decide_at(by_wall(8.0 * 3_600.0)),
+        "fetch",
+        "after 8 h of sleep"
     );
-    for wall in [at(3_600.0).wall(), BEGIN.wall() - span(3_600.0)] {
-        assert_eq!(tested.decide_at(at(10.0).with_wall(wall)), "fail, 20 s");
-    }
 }
 
 /// 200 callers a second, whose fetches all fail after 50 ms.

@@ -17,11 +17,13 @@ enum Step {
     Complete(Index, Token),
     Fail(Index, Option<u64>, f64),
     Abandon(Index),
-    Reject(Index),
+    /// The token request of the fetch in progress is sent.
+    Send,
+    Reject(Index, Severity),
     Invalidate(Index),
     RecordReplay(Index, bool),
     AbandonReplay(Index),
-    RecordFirstResponse(Index, bool),
+    RecordResponse(Index, bool),
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ struct Observed {
     now: Moment,
     /// The fetch in progress.
     in_progress: Option<FetchId>,
+    /// Whether the fetch in progress waits for the spacing, and when it was sent.
+    delayed_or_sent: (bool, Option<Moment>),
     running: Vec<Running>,
     /// All generations and rejections so far.
     generations: Vec<u64>,
@@ -65,7 +69,9 @@ struct Observed {
     last_fetch: Option<FetchId>,
     /// The time of the last success, unless a token was rejected since.
     last_success: Option<Duration>,
-    paused_until: Duration,
+    paused_until: Moment,
+    /// The generation that was rejected and stays in use.
+    pending: Option<u64>,
     failures: i32,
     rejected_at: Option<Duration>,
 }
@@ -76,6 +82,7 @@ impl Observed {
             state: State::default(),
             now: BEGIN,
             in_progress: None,
+            delayed_or_sent: (false, None),
             running: Vec::new(),
             generations: vec![0],
             rejections: vec![RejectionId(0)],
@@ -84,7 +91,8 @@ impl Observed {
             returned_rejected: None,
             last_fetch: None,
             last_success: None,
-            paused_until: Duration::ZERO,
+            paused_until: Moment::PAST,
+            pending: None,
             failures: 0,
             rejected_at: None,
         }
@@ -113,7 +121,15 @@ impl Observed {
                     self.in_progress.take_if(|fetch| *fetch == running.id);
                 }
             }
-            Step::Reject(which) => self.reject(*which.get(&self.generations)),
+            Step::Send => {
+                if let Some(fetch) = self.in_progress {
+                    self.state.record_sent(fetch, self.now);
+                    self.delayed_or_sent = (false, self.delayed_or_sent.1.or(Some(self.now)));
+                }
+            }
+            Step::Reject(which, severity) => {
+                self.reject(*which.get(&self.generations), *severity);
+            }
             Step::Invalidate(which) => {
                 let generation = *which.get(&self.generations);
                 let is_current = self.is_current(generation);
@@ -127,9 +143,9 @@ impl Observed {
                     .record_replay(*which.get(&self.rejections), *rejected);
             }
             Step::AbandonReplay(which) => self.state.abandon_replay(*which.get(&self.rejections)),
-            Step::RecordFirstResponse(which, rejected) => {
+            Step::RecordResponse(which, rejected) => {
                 self.state
-                    .record_first_response(*which.get(&self.generations), *rejected);
+                    .record_response(*which.get(&self.generations), *rejected);
             }
         }
         self.check_spacing(step, spacing);
@@ -146,24 +162,48 @@ impl Observed {
 
     /// Checks that readers are sent to make a decision only if there is one to make.
     fn check_readers(&self) {
-        let current = self.current.as_ref().map(|(current, _)| current);
-        let is_due = current.is_some_and(|it| self.now.has_reached(it.lifespan.due));
-        let no_refresh = self.in_progress.is_some() || self.now.monotonic() < self.paused_until;
-        assert_eq!(
-            is_usable(&self.state, self.now),
-            self.is_usable() && (!is_due || no_refresh),
-        );
+        let is_usable_now = self.current.as_ref().is_some_and(|(current, _)| {
+            let reached = |moment| self.now.has_reached(moment);
+            let lifespan = current.lifespan;
+            !reached(lifespan.due)
+                || (self.is_blocked() && !reached(lifespan.late))
+                || (self.is_blocked() && self.nobody_waits() && !reached(lifespan.expired))
+        });
+        assert_eq!(is_usable(&self.state, self.now), is_usable_now);
+    }
+
+    /// Returns true if no refresh can start.
+    fn is_blocked(&self) -> bool {
+        self.in_progress.is_some() || !self.now.has_reached(self.paused_until)
+    }
+
+    /// Returns true if no caller waits for the refresh of a late token.
+    fn nobody_waits(&self) -> bool {
+        match (self.in_progress, self.delayed_or_sent) {
+            (None, _) => true,
+            (Some(_), (is_delayed, None)) => is_delayed,
+            (Some(_), (_, Some(sent))) => self.now.has_reached(sent.plus(LATE_WAIT)),
+        }
     }
 
     fn decide(&mut self) {
         let now = self.now;
-        match self.state.decide(now) {
+        match self.state.decide(now, None) {
             Decision::Use => self.check_used(),
             Decision::Refresh { fetch, delay } => {
                 self.check_used();
                 let due = self.state.current().unwrap().lifespan.due;
                 assert!(now.has_reached(due), "a fresh token was refreshed");
                 self.start(fetch, delay);
+            }
+            Decision::FetchLate { fetch } => {
+                self.check_late();
+                self.start(fetch, Duration::ZERO);
+            }
+            Decision::WaitLate { limit } => {
+                self.check_late();
+                assert!(self.in_progress.is_some(), "a caller waits without a fetch");
+                assert!(!limit.is_zero() && limit <= LATE_WAIT);
             }
             Decision::Fetch { fetch, delay } => {
                 assert!(!self.is_usable(), "a caller waits despite a usable token");
@@ -176,11 +216,21 @@ impl Observed {
             Decision::Fail(error) => {
                 assert!(!self.is_usable(), "a caller fails despite a usable token");
                 assert!(self.in_progress.is_none(), "a fetch is in progress");
-                let remaining = self.paused_until - now.monotonic();
+                let remaining = now.until(self.paused_until);
                 assert_eq!(error.retry_after(), Some(remaining));
                 assert!(!remaining.is_zero());
             }
         }
+    }
+
+    /// Checks that a caller that may wait a moment has a late token to fall back to.
+    fn check_late(&self) {
+        self.check_used();
+        let late = self.state.current().unwrap().lifespan.late;
+        assert!(
+            self.now.has_reached(late),
+            "a caller waits despite a token that is not late"
+        );
     }
 
     /// Checks that callers get the last token, unexpired and not rejected.
@@ -214,7 +264,7 @@ impl Observed {
             "fetches are numbered in order"
         );
         assert!(
-            self.now.monotonic() >= self.paused_until,
+            self.now.has_reached(self.paused_until),
             "a fetch in a pause"
         );
         let started = self.now.plus(delay);
@@ -230,6 +280,7 @@ impl Observed {
             "the delay is too long"
         );
         self.in_progress = Some(fetch);
+        self.delayed_or_sent = (!delay.is_zero(), None);
         self.last_fetch = self.in_progress;
         self.running.push(Running { id: fetch, started });
     }
@@ -256,13 +307,17 @@ impl Observed {
             }
             _ => None,
         };
-        if !self.state.complete(running.id, fetched, self.now, TIMING) {
-            let is_older = self.returned_rejected > Some(running.id);
-            assert!(
-                is_restored || is_older,
-                "a token that was not rejected was discarded"
-            );
-            return;
+        match self.state.complete(running.id, fetched, self.now, TIMING) {
+            Completed::Stored => {}
+            Completed::Discarded => {
+                let is_older = self.returned_rejected > Some(running.id);
+                assert!(
+                    is_restored || is_older,
+                    "a token that was not rejected was discarded"
+                );
+                return;
+            }
+            Completed::Failed(_) => panic!("every token has a life"),
         }
         let current = self.state.current().unwrap().clone();
         assert!(!is_restored, "a rejected token was restored");
@@ -271,13 +326,20 @@ impl Observed {
             return;
         }
         self.last_success = Some(self.now.monotonic());
-        self.paused_until = Duration::ZERO;
+        self.paused_until = Moment::PAST;
+        if self
+            .rejected
+            .as_ref()
+            .is_some_and(|(_, before)| *before < Some(running.id))
+        {
+            self.pending = None;
+        }
         self.failures = 0;
         if !current.token.is_same_value(&token) {
             let life = end.monotonic() - running.started.monotonic();
-            let dead = Lifespan::new(life, running.started, self.now, jitter).expired;
+            let late = Lifespan::new(life, running.started, self.now, jitter).late;
             assert!(
-                self.is_usable() && self.now.has_reached(dead),
+                self.is_usable() && self.now.has_reached(late),
                 "a token was lost"
             );
             return;
@@ -315,16 +377,27 @@ impl Observed {
             None => assert!(pause >= backoff && pause <= backoff.mul_f64(1.25)),
         }
         self.failures += 1;
-        self.paused_until = self.now.monotonic() + pause;
+        self.paused_until = self.now.plus(pause);
     }
 
-    fn reject(&mut self, generation: u64) {
+    fn reject(&mut self, generation: u64, severity: Severity) {
         let was_usable = self.is_current(generation) && self.is_usable();
+        let was_late = self
+            .current
+            .as_ref()
+            .is_some_and(|(current, _)| self.now.has_reached(current.lifespan.late));
+        let was_pending = self.pending == Some(generation);
         let since = self.rejected_at.map(|last| self.now.monotonic() - last);
-        match self.state.reject(generation, self.now) {
-            Rejection::Superseded => assert!(!was_usable, "a usable token was not rejected"),
+        match self.state.reject(generation, severity, self.now) {
+            Rejection::Superseded if was_usable => {
+                assert!(was_late || was_pending, "a usable token was not rejected");
+                if was_late || severity == Severity::Invalid {
+                    self.withdraw();
+                }
+            }
+            Rejection::Superseded => {}
             Rejection::Spaced => {
-                assert!(was_usable);
+                assert!(was_usable && !was_late && !was_pending);
                 assert!(
                     since < Some(self.state.spacing.spacing),
                     "the last rejection was long enough ago"
@@ -332,19 +405,33 @@ impl Observed {
             }
             Rejection::Effective(rejection) => {
                 assert!(was_usable, "a late rejection removed a newer token");
+                assert!(!was_late && !was_pending, "it was counted twice");
                 assert!(since.is_none_or(|since| since >= self.state.spacing.spacing));
                 assert!(!self.rejections.contains(&rejection));
                 self.rejections.push(rejection);
                 self.rejected_at = Some(self.now.monotonic());
-                self.withdraw();
+                match severity {
+                    Severity::Invalid => self.withdraw(),
+                    Severity::Refused => {
+                        self.note_rejected();
+                        self.pending = Some(generation);
+                    }
+                }
             }
         }
     }
 
     fn withdraw(&mut self) {
-        if let Some((current, _)) = self.current.take() {
+        self.note_rejected();
+        self.pending = None;
+        self.current = None;
+    }
+
+    fn note_rejected(&mut self) {
+        if let Some((current, _)) = &self.current {
             self.returned_rejected = Some(current.fetch);
-            self.rejected = Some((current.token.expose_secret().to_owned(), self.last_fetch));
+            let value = current.token.expose_secret().to_owned();
+            self.rejected = Some((value, self.last_fetch));
         }
         self.last_success = None;
     }
@@ -356,7 +443,7 @@ impl Observed {
         if now > before {
             assert!(matches!(
                 step,
-                Step::RecordReplay(_, true) | Step::RecordFirstResponse(_, true)
+                Step::RecordReplay(_, true) | Step::RecordResponse(_, true)
             ));
             assert_eq!(now, (before * 2).min(span(10.0)));
         } else if now < before {
@@ -416,6 +503,10 @@ fn any_token() -> impl Strategy<Value = Token> {
     })
 }
 
+fn any_severity() -> impl Strategy<Value = Severity> {
+    prop::sample::select(vec![Severity::Invalid, Severity::Refused])
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     let which = any::<Index>;
     let millis = prop_oneof![4 => 0..1_500_u64, 1 => 0..12_000_u64, 1 => 0..400_000_u64];
@@ -428,12 +519,14 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (which(), retry_after, 0.0..=1.0)
             .prop_map(|(which, retry_after, jitter)| Step::Fail(which, retry_after, jitter)),
         2 => which().prop_map(Step::Abandon),
-        4 => which().prop_map(Step::Reject),
+        1 => Just(Step::Send),
+        4 => (which(), any_severity())
+            .prop_map(|(which, severity)| Step::Reject(which, severity)),
         1 => which().prop_map(Step::Invalidate),
         3 => (which(), any::<bool>()).prop_map(|(which, rejected)| Step::RecordReplay(which, rejected)),
         1 => which().prop_map(Step::AbandonReplay),
         2 => (which(), any::<bool>())
-            .prop_map(|(which, rejected)| Step::RecordFirstResponse(which, rejected)),
+            .prop_map(|(which, rejected)| Step::RecordResponse(which, rejected)),
     ]
 }
 

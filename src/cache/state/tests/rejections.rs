@@ -5,7 +5,8 @@ use super::*;
 impl Tested {
     /// Rejects the current token.
     pub(super) fn reject(&mut self, secs: f64) -> Rejection {
-        self.state.reject(self.generation(), at(secs))
+        self.state
+            .reject(self.generation(), Severity::Invalid, at(secs))
     }
 
     /// Rejects the current token, which must take effect.
@@ -66,9 +67,12 @@ fn a_rejection_affects_only_its_own_token() {
     let old = tested.generation();
     tested.replace(10.0);
     for late in [10.0, 10.5, 11.0, 500.0] {
-        assert_eq!(tested.state.reject(old, at(late)), Rejection::Superseded);
         assert_eq!(
-            tested.state.reject(999, at(late)),
+            tested.state.reject(old, Severity::Invalid, at(late)),
+            Rejection::Superseded
+        );
+        assert_eq!(
+            tested.state.reject(999, Severity::Invalid, at(late)),
             Rejection::Superseded,
             "of another cache"
         );
@@ -83,7 +87,7 @@ fn many_rejections_of_one_token_cause_one_fetch() {
     tested.reject_in_effect(10.0);
     for _ in 0..25 {
         assert_eq!(
-            tested.state.reject(old, at(10.0)),
+            tested.state.reject(old, Severity::Invalid, at(10.0)),
             Rejection::Superseded,
             "no successor yet"
         );
@@ -92,7 +96,7 @@ fn many_rejections_of_one_token_cause_one_fetch() {
     assert_eq!(tested.land("b", 900.0, 10.2), "b");
     for _ in 0..25 {
         assert_eq!(
-            tested.state.reject(old, at(10.3)),
+            tested.state.reject(old, Severity::Invalid, at(10.3)),
             Rejection::Superseded,
             "there is a successor"
         );
@@ -161,11 +165,13 @@ fn a_token_that_the_source_vouches_for_can_be_rejected_again() {
     assert_eq!(tested.decide(10.0), "fetch");
     assert_eq!(tested.land("a", 890.0, 10.0), "a");
     assert_eq!(
-        tested.state.reject(generation, at(10.999)),
+        tested
+            .state
+            .reject(generation, Severity::Invalid, at(10.999)),
         Rejection::Spaced
     );
     assert!(matches!(
-        tested.state.reject(generation, at(11.0)),
+        tested.state.reject(generation, Severity::Invalid, at(11.0)),
         Rejection::Effective(_)
     ));
 }

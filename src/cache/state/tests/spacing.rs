@@ -17,14 +17,13 @@ impl Tested {
         self.replace(last + spacing)
     }
 
-    fn awaits_first_response(&self) -> bool {
-        self.state.awaits_first_response()
+    fn awaits_response(&self) -> bool {
+        self.state.awaits_response()
     }
 
     /// Records a response to a request with the current token.
     fn respond(&mut self, rejected: bool) {
-        self.state
-            .record_first_response(self.generation(), rejected);
+        self.state.record_response(self.generation(), rejected);
     }
 }
 
@@ -84,7 +83,7 @@ fn a_verdict_counts_once() {
     let rejection = tested.replace(10.0);
     tested.state.record_replay(rejection, true);
     tested.state.abandon_replay(rejection);
-    assert!(!tested.awaits_first_response());
+    assert!(!tested.awaits_response());
     tested.respond(true);
     tested.state.record_replay(rejection, false);
     tested.replace_after(2.0, 10.0);
@@ -123,16 +122,11 @@ fn without_a_replay_the_first_response_decides() {
     tested.state.abandon_replay(rejection);
     assert_eq!(tested.decide(10.0), "fetch");
     tested.land("b", 90_000.0, 10.0);
-    assert!(tested.awaits_first_response());
-    tested
-        .state
-        .record_first_response(tested.generation() - 1, true);
-    assert!(
-        tested.awaits_first_response(),
-        "a response to another token"
-    );
+    assert!(tested.awaits_response());
+    tested.state.record_response(tested.generation() - 1, true);
+    assert!(tested.awaits_response(), "a response to another token");
     tested.respond(true);
-    assert!(!tested.awaits_first_response());
+    assert!(!tested.awaits_response());
     tested.state.record_replay(rejection, false);
     tested.replace_after(2.0, 10.0);
 }
@@ -141,9 +135,8 @@ fn without_a_replay_the_first_response_decides() {
 fn a_replay_abandoned_after_the_refresh_leaves_the_verdict_to_the_first_response() {
     let mut tested = Tested::holding("a", 90_000.0);
     let rejection = tested.replace(10.0);
-    assert!(!tested.awaits_first_response());
     tested.state.abandon_replay(rejection);
-    assert!(tested.awaits_first_response());
+    assert!(tested.awaits_response());
     tested.respond(true);
     tested.replace_after(2.0, 10.0);
 }
@@ -156,7 +149,7 @@ fn only_the_first_response_counts() {
     tested.respond(true);
     tested.respond(true);
     tested.state.abandon_replay(rejection);
-    assert!(!tested.awaits_first_response(), "the verdict is known");
+    assert!(!tested.awaits_response(), "the verdict is known");
     tested.respond(true);
     tested.replace_after(2.0, 10.0);
 }
@@ -169,9 +162,33 @@ fn an_accepted_first_response_leaves_the_spacing_unchanged() {
     let second = tested.replace_after(2.0, 10.0);
     tested.state.abandon_replay(second);
     tested.respond(false);
-    assert!(!tested.awaits_first_response());
+    assert!(!tested.awaits_response());
     tested.respond(true);
     tested.replace_after(2.0, 12.0);
+}
+
+/// Rule 21: an acceptance counts, whichever request it is of.
+#[test]
+fn an_acceptance_before_the_replay_is_abandoned_leaves_the_spacing_unchanged() {
+    let mut tested = Tested::holding("a", 90_000.0);
+    let rejection = tested.replace(10.0);
+    assert!(tested.awaits_response());
+    for _ in 0..3 {
+        tested.respond(false);
+        assert!(!tested.awaits_response());
+    }
+    tested.state.abandon_replay(rejection);
+    tested.respond(true);
+    tested.replace_after(1.0, 10.0);
+}
+
+#[test]
+fn an_acceptance_does_not_take_the_verdict_from_the_replay() {
+    let mut tested = Tested::holding("a", 90_000.0);
+    let rejection = tested.replace(10.0);
+    tested.respond(false);
+    tested.state.record_replay(rejection, true);
+    tested.replace_after(2.0, 10.0);
 }
 
 #[test]
@@ -180,11 +197,11 @@ fn responses_to_other_tokens_do_not_count() {
     let old = tested.generation();
     let rejection = tested.reject_in_effect(10.0);
     tested.state.abandon_replay(rejection);
-    tested.state.record_first_response(old, true);
+    tested.state.record_response(old, true);
     assert_eq!(tested.decide(10.0), "fetch");
     tested.land("b", 90_000.0, 10.0);
-    tested.state.record_first_response(old, false);
-    assert!(tested.awaits_first_response());
+    tested.state.record_response(old, false);
+    assert!(tested.awaits_response());
     tested.respond(true);
     tested.replace_after(2.0, 10.0);
 }
@@ -210,7 +227,7 @@ fn a_token_that_the_source_vouches_for_is_judged_by_its_first_response() {
     assert_eq!(tested.decide(10.0), "fetch");
     assert_eq!(tested.land("a", 90_000.0, 10.0), "a");
     assert!(
-        tested.awaits_first_response(),
+        tested.awaits_response(),
         "its request is not replayed with the same token"
     );
     tested.state.abandon_replay(rejection);
@@ -227,14 +244,14 @@ fn a_refresh_keeps_waiting_for_the_first_response() {
     tested.land("b", 5.0, 10.0);
     assert_eq!(tested.decide(13.5), "use b, fetch");
     tested.land("b", 5.0, 13.5);
-    assert!(tested.awaits_first_response());
+    assert!(tested.awaits_response());
     assert_eq!(tested.decide(17.0), "use b, fetch");
     tested.land("c", 90_000.0, 17.0);
-    assert!(tested.awaits_first_response(), "no response to b came");
+    assert!(tested.awaits_response(), "no response to b came");
     tested.respond(true);
     assert_eq!(tested.decide(100_000.0), "fetch");
     tested.land("d", 90_000.0, 100_000.0);
-    assert!(!tested.awaits_first_response());
+    assert!(!tested.awaits_response());
 }
 
 #[test]
@@ -245,7 +262,7 @@ fn after_a_failed_fetch_the_next_tokens_first_response_decides() {
     assert_eq!(tested.fail(outage(), 10.0, 0.0), 1.0);
     assert_eq!(tested.decide(11.0), "fetch");
     tested.land("b", 90_000.0, 11.0);
-    assert!(tested.awaits_first_response());
+    assert!(tested.awaits_response());
     tested.respond(true);
     tested.replace_after(2.0, 10.0);
 }

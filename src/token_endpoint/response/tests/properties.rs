@@ -102,6 +102,7 @@ proptest! {
                 Lifetime::Limited(life) => {
                     prop_assert!(!life.is_zero() && life <= Duration::from_secs(315_360_000));
                 }
+                Lifetime::Ended => {}
                 Lifetime::Unlimited => prop_assert!(false, "the server can't say so"),
             }
         }
