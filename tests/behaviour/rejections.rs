@@ -253,7 +253,7 @@ async fn a_streamed_request_is_not_replayed_and_the_next_one_has_a_new_token() {
 }
 
 #[tokio::test]
-async fn replay_can_be_switched_off_for_a_layer_or_a_request() {
+async fn replay_can_be_disabled_for_a_layer_or_a_request() {
     for kind in Kind::ALL {
         for by_request in [false, true] {
             if by_request && !Kind::WITH_EXTENSIONS.contains(&kind) {
