@@ -1,15 +1,11 @@
-//! Twenty seconds of everything that goes wrong: a seeded plan of faults, callers with deadlines of
-//! their own, and what must hold all the same, checked from the server's records.
+//! Twenty seconds of random faults from a seeded plan, callers with different deadlines, and the
+//! invariants that must hold in spite of them, checked from the records of the run.
 //!
-//! `CHAOS_SEED` repeats a run's plan, `CHAOS_SECONDS` sets its length (12 at least).
+//! `CHAOS_SEED` repeats the plan of a run, and `CHAOS_SECONDS` sets its length (at least 12).
 
-#[path = "chaos/callers.rs"]
 mod callers;
-#[path = "chaos/plan.rs"]
 mod plan;
-#[path = "chaos/server.rs"]
 mod server;
-#[path = "chaos/verify.rs"]
 mod verify;
 
 use std::env;
@@ -18,42 +14,43 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use callers::{Callers, End};
+use callers::{CallResult, Callers};
 use plan::{Plan, TENANTS};
-use server::{Called, Server, Verdict};
+use server::{ApiRecord, Outcome, Server};
 use verify::Run;
 
-/// Calls a second, over all tenants.
+/// Calls per second, over all tenants.
 const RATE: f64 = 300.0;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How long after the last fault everything is to be well.
-const HEALING: Duration = Duration::from_secs(5);
+/// The time after the last fault by which every call must succeed again.
+const RECOVERY: Duration = Duration::from_secs(5);
 
-/// Which call this is, and when it left the layer.
+/// The headers for the number of a call and for the time at which it left the layer.
 const CALL: &str = "x-call";
 const SENT: &str = "x-sent";
 
-/// Since the run began, for client and server alike.
+/// Returns the time since the start of the run, for the client and the server.
 fn now() -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
 }
 
-/// The longest that a runtime has kept a timer waiting: how busy the machine is.
+/// The longest delay of a timer so far, which measures how busy the machine is.
 #[derive(Clone, Default)]
 struct Lag(Arc<AtomicU64>);
 
 impl Lag {
-    const EVERY: Duration = Duration::from_millis(10);
+    const INTERVAL: Duration = Duration::from_millis(10);
 
-    /// Measures for as long as the runtime runs.
+    /// Measures until the runtime is dropped.
     async fn measure(self) {
         loop {
-            let due = now() + Self::EVERY;
-            tokio::time::sleep(Self::EVERY).await;
-            let late = now().saturating_sub(due);
-            self.0.fetch_max(late.as_millis() as u64, Ordering::Relaxed);
+            let due = now() + Self::INTERVAL;
+            tokio::time::sleep(Self::INTERVAL).await;
+            let delay = now().saturating_sub(due);
+            self.0
+                .fetch_max(delay.as_millis() as u64, Ordering::Relaxed);
         }
     }
 
@@ -62,19 +59,19 @@ impl Lag {
     }
 }
 
-/// Names the seed if the test fails, wherever it does.
+/// Prints the seed if the test panics.
 struct Seed(u64);
 
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("chaos: failed; again with CHAOS_SEED={}", self.0);
+            println!("chaos: failed, repeat with CHAOS_SEED={}", self.0);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_breaks_that_is_not_broken() {
+async fn the_invariants_hold_under_random_faults() {
     let seed = Seed(setting("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..)));
     let seconds: u64 = setting("CHAOS_SECONDS").unwrap_or(20);
     println!("chaos: CHAOS_SEED={} for {seconds} s", seed.0);
@@ -87,14 +84,14 @@ async fn nothing_breaks_that_is_not_broken() {
     let callers = Callers::new(&plan, server.address);
     let (calls, tries) = callers.run().await;
     let log = server.stop();
-    let late = log.called.iter().map(Called::late).max();
-    let worst = late.unwrap_or_default().max(lag.longest());
+    let delay = log.api_requests.iter().map(ApiRecord::delay).max();
+    let longest_delay = delay.unwrap_or_default().max(lag.longest());
     let run = Run {
         plan,
         log,
         calls,
         tries,
-        worst,
+        longest_delay,
     };
 
     let violations = run.verify();
@@ -102,47 +99,45 @@ async fn nothing_breaks_that_is_not_broken() {
     assert!(violations.is_empty(), "CHAOS_SEED={}\n{violations}", seed.0);
 }
 
-/// Prints what there was, and sees that it was enough to prove anything.
+/// Prints the figures of the run, and checks that it exercised enough.
 fn summarize(run: &Run) {
-    let (log, calm) = (&run.log, run.plan.calm);
-    let ended = |end: fn(End) -> bool| run.calls.iter().filter(|call| end(call.end)).count();
-    let fine = ended(|end| end == End::Answer(200));
+    let (log, plan) = (&run.log, &run.plan);
+    let count = |result| run.calls.iter().filter(|it| it.result == result).count();
+    let succeeded = count(CallResult::Response(200));
     let issued = log.tokens.len();
-    let refused = log.called.iter().filter(|it| it.was_refused()).count();
-    let wrong = |end| !matches!(end, End::Answer(200) | End::GivenUp);
-    let last = run
-        .calls
-        .iter()
-        .filter(|call| wrong(call.end))
-        .map(|call| call.ended)
-        .max();
+    let rejections = log.api_requests.iter().filter(|it| it.was_rejected());
+    let rejections = rejections.count();
+    let wrong_secrets = log.token_requests.iter();
+    let wrong_secrets = wrong_secrets.filter(|it| it.outcome == Outcome::InvalidClient);
+    let failed = run.calls.iter().filter(|call| {
+        let expected = [CallResult::Response(200), CallResult::DeadlineExceeded];
+        !expected.contains(&call.result)
+    });
+    let last_failure = failed.map(|call| call.ended).max();
     println!(
-        "chaos: {} calls ({fine} fine, {} without a token, {} broken, {} given up), {} arrived \
-         (the machine {:?} late at most), {refused} answered 401; {} token requests, {issued} tokens, {} wrong \
-         secrets; last failure {:?} after the last fault",
+        "chaos: {} calls: {succeeded} succeeded, {} without a token, {} failed, {} gave up; \
+         {} API requests, {rejections} rejections; {} token requests, {issued} tokens, \
+         {} wrong secrets; longest delay {:?}; last failure {:?} after the last fault",
         run.calls.len(),
-        ended(|end| end == End::NoToken),
-        ended(|end| end == End::Broken),
-        ended(|end| end == End::GivenUp),
-        log.called.len(),
-        run.worst,
-        log.asked.len(),
-        log.asked
-            .iter()
-            .filter(|it| it.verdict == Verdict::InvalidClient)
-            .count(),
-        last.map(|at| at.saturating_sub(calm)),
+        count(CallResult::NoToken),
+        count(CallResult::Failed),
+        count(CallResult::DeadlineExceeded),
+        log.api_requests.len(),
+        log.token_requests.len(),
+        wrong_secrets.count(),
+        run.longest_delay,
+        last_failure.map(|at| at.saturating_sub(plan.faults_end)),
     );
-    assert!(fine > run.calls.len() / 4, "too little went well");
-    assert!(issued > 2 * TENANTS, "too few renewals");
-    assert!(log.asked.len() > issued, "no token request failed");
-    assert!(refused > 0, "no token was refused");
+    assert!(succeeded > run.calls.len() / 4, "too few calls succeeded");
+    assert!(issued > 2 * TENANTS, "too few refreshes");
+    assert!(log.token_requests.len() > issued, "no token request failed");
+    assert!(rejections > 0, "no token was rejected");
 }
 
 fn setting<T: FromStr>(name: &str) -> Option<T> {
     let text = env::var(name).ok()?;
     Some(
         text.parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+            .unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
     )
 }
