@@ -1,5 +1,5 @@
-//! Allocations of a request with a fresh token: none, except for the copy that a replay needs and the
-//! box of every middleware. The counts are exact.
+//! Allocations of a request with a fresh token: none, except for the copy that a replay needs and
+//! the box of every middleware. The counts are exact.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -105,8 +105,8 @@ async fn tower_for_a_tenant_allocates_nothing() {
     assert_eq!(allocations_of(&mut service, request_of(&tenant)), 0);
 }
 
-/// The first request starts the refresh. During it, and during the pause after it has failed, the others
-/// cost as much as with a fresh token.
+/// The first request starts the refresh. During it, and during the pause after it has failed, the
+/// others cost as much as with a fresh token.
 #[tokio::test(start_paused = true)]
 async fn no_request_allocates_during_a_refresh() {
     let tokens = MockTokenSource::new().with_lifetime(Duration::from_secs(900));

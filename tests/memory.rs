@@ -1,10 +1,10 @@
 //! The memory that a cached tenant takes besides its token.
 //!
-//! The test counts what is still allocated after the tokens of 10,000 tenants have been fetched: the key,
-//! the entry, the token's data and the share of the map. The counter counts requested bytes, without the
-//! allocator's rounding, and only those of its own thread. So the runtime is a current-thread one, which
-//! also runs the fetches. The runtime, the cache and the first fetch are created before the count starts;
-//! memory that the runtime retains later is included.
+//! The test counts what is still allocated after the tokens of 10,000 tenants have been fetched:
+//! the key, the entry, the token's data and the share of the map. The counter counts requested
+//! bytes, without the allocator's rounding, and only those of its own thread. So the runtime is a
+//! current-thread one, which also runs the fetches. The runtime, the cache and the first fetch are
+//! created before the count starts; memory that the runtime retains later is included.
 
 use allocation_counter::measure;
 use bearer_auth::{AccessToken, TokenCache, TokenRequest, source_fn};

@@ -1,5 +1,5 @@
-//! The sizes of values that exist in large numbers, and the memory of waiting callers. The figures are
-//! exact on 64-bit targets.
+//! The sizes of values that exist in large numbers, and the memory of waiting callers. The figures
+//! are exact on 64-bit targets.
 #![cfg(target_pointer_width = "64")]
 
 use std::convert::Infallible;

@@ -1,6 +1,6 @@
 //! Malformed responses of the token endpoint (rules 15 and 16 of `docs/behaviour.md`), through both
-//! transports: each is a typed error within the fetch timeout, in bounded memory and without a panic,
-//! and the next well-formed response is a token.
+//! transports: each is a typed error within the fetch timeout, in bounded memory and without a
+//! panic, and the next well-formed response is a token.
 //!
 //! The transports differ in one thing: reqwest (with its feature `gzip`) decodes
 //! `content-encoding: gzip`, and hyper-util's client does not.
@@ -139,7 +139,8 @@ fn bodies_that_end_early_or_never_are_errors() {
         "chunks without end" => [Err(InvalidResponse); 2],
             Floods(chunked(), bytes(&chunks));
         "chunks without end, slowly" => [Err(Timeout); 2], Drips(chunked(), chunk);
-        "a chunk with an invalid size" => [Err(InvalidResponse); 2], Closes(then(chunked(), "zz\r\n"));
+        "a chunk with an invalid size" => [Err(InvalidResponse); 2],
+            Closes(then(chunked(), "zz\r\n"));
         "a chunk with too large a size" => [Err(InvalidResponse); 2],
             Closes(then(chunked(), "FFFFFFFFFFFFFFFFF\r\n"));
         "a chunk's extension without end" => [Err(InvalidResponse); 2],

@@ -1,5 +1,5 @@
-//! The origins that a token may be sent to (rules E of `docs/behaviour.md`), through the three stacks.
-//! The unit tests in `src/policy/attach/tests.rs` cover the rules in detail.
+//! The origins that a token may be sent to (rules E of `docs/behaviour.md`), through the three
+//! stacks. The unit tests in `src/policy/attach/tests.rs` cover the rules in detail.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};

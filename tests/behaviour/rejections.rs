@@ -1,5 +1,5 @@
-//! Requests whose token the API rejects (rules D of `docs/behaviour.md`), through reqwest-middleware,
-//! tower over `http`, and tower around a `reqwest::Client`.
+//! Requests whose token the API rejects (rules D of `docs/behaviour.md`), through
+//! reqwest-middleware, tower over `http`, and tower around a `reqwest::Client`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! The token that a request carries, through reqwest-middleware, tower over `http`, and tower around a
-//! `reqwest::Client`.
+//! The token that a request carries, through reqwest-middleware, tower over `http`, and tower
+//! around a `reqwest::Client`.
 
 use bearer_auth::{
     BearerAuthLayer, MockTokenSource, RequestAuth, TokenCache, TokenError, TokenErrorKind,

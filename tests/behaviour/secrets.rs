@@ -1,5 +1,5 @@
-//! No secret is in any output (rule 24 of `docs/behaviour.md`): every public type and every error is
-//! formatted and searched for secrets.
+//! No secret is in any output (rule 24 of `docs/behaviour.md`): every public type and every error
+//! is formatted and searched for secrets.
 
 use std::error::Error;
 use std::fmt::Debug;

@@ -29,8 +29,8 @@ use crate::{CALL, FETCH_TIMEOUT, LONGEST_PAUSE, RATE, RECOVERY, SENT, now};
 
 type Tower = BoxCloneService<http::Request<Full<Bytes>>, http::Response<Bytes>, BoxError>;
 
-/// The longest time that a caller without a deadline may take: two waits for a token, limited by the
-/// timer of each wait, and two API requests, none of which hangs for longer.
+/// The longest time that a caller without a deadline may take: two waits for a token, limited by
+/// the timer of each wait, and two API requests, none of which hangs for longer.
 const MAX_TIME: Duration = Duration::from_millis(2 * 3_250 + 2 * 2_500);
 
 /// A call and its result.
@@ -233,7 +233,8 @@ impl Middleware for Stamp {
     }
 }
 
-/// A source that gets each new secret some time after the server requires it, and numbers its tries.
+/// A source that gets each new secret some time after the server requires it, and numbers its
+/// tries.
 struct Rotating {
     plan: Arc<Plan>,
     secrets: Vec<ClientCredentials>,

@@ -1,6 +1,7 @@
 //! A token endpoint and an API that follow the plan and record every request.
 //!
-//! They run on their own thread, so that a stall of the client's runtime does not distort the records.
+//! They run on their own thread, so that a stall of the client's runtime does not distort the
+//! records.
 
 use std::convert::Infallible;
 use std::io;
@@ -318,7 +319,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                     }
                 }
             });
-            // An error of the service closes the connection, and clients may disconnect at any time.
+            // An error of the service closes the connection, and clients may disconnect at any
+            // time.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;

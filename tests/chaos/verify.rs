@@ -1,7 +1,7 @@
 //! The invariants, checked against the records after the run.
 //!
-//! Client and server use the same clock. A bound without a tolerance is exact: the server records the
-//! start of a request after the client has sent it, and its end before the client can see it.
+//! Client and server use the same clock. A bound without a tolerance is exact: the server records
+//! the start of a request after the client has sent it, and its end before the client can see it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,8 +24,8 @@ const SPACING: Duration = SECOND;
 const LONGEST_SPACING: Duration = Duration::from_secs(10);
 /// Rule 1: the margin before its expiry in which a token of the plan's lifetimes is not used.
 const MARGIN: Duration = SECOND;
-/// Rule 1: the earliest time, in seconds after its request, at which a token of the shortest of those
-/// lifetimes is due.
+/// Rule 1: the earliest time, in seconds after its request, at which a token of the shortest of
+/// those lifetimes is due.
 const SOONEST_DUE: f64 = 2.6;
 /// Rule 13: the tries of a fetch, and the longest wait between them.
 const TRIES: usize = 3;
@@ -39,7 +39,8 @@ pub(crate) struct Run {
     pub(crate) log: Log,
     pub(crate) calls: Vec<Call>,
     pub(crate) tries: Tries,
-    /// The longest delay of a timer or of a request on the network, neither of which is the crate's.
+    /// The longest delay of a timer or of a request on the network, neither of which is the
+    /// crate's.
     pub(crate) longest_delay: Duration,
 }
 
@@ -94,8 +95,8 @@ impl Run {
         violations
     }
 
-    /// 1a. No request carries an expired token. The server counts the lifetime from the arrival of the
-    /// token request, the client from just before it.
+    /// 1a. No request carries an expired token. The server counts the lifetime from the arrival of
+    /// the token request, the client from just before it.
     ///
     /// A token that was fetched within a second is not used in the margin before its expiry, so it
     /// arrives in time even on a busy machine. One whose fetch took longer may be used until its
@@ -145,10 +146,10 @@ impl Run {
 
     /// 1b. A rejected token is not sent again.
     ///
-    /// Within the spacing of rejections a 401 has no effect, so not every 401 counts. This one must:
-    /// the first 401 to a token whose caller did not give up, and that is a spacing after the last 401
-    /// to any other token of the tenant, which is the latest time of the rejection before. No request
-    /// with the token arrives after it.
+    /// Within the spacing of rejections a 401 has no effect, so not every 401 counts. This one
+    /// must: the first 401 to a token whose caller did not give up, and that is a spacing after the
+    /// last 401 to any other token of the tenant, which is the latest time of the rejection before.
+    /// No request with the token arrives after it.
     ///
     /// The spacing is at most 1 s, doubled for each earlier token that was rejected on a replay, or
     /// before it had been accepted three times. (The first of these responses that reaches a caller
@@ -283,7 +284,8 @@ impl Run {
 
     /// 3b. The number of token requests of one tenant is limited by the plan: a fetch for each
     /// lifetime, two for each revocation (of the current token, and of one that is being fetched),
-    /// one for a successor that is revoked in advance, and a failed one for each second with faults.
+    /// one for a successor that is revoked in advance, and a failed one for each second with
+    /// faults.
     fn budget(&self, tenant: usize, requests: usize, v: &mut Violations) {
         let plan = &self.plan;
         let lifetimes = (plan.total.as_secs_f64() / SOONEST_DUE) as usize + 1;
@@ -338,8 +340,8 @@ impl Run {
         requests.filter_map(|request| Some((request, &self.log.tokens[request.token?])))
     }
 
-    /// Returns the end of a token request: its response, or the time at which the client dropped it,
-    /// which the server notices a little later.
+    /// Returns the end of a token request: its response, or the time at which the client dropped
+    /// it, which the server notices a little later.
     fn end(&self, request: &TokenRecord) -> Duration {
         let (at_server, at_client) = (request.ended, self.tries[request.number]);
         let end = at_server.unwrap_or(Duration::MAX);
