@@ -1,9 +1,10 @@
-//! What the fresh path allocates: nothing, beyond the copy that a replay needs, and the box that every middleware
-//! has. Exact counts.
+//! Allocations of a request with a fresh token: none, except for the copy that a replay needs and
+//! the box of every middleware. The counts are exact.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,11 +16,11 @@ use bearer_auth::{
     TokenRequest,
 };
 use http::header::AUTHORIZATION;
-use http::{Extensions, HeaderValue, Request, Response};
+use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use tower::{Layer, Service};
 
-/// Answers at once, without an allocation.
+/// Responds at once, without an allocation.
 #[derive(Clone)]
 struct Inner;
 
@@ -38,7 +39,7 @@ impl Service<Request<()>> for Inner {
     }
 }
 
-/// A request with room for one more header: making room is the map's doing, whoever adds it.
+/// Returns a request with capacity for another header, so that the header map does not grow.
 fn request() -> Request<()> {
     let mut request = Request::get("https://api.example.com/").body(()).unwrap();
     request.headers_mut().reserve(8);
@@ -89,14 +90,14 @@ where
 }
 
 #[tokio::test]
-async fn tower_with_replay_off_allocates_nothing() {
+async fn tower_without_replay_allocates_nothing() {
     let mut service = warm_layer().await.without_replay().layer(Inner);
     assert_eq!(allocations(&mut service), 0);
     assert_eq!(allocations(&mut service.clone()), 0);
 }
 
 #[tokio::test]
-async fn tower_for_a_tenant_allocates_nothing_either() {
+async fn tower_for_a_tenant_allocates_nothing() {
     let layer = warm_layer().await.without_replay();
     let tenant = TokenRequest::scope("tenant/42");
     layer.cache().token_for(&tenant).await.unwrap();
@@ -104,10 +105,10 @@ async fn tower_for_a_tenant_allocates_nothing_either() {
     assert_eq!(allocations_of(&mut service, request_of(&tenant)), 0);
 }
 
-/// Who comes first starts the renewal; all others, as long as it or the pause after it lasts, do as with a
-/// fresh token.
+/// The first request starts the refresh. During it, and during the pause after it has failed, the
+/// others cost as much as with a fresh token.
 #[tokio::test(start_paused = true)]
-async fn a_renewal_makes_no_request_allocate() {
+async fn no_request_allocates_during_a_refresh() {
     let tokens = MockTokenSource::new().with_lifetime(Duration::from_secs(900));
     let cache = TokenCache::new(tokens.clone());
     let tenant = TokenRequest::scope("tenant/42");
@@ -122,8 +123,11 @@ async fn a_renewal_makes_no_request_allocate() {
 
     tokio::time::advance(Duration::from_secs(850)).await;
     let hold = tokens.hold();
-    assert!(both().iter().all(|count| *count > 0), "due: renewals start");
-    assert_eq!(both(), [0, 0], "they are under way");
+    assert!(
+        both().iter().all(|count| *count > 0),
+        "due: the refreshes start"
+    );
+    assert_eq!(both(), [0, 0], "the refreshes are in progress");
     tokens.fail_next(TokenError::permanent("no"));
     tokens.fail_next(TokenError::permanent("no"));
     drop(hold);
@@ -131,13 +135,13 @@ async fn a_renewal_makes_no_request_allocate() {
         tokio::task::yield_now().await;
     }
     tokio::task::yield_now().await;
-    assert_eq!(both(), [0, 0], "they have failed: a pause");
+    assert_eq!(both(), [0, 0], "they have failed: the pause");
     tokio::time::advance(Duration::from_secs(2)).await;
-    assert!(both().iter().all(|count| *count > 0), "it is over");
+    assert!(both().iter().all(|count| *count > 0), "the pause has ended");
 }
 
 #[tokio::test]
-async fn what_the_task_says_is_read_without_an_allocation() {
+async fn reading_the_choice_of_the_task_allocates_nothing() {
     let layer = warm_layer().await.without_replay();
     let tenant = TokenRequest::scope("tenant/42");
     layer.cache().token_for(&tenant).await.unwrap();
@@ -149,7 +153,7 @@ async fn what_the_task_says_is_read_without_an_allocation() {
 }
 
 #[tokio::test]
-async fn tower_with_replay_on_allocates_the_copy_of_the_request() {
+async fn tower_with_replay_allocates_the_copy_of_the_request() {
     let mut service = warm_layer().await.layer(Inner);
     let original = request();
     let copy = measure(|| {
@@ -160,7 +164,43 @@ async fn tower_with_replay_on_allocates_the_copy_of_the_request() {
     assert_eq!(allocations(&mut service), copy.count_total);
 }
 
-/// Sets a static header: the cheapest middleware that does something.
+/// The copy for the replay shares the bytes of the original body.
+#[test]
+fn replaying_a_reqwest_body_does_not_copy_its_bytes() {
+    const BODY: usize = 64 << 20;
+    const MAX_ALLOCATED: u64 = 1 << 20;
+
+    let bodies = Arc::<Mutex<Vec<(usize, usize)>>>::default();
+    let log = Arc::clone(&bodies);
+    let inner = tower::service_fn(move |request: Request<reqwest::Body>| {
+        let body = request.body().as_bytes().unwrap();
+        log.lock().unwrap().push((body.as_ptr().addr(), body.len()));
+        let mut response = Response::new(());
+        if request.headers()[AUTHORIZATION] == "Bearer mock-token-1" {
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+        }
+        ready(Ok::<_, Infallible>(response))
+    });
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().build().unwrap();
+    let layer = BearerAuthLayer::new(MockTokenSource::new());
+    runtime.block_on(layer.cache().token()).unwrap();
+    let mut service = layer.layer(inner);
+
+    let request = Request::post("https://api.example.com/").body(vec![7; BODY].into());
+    let request = request.unwrap();
+    let count = measure(|| {
+        let response = runtime.block_on(service.call(request)).unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    });
+    let bodies = bodies.lock().unwrap();
+    assert_eq!(bodies.len(), 2, "the request and its replay");
+    assert_eq!(bodies[0], bodies[1], "the same bytes");
+    assert_eq!(bodies[0].1, BODY);
+    assert!(count.bytes_max < MAX_ALLOCATED, "{} bytes", count.bytes_max);
+}
+
+/// Sets a static header, as the baseline for the cheapest possible middleware.
 struct StaticHeader(HeaderValue);
 
 #[async_trait]
@@ -176,11 +216,11 @@ impl Middleware for StaticHeader {
     }
 }
 
-/// Ends the stack: answers at once.
-struct Answer;
+/// Ends the stack with a response.
+struct Respond;
 
 #[async_trait]
-impl Middleware for Answer {
+impl Middleware for Respond {
     async fn handle(
         &self,
         _: reqwest::Request,
@@ -194,7 +234,7 @@ impl Middleware for Answer {
 fn client(middleware: impl Middleware) -> ClientWithMiddleware {
     ClientBuilder::new(reqwest::Client::new())
         .with(middleware)
-        .with(Answer)
+        .with(Respond)
         .build()
 }
 
@@ -208,28 +248,30 @@ fn allocations_of_client(client: &ClientWithMiddleware) -> u64 {
 }
 
 #[tokio::test]
-async fn reqwest_middleware_with_replay_off_allocates_no_more_than_a_static_header() {
+async fn reqwest_middleware_without_replay_allocates_no_more_than_a_static_header() {
     let fixed = client(StaticHeader(HeaderValue::from_static("Bearer opaque")));
     let auth = client(warm_layer().await.without_replay());
-    let (baseline, ours) = (allocations_of_client(&fixed), allocations_of_client(&auth));
+    let baseline = allocations_of_client(&fixed);
+    let with_layer = allocations_of_client(&auth);
     assert!(baseline > 0);
-    assert_eq!(ours, baseline);
+    assert_eq!(with_layer, baseline);
 }
 
 #[tokio::test]
-async fn reqwest_middleware_with_replay_on_allocates_the_copy_of_the_request_too() {
+async fn reqwest_middleware_with_replay_also_allocates_the_copy_of_the_request() {
     let fixed = client(StaticHeader(HeaderValue::from_static("Bearer opaque")));
     let auth = client(warm_layer().await);
     let url = reqwest::Url::parse("https://api.example.com/").unwrap();
     let original = reqwest::Request::new(http::Method::GET, url);
     let copy = measure(|| drop(original.try_clone())).count_total;
-    let (baseline, ours) = (allocations_of_client(&fixed), allocations_of_client(&auth));
+    let baseline = allocations_of_client(&fixed);
+    let with_layer = allocations_of_client(&auth);
     assert!(copy > 0);
-    assert_eq!(ours, baseline + copy);
+    assert_eq!(with_layer, baseline + copy);
 }
 
-/// The middleware's box has room for what its driver holds across an await, and for the request that is kept.
-/// What is rare has boxes of its own.
+/// The middleware's future holds the copy of the request and little else. Rare states have boxes of
+/// their own.
 #[tokio::test]
 async fn the_middlewares_box_is_small() {
     struct Measured(BearerAuthLayer);
@@ -242,16 +284,18 @@ async fn the_middlewares_box_is_small() {
             extensions: &mut Extensions,
             next: Next<'_>,
         ) -> reqwest_middleware::Result<reqwest::Response> {
-            let kept = size_of::<reqwest::Request>();
+            let copy = size_of::<reqwest::Request>();
             let future = self.0.handle(request, extensions, next);
             let bytes = size_of_val(&*future);
-            println!("middleware's future: {bytes} bytes, of which {kept} are the kept request");
-            assert!(bytes <= kept + 512, "{bytes}");
+            println!(
+                "the middleware's future: {bytes} bytes, {copy} of them for the copy of the request"
+            );
+            assert!(bytes <= copy + 512, "{bytes}");
             future.await
         }
     }
 
     let client = client(Measured(warm_layer().await));
-    let answer = client.get("https://api.example.com/").send().await;
-    assert_eq!(answer.unwrap().status(), 200);
+    let response = client.get("https://api.example.com/").send().await;
+    assert_eq!(response.unwrap().status(), 200);
 }

@@ -1,4 +1,5 @@
-//! How large things are that there are many of, and what a herd of waiters holds. Exact, on 64 bits.
+//! The sizes of values that exist in large numbers, and the memory of waiting callers. The figures
+//! are exact on 64-bit targets.
 #![cfg(target_pointer_width = "64")]
 
 use std::convert::Infallible;
@@ -33,25 +34,27 @@ impl Service<Request<()>> for Inner {
 }
 
 #[test]
-fn the_layer_and_its_service_are_a_pointer() {
+fn the_layer_the_service_and_the_cache_are_one_pointer_each() {
     assert_eq!(size_of::<BearerAuthLayer>(), 8);
     assert_eq!(size_of::<BearerAuth<Inner>>(), 8);
     assert_eq!(size_of::<TokenCache>(), 8);
-    // With its hash beside it.
+    // A pointer and a hash.
     assert_eq!(size_of::<TokenRequest>(), 16);
 }
 
-/// Beside the inner future it keeps the request, for a second sending, and 56 bytes.
+/// Besides the inner future and the copy of the request for a replay, it holds at most 56 bytes.
 #[test]
-fn the_services_future_is_the_inner_one_and_the_kept_request() {
+fn the_response_future_holds_the_inner_future_and_the_copy_of_the_request() {
     let future = size_of::<ResponseFuture<Inner, Request<()>>>();
     let held = size_of::<<Inner as Service<Request<()>>>::Future>() + size_of::<Request<()>>();
-    println!("future: {future} bytes, of which {held} are the inner future and the request");
+    println!(
+        "future: {future} bytes, {held} of them for the inner future and the copy of the request"
+    );
     assert!(future <= held + 56, "{future} of {held}");
 }
 
 #[test]
-fn a_waiter_is_small() {
+fn a_waiting_caller_takes_at_most_512_bytes() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -60,7 +63,7 @@ fn a_waiter_is_small() {
     let cache = TokenCache::new(tokens.clone());
     runtime.block_on(async {
         let hold = tokens.hold();
-        // The flight is under way.
+        // Starts the fetch.
         let first = tokio::spawn({
             let cache = cache.clone();
             async move { cache.token().await.map(drop) }
@@ -78,7 +81,7 @@ fn a_waiter_is_small() {
             }
         });
         let bytes = held.bytes_current as usize / WAITERS;
-        println!("{bytes} bytes for each of {WAITERS} waiters, future included");
+        println!("{bytes} bytes for each of {WAITERS} waiting callers, with the future");
         assert!(bytes <= 512, "{bytes}");
 
         drop(hold);

@@ -1,22 +1,30 @@
-//! The crate's rules, held through its public face; one module per theme.
+//! The rules of `docs/behaviour.md`, tested through the public API. One module per subject.
 
-mod api;
-mod early;
-mod exchange;
-mod failure;
-mod flight;
-mod life;
-mod lying;
+mod behaviour_table;
+mod capacity;
+mod early_rejections;
+mod expiry;
+mod malformed_responses;
 mod origins;
-mod outage;
-mod poll;
+mod outages;
+mod public_api;
 mod redirects;
-mod room;
+mod rejection_spacing;
+mod rejections;
+mod requests;
 mod secrets;
-mod spacing;
-mod support;
-mod table;
+mod service_polls;
+mod single_flight;
+mod source_failures;
 mod task_local;
 mod tenants;
 mod token_request;
-mod undriven;
+mod undriven_runtimes;
+
+// Each test crate declares the parts of `tests/support` that it uses, so that none is dead code.
+#[path = "../support"]
+mod support {
+    pub(crate) mod api;
+    pub(crate) mod clock;
+    pub(crate) mod stack;
+}

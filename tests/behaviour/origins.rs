@@ -1,5 +1,5 @@
-//! Where a token may go (rules E of `docs/behaviour.md`), through the three stacks. The rules themselves are held in
-//! `src/policy/attach/tests.rs`; here, that every stack keeps to them.
+//! The origins that a token may be sent to (rules E of `docs/behaviour.md`), through the three
+//! stacks. The unit tests in `src/policy/attach/tests.rs` cover the rules in detail.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bearer_auth::{BearerAuthLayer, MockTokenSource};
-use http::header::AUTHORIZATION;
-use http::{Request, Response};
+use http::header::{AUTHORIZATION, HOST, HeaderName};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::support::api::{Api, ok};
@@ -23,7 +23,11 @@ async fn another_origin_gets_the_request_untouched_and_no_token_is_fetched() {
             .allow_origin(api.origin())
             .unwrap();
         let stack = Stack::new(kind, &layer);
-        let call = Call::post(upload.url("/presigned?signature=x"), "batch").header("x-own", "1");
+        let (name, value) = (HeaderName::from_static("x-own"), HeaderValue::from(1));
+        let call = Call {
+            headers: HeaderMap::from_iter([(name, value)]),
+            ..Call::post(upload.url("/presigned?signature=x"), "batch")
+        };
         stack.send(call).await.unwrap();
         assert_eq!(tokens.fetches(), 0, "{kind:?}");
         stack.get(api.url("/")).await.unwrap();
@@ -32,8 +36,8 @@ async fn another_origin_gets_the_request_untouched_and_no_token_is_fetched() {
             .await
             .unwrap();
         assert_eq!(upload.tokens(), [None, None], "{kind:?}");
-        assert_eq!(upload.seen()[0].body, "batch");
-        assert_eq!(upload.seen()[0].headers["x-own"], "1");
+        assert_eq!(upload.requests()[0].body, "batch");
+        assert_eq!(upload.requests()[0].headers["x-own"], "1");
         assert_eq!(api.tokens(), [Some("mock-token-1".to_owned())], "{kind:?}");
         assert_eq!(tokens.fetches(), 1, "{kind:?}");
     }
@@ -41,13 +45,17 @@ async fn another_origin_gets_the_request_untouched_and_no_token_is_fetched() {
 
 #[tokio::test]
 async fn a_host_header_is_not_trusted() {
-    for kind in [Kind::Middleware, Kind::TowerHttp] {
+    for kind in Kind::ALL {
         let tokens = MockTokenSource::new();
         let other = Api::start(|_| ok()).await;
         let layer = BearerAuthLayer::new(tokens.clone())
             .allow_origin("https://api.example.com")
             .unwrap();
-        let call = Call::get(other.url("/")).header("host", "api.example.com");
+        let host = HeaderValue::from_static("api.example.com");
+        let call = Call {
+            headers: HeaderMap::from_iter([(HOST, host)]),
+            ..Call::get(other.url("/"))
+        };
         Stack::new(kind, &layer).send(call).await.unwrap();
         assert_eq!(other.tokens(), [None], "{kind:?}");
         assert_eq!(tokens.fetches(), 0);
@@ -55,7 +63,7 @@ async fn a_host_header_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn loopback_needs_no_words_without_origins() {
+async fn loopback_gets_tokens_without_configuration() {
     for kind in Kind::ALL {
         let api = Api::accepting(|_| true).await;
         let stack = Stack::new(kind, &BearerAuthLayer::new(MockTokenSource::new()));
@@ -67,7 +75,7 @@ async fn loopback_needs_no_words_without_origins() {
     }
 }
 
-/// Says which requests carried a token, and sends nothing.
+/// Records which requests carry a token, and sends nothing.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<Vec<(String, bool)>>>);
 
@@ -90,7 +98,7 @@ impl Service<Request<()>> for Recorder {
     }
 }
 
-async fn carried(layer: &BearerAuthLayer, uri: &str) -> bool {
+async fn carries_token(layer: &BearerAuthLayer, uri: &str) -> bool {
     let recorder = Recorder::default();
     let request = Request::get(uri).body(()).unwrap();
     layer
@@ -102,7 +110,7 @@ async fn carried(layer: &BearerAuthLayer, uri: &str) -> bool {
 }
 
 #[tokio::test]
-async fn off_loopback() {
+async fn other_hosts_get_tokens_by_scheme_and_allowed_origin() {
     let open = || BearerAuthLayer::new(MockTokenSource::new());
     for (layer, uri, expected) in [
         (open(), "https://any.example/", true),
@@ -151,11 +159,15 @@ async fn off_loopback() {
         ),
         (open(), "any.example:443", false),
     ] {
-        assert_eq!(carried(&layer, uri).await, expected, "{uri} {layer:?}");
+        assert_eq!(
+            carries_token(&layer, uri).await,
+            expected,
+            "{uri} {layer:?}"
+        );
     }
     let two = open()
         .allow_origin("https://a.example")
         .unwrap()
         .allow_origin("https://b.example");
-    assert!(carried(&two.unwrap(), "https://b.example/").await);
+    assert!(carries_token(&two.unwrap(), "https://b.example/").await);
 }

@@ -1,5 +1,5 @@
-//! Redirects, in every stack (rules 17, 23 of `docs/behaviour.md`): the token doesn't follow to another origin, and what
-//! is answered there rejects nothing.
+//! Redirects, in every stack (rules 17 and 23 of `docs/behaviour.md`): the token does not follow to
+//! another origin, and a response from there rejects nothing.
 
 use std::sync::Arc;
 
@@ -15,16 +15,14 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_http_06::follow_redirect::FollowRedirectLayer as FollowRedirectLayer06;
 
-use crate::support::api::{Api, Seen, ok, refused, status};
+use crate::support::api::{Api, INVALID_TOKEN, Received, Scripted, ok, rejected, status};
 use crate::support::stack::{Kind, Stack};
-
-const REFUSED: &str = "Bearer error=\"invalid_token\"";
 
 type Service = BoxCloneSyncService<Request<Full<Bytes>>, StatusCode, BoxError>;
 
-/// The stacks in which something follows redirects.
+/// A stack that follows redirects.
 enum Following {
-    /// reqwest's own, which is always inside.
+    /// By reqwest itself, always inside of the layer.
     Reqwest(Stack),
     TowerHttp(Service),
 }
@@ -71,31 +69,32 @@ fn stacks(layer: &BearerAuthLayer) -> Vec<(&'static str, Following)> {
             Following::Reqwest(Stack::new(Kind::TowerReqwest, layer)),
         ),
         (
-            "inside",
+            "tower-http inside",
             Following::TowerHttp(BoxCloneSyncService::new(inside.map_err(Into::into))),
         ),
         (
-            "inside, 0.6",
+            "tower-http 0.6 inside",
             Following::TowerHttp(BoxCloneSyncService::new(inside_06.map_err(Into::into))),
         ),
         (
-            "outside",
+            "tower-http outside",
             Following::TowerHttp(BoxCloneSyncService::new(outside)),
         ),
     ]
 }
 
-fn redirect_to(code: u16, url: &str) -> crate::support::api::Reply {
-    let mut reply = status(code);
-    reply.headers_mut().insert(LOCATION, url.parse().unwrap());
-    reply
+fn redirect_to(code: u16, url: &str) -> Scripted {
+    let mut response = status(code);
+    let location = url.parse().unwrap();
+    response.headers_mut().insert(LOCATION, location);
+    response
 }
 
 #[tokio::test]
 async fn the_token_does_not_follow_to_another_origin_and_a_401_from_there_rejects_nothing() {
     for code in [301, 302, 303, 307, 308] {
-        let elsewhere = Arc::new(Api::start(|_| refused(REFUSED)).await);
-        let url = elsewhere.url("/led-here");
+        let elsewhere = Arc::new(Api::start(|_| rejected(INVALID_TOKEN)).await);
+        let url = elsewhere.url("/target");
         let api = Api::start(move |_| redirect_to(code, &url)).await;
         let tokens = MockTokenSource::new();
         let layer = BearerAuthLayer::new(tokens.clone())
@@ -116,13 +115,13 @@ async fn the_token_does_not_follow_to_another_origin_and_a_401_from_there_reject
 }
 
 #[tokio::test]
-async fn on_the_same_origin_the_token_goes_along_and_a_401_counts() {
-    let api = Api::start(|seen: &Seen| match (seen.uri.path(), seen.token()) {
+async fn the_token_follows_on_the_same_origin_and_a_401_from_there_rejects_it() {
+    let script = |request: &Received| match (request.uri.path(), request.token()) {
         ("/old", _) => redirect_to(307, "/new"),
-        (_, Some("mock-token-1") | None) => refused(REFUSED),
+        (_, Some("mock-token-1") | None) => rejected(INVALID_TOKEN),
         _ => ok(),
-    })
-    .await;
+    };
+    let api = Api::start(script).await;
     for index in 0..5 {
         let tokens = MockTokenSource::new();
         let layer = BearerAuthLayer::new(tokens.clone())

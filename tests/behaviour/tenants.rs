@@ -1,4 +1,4 @@
-//! Many tenants (rules G of `docs/behaviour.md`), through the public face.
+//! Many tenants (rules G of `docs/behaviour.md`).
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
@@ -24,7 +24,7 @@ fn tenants(count: usize) -> Vec<TokenRequest> {
 }
 
 #[tokio::test]
-async fn the_least_recently_used_tenant_goes_first() {
+async fn the_least_recently_used_tenant_is_evicted_first() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::builder(tokens.clone())
         .max_entries(2)
@@ -46,12 +46,12 @@ async fn the_least_recently_used_tenant_goes_first() {
         assert_eq!(tokens.fetches(), fetches, "tenant {tenant}");
     }
     cache.token().await.unwrap();
-    assert_eq!(tokens.fetches(), 6, "the default one is not counted");
+    assert_eq!(tokens.fetches(), 6, "the default entry is not evicted");
 }
 
-/// Uses of a fresh token are told apart by the second, if no tenant is new in between.
+/// Uses of a fresh token are ordered by the second if no tenant is added in between.
 #[tokio::test(start_paused = true)]
-async fn the_least_recently_used_tenant_goes_first_without_newcomers_too() {
+async fn uses_between_two_insertions_are_ordered_by_the_second() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::builder(tokens.clone())
         .max_entries(3)
@@ -64,10 +64,10 @@ async fn the_least_recently_used_tenant_goes_first_without_newcomers_too() {
         (2, 3),
         (2, 3),
         (0, 3),
-        // In place of tenant 1,
+        // Evicts tenant 1.
         (3, 4),
         (0, 4),
-        // in place of tenant 2.
+        // Evicts tenant 2.
         (4, 5),
         (0, 5),
         (3, 5),
@@ -81,7 +81,7 @@ async fn the_least_recently_used_tenant_goes_first_without_newcomers_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_whose_token_is_being_fetched_stays() {
+async fn a_tenant_is_not_evicted_during_its_fetch() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::builder(tokens.clone())
         .max_entries(1)
@@ -106,8 +106,8 @@ async fn a_tenant_whose_token_is_being_fetched_stays() {
     for token in waiting.await.unwrap() {
         token.unwrap();
     }
-    assert_eq!(tokens.fetches(), 50, "no second flight for any");
-    // Landed, they make room.
+    assert_eq!(tokens.fetches(), 50, "one fetch for each tenant");
+    // Once fetched, they can be evicted.
     cache
         .token_for(&TokenRequest::scope("another"))
         .await
@@ -117,7 +117,7 @@ async fn a_tenant_whose_token_is_being_fetched_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_interleaved_tenants_never_get_anothers_token() {
+async fn a_thousand_interleaved_tenants_never_get_the_token_of_another() {
     const TENANTS: usize = 1_000;
     const CALLS: usize = 5_000;
     for round in 0..10 {
@@ -136,40 +136,40 @@ async fn a_thousand_interleaved_tenants_never_get_anothers_token() {
         let mut calls = JoinSet::new();
         let (mut dropped, mut panicked) = (0, 0);
         for number in 0..CALLS {
-            // As many connections as there are calls under way.
+            // Limits the number of connections.
             while calls.len() >= 100 {
-                panicked += panicked_on_purpose(calls.join_next().await.unwrap());
+                panicked += expected_panics(calls.join_next().await.unwrap());
             }
-            // Each tenant comes up five times, its neighbours with it.
+            // Each tenant is called five times, each time beside the same neighbours.
             let tenant = (number * 7 + number / TENANTS * 13) % TENANTS;
             let auth = RequestAuth::scope(format!("tenant/{tenant}"));
             let call = Call::get(format!("{}/{tenant}", server.api_url()));
             let (stack, fate) = (stack.clone(), fastrand::u8(0..20));
             dropped += usize::from(fate < 2);
             calls.spawn(async move {
-                let answer = async {
-                    if number % 2 == 0 && kind.has_extensions() {
+                let result = async {
+                    if number % 2 == 0 && Kind::WITH_EXTENSIONS.contains(&kind) {
                         stack.send(call.auth(auth)).await
                     } else {
                         let call = async {
-                            let answer = stack.send(call).await;
-                            assert!(fate != 2, "{ON_PURPOSE}, with the tenant in its task");
-                            answer
+                            let result = stack.send(call).await;
+                            assert!(fate != 2, "{ON_PURPOSE}, in the scope of the task-local");
+                            result
                         };
                         with_request_auth(auth, call).await
                     }
                 };
                 if fate < 2 {
-                    // Dropped somewhere on its way.
+                    // Dropped at an arbitrary point.
                     let limit = Duration::from_micros(fastrand::u64(0..3_000));
-                    let _ = timeout(limit, answer).await;
+                    let _ = timeout(limit, result).await;
                 } else {
-                    assert_eq!(answer.await.unwrap().status, 200, "{kind:?}");
+                    assert_eq!(result.await.unwrap().status, 200, "{kind:?}");
                 }
             });
         }
         while let Some(call) = calls.join_next().await {
-            panicked += panicked_on_purpose(call);
+            panicked += expected_panics(call);
         }
         assert!(dropped > 0 && panicked > 0);
 
@@ -193,15 +193,15 @@ async fn a_thousand_interleaved_tenants_never_get_anothers_token() {
         assert_eq!(
             server.token_requests(),
             fetches.len(),
-            "{kind:?}: nor one that was given up"
+            "{kind:?}: no token request was cancelled"
         );
     }
 }
 
 const ON_PURPOSE: &str = "on purpose";
 
-/// 1 if the call panicked as it should, 0 if it ended; any other panic is the test's.
-fn panicked_on_purpose(call: Result<(), JoinError>) -> usize {
+/// Returns 1 if the call panicked on purpose and 0 if it completed. Resumes any other panic.
+fn expected_panics(call: Result<(), JoinError>) -> usize {
     let Err(error) = call else { return 0 };
     let panic = error.into_panic();
     let text = panic.downcast_ref::<String>().cloned();
@@ -212,7 +212,7 @@ fn panicked_on_purpose(call: Result<(), JoinError>) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_tokens_of_one_moment_are_not_renewed_in_one() {
+async fn ten_thousand_tokens_fetched_together_are_not_refreshed_together() {
     const TENANTS: usize = 10_000;
     let tokens = MockTokenSource::new().with_lifetime(Duration::from_secs(900));
     let cache = TokenCache::new(tokens.clone());
@@ -230,15 +230,15 @@ async fn ten_thousand_tokens_of_one_moment_are_not_renewed_in_one() {
         sleep(Duration::from_secs(2)).await;
         histogram.push(tokens.fetches() - before);
     }
-    eprintln!("renewals in each 2 s from 797 s on: {histogram:?}");
+    eprintln!("refreshes in each 2 s from 797 s on: {histogram:?}");
     assert_eq!(histogram.iter().sum::<usize>(), TENANTS);
     assert_eq!(histogram[0], 0);
-    // Evenly over 45 s they would be 444 in each.
+    // Spread evenly over 45 s there would be 444 in each 2 s.
     assert!(histogram.iter().all(|count| *count < 560), "{histogram:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn tenants_that_hang_or_are_refused_cost_the_others_nothing() {
+async fn hanging_and_failing_tenants_do_not_delay_the_others() {
     const LATENCY: Duration = Duration::from_millis(50);
     let cache = TokenCache::new(source_fn(|request: TokenRequest| async move {
         let name = request.scopes().unwrap_or_default();
@@ -246,7 +246,7 @@ async fn tenants_that_hang_or_are_refused_cost_the_others_nothing() {
             std::future::pending::<()>().await;
         }
         sleep(LATENCY).await;
-        if name.starts_with("refused") {
+        if name.starts_with("failing") {
             return Err(TokenError::permanent("invalid_scope"));
         }
         Ok(AccessToken::new("good")?)
@@ -259,7 +259,7 @@ async fn tenants_that_hang_or_are_refused_cost_the_others_nothing() {
             (result.is_ok(), start.elapsed())
         }
     };
-    // Half of the 64 fetches that may be under way hang, and go on to do so.
+    // Half of the 64 fetches that may run at a time hang.
     let hanging: Vec<_> = (0..32)
         .map(|number| tokio::spawn(call(format!("hanging/{number}"))))
         .collect();
@@ -268,7 +268,7 @@ async fn tenants_that_hang_or_are_refused_cost_the_others_nothing() {
         let calls = (0..16).flat_map(|number| {
             let number = round * 16 + number;
             [
-                call(format!("refused/{number}")),
+                call(format!("failing/{number}")),
                 call(format!("good/{number}")),
             ]
         });
@@ -279,7 +279,7 @@ async fn tenants_that_hang_or_are_refused_cost_the_others_nothing() {
     }
     assert_eq!(call("good/0".to_owned()).await, (true, Duration::ZERO));
     eprintln!(
-        "160 good tenants beside 32 hanging and 160 refused ones: {LATENCY:?} each, then none"
+        "160 good tenants beside 32 hanging and 160 failing ones: {LATENCY:?} each, then no wait"
     );
     for hanging in hanging {
         let (is_ok, after) = hanging.await.unwrap();
@@ -287,16 +287,16 @@ async fn tenants_that_hang_or_are_refused_cost_the_others_nothing() {
     }
 }
 
-/// The same through each stack, in real time: whoever waited for the others would wait for 30 s.
+/// In real time: a tenant that waited for the hanging ones would wait for 30 s.
 #[tokio::test]
-async fn through_each_stack_tenants_that_hang_or_are_refused_cost_the_others_nothing() {
+async fn hanging_and_failing_tenants_do_not_delay_the_others_through_any_stack() {
     for kind in Kind::ALL {
         let source = source_fn(|request: TokenRequest| async move {
             let name = request.scopes().unwrap_or_default();
             if name.starts_with("hanging") {
                 std::future::pending::<()>().await;
             }
-            if name.starts_with("refused") {
+            if name.starts_with("failing") {
                 return Err(TokenError::permanent("invalid_scope"));
             }
             Ok(AccessToken::new("good")?)
@@ -308,7 +308,7 @@ async fn through_each_stack_tenants_that_hang_or_are_refused_cost_the_others_not
         let stack = Stack::new(kind, &layer);
         let call = |name: String| {
             let (stack, call) = (stack.clone(), Call::get(api.url("/")));
-            let call = async move { stack.send(call).await.map(|answer| answer.status) };
+            let call = async move { stack.send(call).await.map(|response| response.status) };
             with_request_auth(RequestAuth::scope(name), call)
         };
         let hanging: Vec<_> = (0..32)
@@ -316,24 +316,23 @@ async fn through_each_stack_tenants_that_hang_or_are_refused_cost_the_others_not
             .collect();
         let start = Instant::now();
         for number in 0..50 {
-            assert!(call(format!("refused/{number}")).await.is_err(), "{kind:?}");
+            assert!(call(format!("failing/{number}")).await.is_err(), "{kind:?}");
             let good = call(format!("good/{number}")).await;
             assert_eq!(good.unwrap(), StatusCode::OK, "{kind:?}");
         }
         let took = start.elapsed();
-        eprintln!("{kind:?}: 50 good and 50 refused tenants beside 32 hanging ones: {took:?}");
+        eprintln!("{kind:?}: 50 good and 50 failing tenants beside 32 hanging ones: {took:?}");
         assert!(took < Duration::from_secs(15), "{kind:?}: {took:?}");
         assert!(hanging.iter().all(|call| !call.is_finished()), "{kind:?}");
         hanging.iter().for_each(|call| call.abort());
     }
 }
 
-/// A refusal is its tenant's alone, and so is what a user says of a token.
 #[tokio::test]
-async fn a_refused_token_of_one_tenant_is_renewed_and_no_other() {
-    for kind in Kind::ALL.into_iter().filter(|kind| kind.has_extensions()) {
+async fn a_rejection_or_invalidation_of_one_tenants_token_affects_no_other() {
+    for kind in Kind::WITH_EXTENSIONS {
         let tokens = MockTokenSource::new();
-        // The first tenant's token, and then the second's.
+        // `mock-token-1` is the first tenant's, `mock-token-2` the second's.
         let api = Api::accepting(|token| token != "mock-token-1").await;
         let layer = BearerAuthLayer::new(tokens.clone())
             .allow_origin(api.origin())

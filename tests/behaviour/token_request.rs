@@ -1,4 +1,5 @@
-//! The token request (rules F of `docs/behaviour.md`), and what comes of its answers, against `MockAuthServer`.
+//! The token request (rules F of `docs/behaviour.md`) and the results of its responses, against
+//! `MockAuthServer`.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -18,7 +19,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-const AWKWARD: &str = "p@ss:w%rd&=+ /";
+const SPECIAL_SECRET: &str = "p@ss:w%rd&=+ /";
 
 fn client_of(server: &MockAuthServer) -> ClientCredentialsBuilder {
     ClientCredentials::builder(server.token_url())
@@ -31,7 +32,7 @@ fn cache(builder: ClientCredentialsBuilder) -> TokenCache {
 }
 
 #[tokio::test]
-async fn the_form_and_the_headers() {
+async fn the_form_and_the_headers_are_as_configured() {
     let server = MockAuthServer::start().await.unwrap();
     let source = client_of(&server)
         .scope("tenant/42  b")
@@ -63,7 +64,7 @@ async fn the_form_and_the_headers() {
 }
 
 #[tokio::test]
-async fn one_style_of_client_authentication_per_request() {
+async fn each_request_uses_one_style_of_client_authentication() {
     for (style, raw, seen) in [
         (
             ClientAuthentication::SecretPost,
@@ -82,7 +83,7 @@ async fn one_style_of_client_authentication_per_request() {
         ),
     ] {
         let server = MockAuthServer::builder()
-            .client("an id", AWKWARD)
+            .client("an id", SPECIAL_SECRET)
             .raw_basic(raw);
         let server = server.start().await.unwrap();
         cache(client_of(&server).client_authentication(style))
@@ -94,7 +95,7 @@ async fn one_style_of_client_authentication_per_request() {
             seen,
             "{style:?}"
         );
-        // Refused, it isn't tried in another style.
+        // After an `invalid_client` no other style is tried.
         let source = client_of(&server)
             .client_secret("wrong")
             .client_authentication(style);
@@ -107,7 +108,7 @@ async fn one_style_of_client_authentication_per_request() {
 }
 
 #[tokio::test]
-async fn a_scope_overrides_the_sources_and_an_empty_one_is_not_sent() {
+async fn a_scope_overrides_that_of_the_source_and_an_empty_one_is_not_sent() {
     let server = MockAuthServer::start().await.unwrap();
     let cache = cache(client_of(&server).scope("own"));
     cache.token().await.unwrap();
@@ -130,15 +131,11 @@ async fn a_scope_overrides_the_sources_and_an_empty_one_is_not_sent() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::InvalidSetting);
-    assert_eq!(
-        server.token_requests(),
-        3,
-        "nothing is sent that can't work"
-    );
+    assert_eq!(server.token_requests(), 3, "an invalid request is not sent");
 }
 
 #[tokio::test]
-async fn parameters_choose_a_token_of_their_own() {
+async fn requests_with_different_parameters_have_different_tokens() {
     let server = MockAuthServer::start().await.unwrap();
     let cache = cache(client_of(&server).param("resource", "urn:own"));
     for request in [
@@ -174,7 +171,7 @@ async fn parameters_choose_a_token_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_tower_service_carries_it_as_well() {
+async fn a_tower_service_is_a_transport() {
     let server = MockAuthServer::start().await.unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     cache(client_of(&server).transport(client))
@@ -182,23 +179,23 @@ async fn a_tower_service_carries_it_as_well() {
         .await
         .unwrap();
 
-    let canned = tower::service_fn(|request: Request<Full<Bytes>>| async move {
+    let transport = tower::service_fn(|request: Request<Full<Bytes>>| async move {
         assert_eq!(request.uri(), "https://identity.example.com/token");
-        let body = r#"{"access_token":"canned","token_type":"bearer"}"#;
+        let body = r#"{"access_token":"opaque","token_type":"bearer"}"#;
         Ok::<_, Infallible>(Response::new(body.to_owned()))
     });
     let source = ClientCredentials::builder("https://identity.example.com/token")
         .client_id("id")
         .client_secret("secret")
-        .transport(canned);
+        .transport(transport);
     assert_eq!(
         cache(source).token().await.unwrap().expose_secret(),
-        "canned"
+        "opaque"
     );
 }
 
 #[tokio::test]
-async fn a_reqwest_builder_is_used_with_redirects_off() {
+async fn a_reqwest_builder_is_used_without_redirects() {
     let server = MockAuthServer::start().await.unwrap();
     let elsewhere = MockAuthServer::start().await.unwrap();
     for status in [301, 302, 303, 307, 308] {
@@ -223,7 +220,7 @@ async fn a_reqwest_builder_is_used_with_redirects_off() {
 }
 
 #[tokio::test]
-async fn kinds_of_failure() {
+async fn the_status_decides_the_kind_of_the_error() {
     let server = MockAuthServer::start().await.unwrap();
     for (status, kind, transient) in [
         (400, TokenErrorKind::Refused, false),
@@ -260,7 +257,7 @@ async fn kinds_of_failure() {
 }
 
 #[tokio::test]
-async fn a_dead_endpoint_is_a_connection_error() {
+async fn an_unreachable_endpoint_is_a_connection_error() {
     let server = MockAuthServer::start().await.unwrap();
     let source = client_of(&server);
     server.shutdown().await;
@@ -271,13 +268,13 @@ async fn a_dead_endpoint_is_a_connection_error() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_before_anything_is_sent() {
-    let good = || {
+fn an_invalid_setting_is_an_error_of_build() {
+    let valid = || {
         ClientCredentials::builder("https://id.example.com/token")
             .client_id("a")
             .client_secret("b")
     };
-    assert!(good().build().is_ok());
+    assert!(valid().build().is_ok());
     for (builder, setting) in [
         (
             ClientCredentials::builder("")
@@ -297,23 +294,23 @@ fn what_cannot_work_is_refused_before_anything_is_sent() {
             ClientCredentials::builder("https://id.example.com/#f"),
             "token_url",
         ),
-        (good().client_id(""), "client_id"),
-        (good().client_secret(""), "client_secret"),
-        (good().client_secret("secret\n"), "client_secret"),
-        (good().scope("a\nb"), "scope"),
-        (good().scope("é"), "scope"),
-        (good().param("scope", "x"), "param"),
-        (good().param("client_secret", "x"), "param"),
-        (good().param("grant_type", "x"), "param"),
-        (good().param("", "x"), "param"),
+        (valid().client_id(""), "client_id"),
+        (valid().client_secret(""), "client_secret"),
+        (valid().client_secret("secret\n"), "client_secret"),
+        (valid().scope("a\nb"), "scope"),
+        (valid().scope("é"), "scope"),
+        (valid().param("scope", "x"), "param"),
+        (valid().param("client_secret", "x"), "param"),
+        (valid().param("grant_type", "x"), "param"),
+        (valid().param("", "x"), "param"),
         (
-            good()
+            valid()
                 .client_id("a:b")
                 .client_authentication(ClientAuthentication::SecretBasicRaw),
             "client_id",
         ),
         (
-            good().reqwest_builder(reqwest::Client::builder().user_agent("\n")),
+            valid().reqwest_builder(reqwest::Client::builder().user_agent("\n")),
             "reqwest_builder",
         ),
     ] {
@@ -331,9 +328,8 @@ fn what_cannot_work_is_refused_before_anything_is_sent() {
     );
 }
 
-/// What the head says counts, though the body breaks off: the kind, the status, the Retry-After.
 #[tokio::test]
-async fn a_head_counts_though_its_body_breaks_off() {
+async fn the_kind_the_status_and_the_retry_after_survive_a_truncated_body() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
     let requests = Arc::<AtomicUsize>::default();
@@ -358,5 +354,5 @@ async fn a_head_counts_though_its_body_breaks_off() {
     assert_eq!(error.status(), Some(StatusCode::SERVICE_UNAVAILABLE));
     assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
     assert!(error.is_transient());
-    assert_eq!(requests.load(Ordering::Relaxed), 1, "not tried again");
+    assert_eq!(requests.load(Ordering::Relaxed), 1, "not retried");
 }

@@ -1,4 +1,6 @@
-//! The load: callers with deadlines of their own, through both stacks, and the source behind them.
+//! The load: callers with different deadlines, through two stacks, and the source behind them.
+//!
+//! The stacks differ from those of `tests/support`: a service inside of the layer adds a timestamp.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -23,34 +25,36 @@ use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceExt};
 
 use crate::plan::{Plan, Stream, TENANTS, chance};
-use crate::{CALL, FETCH_TIMEOUT, HEALING, LONGEST_PAUSE, RATE, SENT, now};
+use crate::{CALL, FETCH_TIMEOUT, LONGEST_PAUSE, RATE, RECOVERY, SENT, now};
 
 type Tower = BoxCloneService<http::Request<Full<Bytes>>, http::Response<Bytes>, BoxError>;
 
-/// How long a caller without a deadline may take: twice the token (by a waiter's own timer) and
-/// twice the API, none of which hangs for longer.
-const PATIENCE: Duration = Duration::from_millis(2 * 3_250 + 2 * 2_500);
+/// The longest time that a caller without a deadline may take: two waits for a token, limited by
+/// the timer of each wait, and two API requests, none of which hangs for longer.
+const MAX_TIME: Duration = Duration::from_millis(2 * 3_250 + 2 * 2_500);
 
-/// What became of a call.
+/// A call and its result.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) tenant: usize,
-    pub(crate) begun: Duration,
+    pub(crate) started: Duration,
     pub(crate) ended: Duration,
     pub(crate) deadline: Duration,
-    pub(crate) end: End,
+    pub(crate) result: CallResult,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    Answer(u16),
+pub(crate) enum CallResult {
+    Response(u16),
+    /// A `TokenError`.
     NoToken,
-    Broken,
-    /// Its deadline came first.
-    GivenUp,
+    /// An error of the HTTP client.
+    Failed,
+    /// The caller gave up.
+    DeadlineExceeded,
 }
 
-/// When each try of the source was done with, finished or not.
+/// The times at which the source's tries ended, completed or dropped.
 pub(crate) type Tries = Vec<Option<Duration>>;
 
 pub(crate) struct Callers {
@@ -90,8 +94,8 @@ impl Callers {
         });
         let tower = layer
             .layer(inner)
-            .and_then(|answer: http::Response<Incoming>| async {
-                let (head, body) = answer.into_parts();
+            .and_then(|response: http::Response<Incoming>| async {
+                let (head, body) = response.into_parts();
                 let body = body.collect().await?.to_bytes();
                 Ok(http::Response::from_parts(head, body))
             });
@@ -107,7 +111,8 @@ impl Callers {
         }
     }
 
-    /// Calls at the rate until the plan ends, and waits for the last answer. In the calls' order.
+    /// Calls at the rate until the plan ends, waits for the last response, and returns the calls in
+    /// their order.
     pub(crate) async fn run(self) -> (Vec<Call>, Tries) {
         let all = (self.plan.total.as_secs_f64() * RATE) as usize;
         let mut ticks = interval(Duration::from_secs_f64(1.0 / RATE));
@@ -121,7 +126,7 @@ impl Callers {
             let auth = RequestAuth::scope(format!("tenant/{tenant}"));
             let (reqwest, tower) = (self.reqwest.clone(), self.tower.clone());
             under_way.spawn(async move {
-                let begun = now();
+                let started = now();
                 let sent = async {
                     if number.is_multiple_of(2) {
                         by_reqwest(reqwest, url, auth, number).await
@@ -129,39 +134,42 @@ impl Callers {
                         by_tower(tower, url, auth, number).await
                     }
                 };
-                let end = match limit {
+                let result = match limit {
                     None => sent.await,
-                    Some(limit) => timeout(limit, sent).await.unwrap_or(End::GivenUp),
+                    Some(limit) => timeout(limit, sent)
+                        .await
+                        .unwrap_or(CallResult::DeadlineExceeded),
                 };
-                let deadline = begun + limit.unwrap_or(PATIENCE);
+                let deadline = started + limit.unwrap_or(MAX_TIME);
                 let ended = now();
                 (
                     number,
                     Call {
                         tenant,
-                        begun,
+                        started,
                         ended,
                         deadline,
-                        end,
+                        result,
                     },
                 )
             });
         }
-        // A call that hangs is seen as one that ended too late.
-        let last = Instant::now() + PATIENCE + Duration::from_secs(1);
+        // A call that hangs is found as one that ended too late.
+        let last = Instant::now() + MAX_TIME + Duration::from_secs(1);
         let mut calls = Vec::with_capacity(all);
         while let Ok(Some(call)) = tokio::time::timeout_at(last, under_way.join_next()).await {
             calls.push(call.unwrap());
         }
         calls.sort_by_key(|(number, _)| *number);
-        assert_eq!(calls.len(), all, "calls that have not ended at all");
+        assert_eq!(calls.len(), all, "some calls have not ended");
         let tries = self.tries.lock().unwrap().clone();
         (calls.into_iter().map(|(_, call)| call).collect(), tries)
     }
 
-    /// From 10 ms to 3 s, short ones as likely as long ones; a few have none.
+    /// Returns a time limit from 10 ms to 3 s, evenly distributed by its logarithm, or `None` for a
+    /// few callers.
     fn limit(&self, rng: &mut Rng) -> Option<Duration> {
-        if now() >= self.plan.calm + HEALING {
+        if now() >= self.plan.faults_end + RECOVERY {
             return Some(Duration::from_secs(5));
         }
         let drawn = Duration::from_secs_f64(0.01 * 300f64.powf(rng.f64()));
@@ -174,38 +182,38 @@ async fn by_reqwest(
     url: String,
     auth: RequestAuth,
     number: usize,
-) -> End {
+) -> CallResult {
     let request = client.get(url).header(CALL, number).with_extension(auth);
     match request.send().await {
-        Ok(answer) => {
-            let status = answer.status().as_u16();
-            match answer.bytes().await {
-                Ok(_) => End::Answer(status),
-                Err(_) => End::Broken,
+        Ok(response) => {
+            let status = response.status().as_u16();
+            match response.bytes().await {
+                Ok(_) => CallResult::Response(status),
+                Err(_) => CallResult::Failed,
             }
         }
         Err(reqwest_middleware::Error::Middleware(error)) if error.is::<TokenError>() => {
-            End::NoToken
+            CallResult::NoToken
         }
-        Err(_) => End::Broken,
+        Err(_) => CallResult::Failed,
     }
 }
 
-async fn by_tower(mut service: Tower, url: String, auth: RequestAuth, number: usize) -> End {
+async fn by_tower(mut service: Tower, url: String, auth: RequestAuth, number: usize) -> CallResult {
     let request = http::Request::post(url)
         .header(CALL, number)
         .extension(auth)
-        .body(Full::from("a body to be sent again"))
+        .body(Full::from("a body to replay"))
         .unwrap();
     let sent = async { service.ready().await?.call(request).await };
     match sent.await {
-        Ok(answer) => End::Answer(answer.status().as_u16()),
-        Err(error) if error.is::<TokenError>() => End::NoToken,
-        Err(_) => End::Broken,
+        Ok(response) => CallResult::Response(response.status().as_u16()),
+        Err(error) if error.is::<TokenError>() => CallResult::NoToken,
+        Err(_) => CallResult::Failed,
     }
 }
 
-/// Says when a request left the layer.
+/// Returns the current time, which is added to each request that leaves the layer.
 fn stamp() -> http::HeaderValue {
     (now().as_nanos() as u64).into()
 }
@@ -225,15 +233,16 @@ impl Middleware for Stamp {
     }
 }
 
-/// Learns of a new secret some time after the server has taken it up, and numbers its tries.
+/// A source that gets each new secret some time after the server requires it, and numbers its
+/// tries.
 struct Rotating {
     plan: Arc<Plan>,
     secrets: Vec<ClientCredentials>,
     tries: Arc<Mutex<Tries>>,
 }
 
-/// Writes down when a try was over.
-struct Over<'a> {
+/// Records the end of a try, also if it is dropped.
+struct TryGuard<'a> {
     tries: &'a Mutex<Tries>,
     number: usize,
 }
@@ -246,7 +255,7 @@ impl TokenSource for Rotating {
             tries.push(None);
             tries.len() - 1
         };
-        let _over = Over {
+        let _guard = TryGuard {
             tries: &self.tries,
             number,
         };
@@ -256,7 +265,7 @@ impl TokenSource for Rotating {
     }
 }
 
-impl Drop for Over<'_> {
+impl Drop for TryGuard<'_> {
     fn drop(&mut self) {
         if let Ok(mut tries) = self.tries.lock() {
             tries[self.number] = Some(now());

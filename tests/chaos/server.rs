@@ -1,6 +1,7 @@
-//! A token endpoint and an API that do as the plan says, and write down everything that comes in.
+//! A token endpoint and an API that follow the plan and record every request.
 //!
-//! On a thread of its own, so that a stall of the client's runtime is not one of the records.
+//! They run on their own thread, so that a stall of the client's runtime does not distort the
+//! records.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,12 +21,12 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::plan::{Fate, Plan, Stream, TENANTS};
+use crate::plan::{Action, Plan, Stream, TENANTS};
 use crate::{CALL, Lag, SENT, now};
 
-type Reply = Response<Full<Bytes>>;
+type HttpResponse = Response<Full<Bytes>>;
 
-/// What a 200 says that is no token response.
+/// The bodies of 200 responses without a token.
 const GARBAGE: [&str; 6] = [
     "",
     "<html><body>Sign in</body></html>",
@@ -35,65 +36,65 @@ const GARBAGE: [&str; 6] = [
     "{\"access_token\":\"mac\",\"token_type\":\"mac\"}",
 ];
 
-/// A token as the server knows it.
+/// An issued token.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     value: String,
     pub(crate) tenant: usize,
-    /// When the request for it came in.
+    /// The arrival of the token request.
     pub(crate) issued: Duration,
-    pub(crate) life: Duration,
-    /// How long the server took over it.
+    pub(crate) lifetime: Duration,
+    /// The time from the arrival to the response.
     pub(crate) latency: Duration,
     pub(crate) revoked: Option<Duration>,
 }
 
 /// One request to the token endpoint.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct TokenRecord {
     pub(crate) tenant: usize,
-    /// The source's own number.
+    /// The number that the source gave it.
     pub(crate) number: usize,
     pub(crate) received: Duration,
-    /// When the answer went out, or the client was gone.
+    /// The time of the response, or of the client's disconnection.
     pub(crate) ended: Option<Duration>,
-    pub(crate) verdict: Verdict,
+    pub(crate) outcome: Outcome,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Outcome {
     Issued,
-    /// What may be tried again at once.
+    /// A failure that may be retried at once.
     Transient,
     RetryAfter(u64),
-    /// The secret was not the one.
+    /// The secret was wrong.
     InvalidClient,
 }
 
 /// One request to the API.
 #[derive(Clone, Debug)]
-pub(crate) struct Called {
+pub(crate) struct ApiRecord {
     pub(crate) call: usize,
     /// The tenant in the path.
     pub(crate) tenant: usize,
-    /// An index of the tokens; `None` for a value that the server never made.
+    /// The index of the token, or `None` for a value that the server did not issue.
     pub(crate) token: Option<usize>,
     pub(crate) sent: Duration,
     pub(crate) received: Duration,
-    /// When and what was answered, if anything.
-    pub(crate) answered: Option<(Duration, u16)>,
+    /// The time and the status of the response, if there was one.
+    pub(crate) responded: Option<(Duration, u16)>,
 }
 
 #[derive(Default)]
 pub(crate) struct Log {
     pub(crate) tokens: Vec<Token>,
-    pub(crate) asked: Vec<Asked>,
-    pub(crate) called: Vec<Called>,
-    /// How many of the plan's revocations have been done.
+    pub(crate) token_requests: Vec<TokenRecord>,
+    pub(crate) api_requests: Vec<ApiRecord>,
+    /// The number of the plan's revocations that have been applied.
     revocations: usize,
-    /// Tenants whose next tokens are stillborn, and how many.
-    stillborn: [usize; TENANTS],
-    asked_by: [usize; TENANTS],
+    /// The number of tokens by tenant that will be revoked as soon as they are issued.
+    revoked_in_advance: [usize; TENANTS],
+    requests_of: [usize; TENANTS],
 }
 
 struct Shared {
@@ -136,7 +137,7 @@ impl Server {
         }
     }
 
-    /// Ends everything; what is still under way has no end in the records.
+    /// Stops the server. Requests in progress have no end in the records.
     pub(crate) fn stop(self) -> Log {
         drop(self.stop);
         self.thread.join().unwrap();
@@ -145,7 +146,7 @@ impl Server {
 }
 
 impl Shared {
-    /// The records, after what the plan has revoked by now.
+    /// Returns the records, after applying the revocations that are due.
     fn log(&self) -> MutexGuard<'_, Log> {
         let mut guard = self.log.lock().unwrap();
         let (log, now) = (&mut *guard, now());
@@ -153,18 +154,18 @@ impl Shared {
             && due.at <= now
         {
             log.revocations += 1;
-            let hit = |tenant| due.tenant.is_none_or(|it| it == tenant);
-            for token in log.tokens.iter_mut().filter(|token| hit(token.tenant)) {
+            let applies = |tenant| due.tenant.is_none_or(|it| it == tenant);
+            for token in log.tokens.iter_mut().filter(|it| applies(it.tenant)) {
                 token.revoked.get_or_insert(due.at);
             }
             if let (Some(tenant), true) = (due.tenant, due.successor_too) {
-                log.stillborn[tenant] += 1;
+                log.revoked_in_advance[tenant] += 1;
             }
         }
         guard
     }
 
-    async fn token(&self, request: Request<Incoming>) -> io::Result<Reply> {
+    async fn token(&self, request: Request<Incoming>) -> io::Result<HttpResponse> {
         let received = now();
         let body = request.collect().await.map_err(io::Error::other)?;
         let body = body.to_bytes();
@@ -174,113 +175,116 @@ impl Shared {
         };
         let tenant: usize = number(&field("scope"), "tenant/").unwrap();
         let secret: usize = number(&field("client_secret"), "s3cret-").unwrap();
-        let (treatment, ending, nth) = {
+        let (behaviour, ending, nth) = {
             let mut log = self.log();
-            let nth = log.asked_by[tenant];
-            log.asked_by[tenant] += 1;
-            log.asked.push(Asked {
+            let nth = log.requests_of[tenant];
+            log.requests_of[tenant] += 1;
+            log.token_requests.push(TokenRecord {
                 tenant,
                 number: field("number").parse().unwrap(),
                 received,
                 ended: None,
-                verdict: Verdict::Transient,
+                outcome: Outcome::Transient,
             });
             let ending = Ending {
                 shared: self,
-                index: log.asked.len() - 1,
+                index: log.token_requests.len() - 1,
             };
             (self.plan.token_request(tenant, nth, received), ending, nth)
         };
-        tokio::time::sleep(treatment.latency).await;
+        tokio::time::sleep(behaviour.latency).await;
 
-        let verdict = |verdict| self.log().asked[ending.index].verdict = verdict;
-        match treatment.fate {
-            fate if fate != Fate::Close && secret != self.plan.secret_enforced(now()) => {
-                verdict(Verdict::InvalidClient);
-                Ok(reply(401, json!({ "error": "invalid_client" }).to_string()))
+        let outcome = |outcome| self.log().token_requests[ending.index].outcome = outcome;
+        match behaviour.action {
+            action if action != Action::Close && secret != self.plan.secret_enforced(now()) => {
+                outcome(Outcome::InvalidClient);
+                Ok(response(
+                    401,
+                    json!({ "error": "invalid_client" }).to_string(),
+                ))
             }
-            Fate::Serve => {
-                verdict(Verdict::Issued);
+            Action::Serve => {
+                outcome(Outcome::Issued);
                 Ok(self.issue(tenant, nth, received))
             }
-            Fate::Close => Err(io::ErrorKind::ConnectionReset.into()),
-            Fate::Fail(status) => Ok(reply(status, "")),
-            Fate::Garble(nth) => Ok(reply(200, GARBAGE[nth % GARBAGE.len()])),
-            Fate::Throttle(None) => Ok(reply(429, "")),
-            Fate::Throttle(Some(seconds)) => {
-                verdict(Verdict::RetryAfter(seconds));
-                let mut reply = reply(429, "");
-                reply.headers_mut().insert(RETRY_AFTER, seconds.into());
-                Ok(reply)
+            Action::Close => Err(io::ErrorKind::ConnectionReset.into()),
+            Action::Fail(status) => Ok(response(status, "")),
+            Action::Garble(nth) => Ok(response(200, GARBAGE[nth % GARBAGE.len()])),
+            Action::Throttle(None) => Ok(response(429, "")),
+            Action::Throttle(Some(seconds)) => {
+                outcome(Outcome::RetryAfter(seconds));
+                let mut response = response(429, "");
+                response.headers_mut().insert(RETRY_AFTER, seconds.into());
+                Ok(response)
             }
         }
     }
 
-    fn issue(&self, tenant: usize, nth: usize, issued: Duration) -> Reply {
+    fn issue(&self, tenant: usize, nth: usize, issued: Duration) -> HttpResponse {
         let nth = (tenant << 32 | nth) as u64;
-        let rng = &mut self.plan.rng(Stream::Life, nth);
-        let life = rng.u64(4..9);
+        let rng = &mut self.plan.rng(Stream::Lifetime, nth);
+        let lifetime = rng.u64(4..9);
         let mut log = self.log();
         let value = format!("{}.{:016x}", log.tokens.len(), rng.u64(..));
-        let is_stillborn = log.stillborn[tenant] > 0;
-        log.stillborn[tenant] -= usize::from(is_stillborn);
+        let is_revoked = log.revoked_in_advance[tenant] > 0;
+        log.revoked_in_advance[tenant] -= usize::from(is_revoked);
         log.tokens.push(Token {
             value: value.clone(),
             tenant,
             issued,
-            life: Duration::from_secs(life),
+            lifetime: Duration::from_secs(lifetime),
             latency: now() - issued,
-            revoked: is_stillborn.then_some(issued),
+            revoked: is_revoked.then_some(issued),
         });
-        let body = json!({ "access_token": value, "token_type": "Bearer", "expires_in": life });
-        reply(200, body.to_string())
+        let body = json!({ "access_token": value, "token_type": "Bearer", "expires_in": lifetime });
+        response(200, body.to_string())
     }
 
-    async fn api(&self, tenant: usize, headers: &HeaderMap) -> io::Result<Reply> {
+    async fn api(&self, tenant: usize, headers: &HeaderMap) -> io::Result<HttpResponse> {
         let received = now();
         let text = |name| headers[name].to_str().unwrap();
         let value = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok());
         let value = value.and_then(|it| it.strip_prefix("Bearer "));
-        let (treatment, index, is_good) = {
+        let (behaviour, index, is_good) = {
             let mut log = self.log();
             let known = |token: &Token| Some(token.value.as_str()) == value;
             let token = log.tokens.iter().rposition(known);
             let is_good = token.map(|it| &log.tokens[it]).is_some_and(|token| {
                 token.tenant == tenant
                     && token.revoked.is_none()
-                    && received < token.issued + token.life
+                    && received < token.issued + token.lifetime
             });
-            log.called.push(Called {
+            log.api_requests.push(ApiRecord {
                 call: text(CALL).parse().unwrap(),
                 tenant,
                 token,
                 sent: Duration::from_nanos(text(SENT).parse().unwrap()),
                 received,
-                answered: None,
+                responded: None,
             });
-            let index = log.called.len() - 1;
+            let index = log.api_requests.len() - 1;
             (self.plan.api_request(index, received), index, is_good)
         };
-        tokio::time::sleep(treatment.latency).await;
+        tokio::time::sleep(behaviour.latency).await;
 
-        let reply = match treatment.fate {
-            Fate::Close | Fate::Garble(_) => return Err(io::ErrorKind::ConnectionReset.into()),
-            Fate::Throttle(_) => reply(429, ""),
-            Fate::Fail(status) => reply(status, ""),
-            Fate::Serve if is_good => reply(200, "fine"),
-            Fate::Serve => {
-                let mut reply = reply(401, "");
+        let response = match behaviour.action {
+            Action::Close | Action::Garble(_) => return Err(io::ErrorKind::ConnectionReset.into()),
+            Action::Throttle(_) => response(429, ""),
+            Action::Fail(status) => response(status, ""),
+            Action::Serve if is_good => response(200, "fine"),
+            Action::Serve => {
+                let mut response = response(401, "");
                 let challenge = "Bearer error=\"invalid_token\"".parse().unwrap();
-                reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-                reply
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                response
             }
         };
-        self.log().called[index].answered = Some((now(), reply.status().as_u16()));
-        Ok(reply)
+        self.log().api_requests[index].responded = Some((now(), response.status().as_u16()));
+        Ok(response)
     }
 }
 
-/// Writes down when a token request ended, also if its client went away.
+/// Records the end of a token request, also if its client disconnects.
 struct Ending<'a> {
     shared: &'a Shared,
     index: usize,
@@ -288,11 +292,11 @@ struct Ending<'a> {
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        // Without revoking, which is for requests; the test is failing if the lock is poisoned.
+        // Not by `log()`, which panics on a poisoned lock: the test is failing already then.
         if let Ok(mut log) = self.shared.log.lock()
-            && let Some(asked) = log.asked.get_mut(self.index)
+            && let Some(request) = log.token_requests.get_mut(self.index)
         {
-            asked.ended = Some(now());
+            request.ended = Some(now());
         }
     }
 }
@@ -315,7 +319,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                     }
                 }
             });
-            // An error of the service closes the connection, and clients hang up as they like.
+            // An error of the service closes the connection, and clients may disconnect at any
+            // time.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -327,8 +332,8 @@ fn number(text: &str, prefix: &str) -> Option<usize> {
     text.strip_prefix(prefix)?.parse().ok()
 }
 
-fn reply(status: u16, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
-    *reply.status_mut() = StatusCode::from_u16(status).unwrap();
-    reply
+fn response(status: u16, body: impl Into<Bytes>) -> HttpResponse {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
 }

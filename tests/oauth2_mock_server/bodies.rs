@@ -1,4 +1,4 @@
-//! Forced bodies of a 200.
+//! 200 responses of the token endpoint with forced bodies.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,17 +8,17 @@ use bearer_auth::TokenErrorKind::{
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::failure::{Failure, check_all, permanent, refusal, transient};
+use crate::failure::{Failure, check_all, error_body, permanent, transient};
 use crate::server::{Counters, Server};
-use crate::servers::stack::{Call, Kind, Stack};
+use crate::support::stack::{Kind, Stack};
 
-/// What a token without a usable `expires_in` gets.
-const DEFAULT_LIFE: u64 = 300;
-const LONGEST_LIFE: u64 = 10 * 365 * 24 * 60 * 60;
-/// More than a token request takes, less than the difference between any two lives here.
+/// The lifetime of a token without a usable `expires_in`.
+const DEFAULT_LIFETIME: u64 = 300;
+const LONGEST_LIFETIME: u64 = 10 * 365 * 24 * 60 * 60;
+/// Longer than a token request takes, shorter than the difference between any two lifetimes here.
 const SLACK: Duration = Duration::from_secs(10);
 
-/// The library's own answer with other members.
+/// Replaces these members of the server's own response.
 fn merge(members: Value) -> Value {
     json!({ "merge": members })
 }
@@ -31,24 +31,24 @@ fn body(body: Value) -> Value {
     json!({ "body": body })
 }
 
-/// No tokens.
+/// Returns the bodies without a usable token.
 fn failures() -> Vec<Failure> {
     vec![
         permanent(
             "invalid_client",
-            body(refusal("invalid_client")),
+            body(error_body("invalid_client")),
             InvalidClient,
         )
         .code("invalid_client"),
         permanent(
             "invalid_scope",
-            body(refusal("invalid_scope")),
+            body(error_body("invalid_scope")),
             InvalidScope,
         )
         .code("invalid_scope"),
         permanent(
             "unsupported_grant_type",
-            body(refusal("unsupported_grant_type")),
+            body(error_body("unsupported_grant_type")),
             Refused,
         )
         .code("unsupported_grant_type"),
@@ -60,14 +60,14 @@ fn failures() -> Vec<Failure> {
         .code("invalid_client"),
         transient(
             "server_error",
-            body(refusal("server_error")),
+            body(error_body("server_error")),
             InvalidResponse,
         )
         .code("server_error"),
-        transient("slow_down", body(refusal("slow_down")), Throttled).code("slow_down"),
+        transient("slow_down", body(error_body("slow_down")), Throttled).code("slow_down"),
         transient(
             "temporarily_unavailable",
-            body(refusal("temporarily_unavailable")),
+            body(error_body("temporarily_unavailable")),
             Unavailable,
         )
         .code("temporarily_unavailable"),
@@ -88,12 +88,12 @@ fn failures() -> Vec<Failure> {
             InvalidResponse,
         ),
         transient(
-            "access_token with a line end",
+            "access_token with a line break",
             merge(json!({ "access_token": "line\r\n" })),
             InvalidResponse,
         ),
         transient(
-            "access_token beyond ASCII",
+            "access_token with non-ASCII characters",
             merge(json!({ "access_token": "clé" })),
             InvalidResponse,
         ),
@@ -132,7 +132,7 @@ fn failures() -> Vec<Failure> {
         transient("a number", body(json!(0)), InvalidResponse),
         transient("an empty string", body(json!("")), InvalidResponse),
         transient(
-            "a page of HTML, in a string",
+            "an HTML page in a JSON string",
             json!({ "body": "<html>Sign in</html>", "headers": { "content-type": "text/html" } }),
             InvalidResponse,
         ),
@@ -145,11 +145,11 @@ fn failures() -> Vec<Failure> {
     ]
 }
 
-/// Tokens all the same: what is forced, and the life in seconds that becomes of it.
+/// Returns the bodies with a usable token, each with the expected lifetime in seconds.
 fn tokens() -> Vec<(&'static str, Value, u64)> {
-    let life = |expires_in: Value| merge(json!({ "expires_in": expires_in }));
+    let expires_in = |expires_in: Value| merge(json!({ "expires_in": expires_in }));
     vec![
-        ("as the library has it", json!({}), 3_600),
+        ("the server's own response", json!({}), 3_600),
         ("token_type absent", omit("token_type"), 3_600),
         (
             "token_type null",
@@ -168,7 +168,7 @@ fn tokens() -> Vec<(&'static str, Value, u64)> {
         ),
         ("error empty", merge(json!({ "error": "" })), 3_600),
         (
-            "members more",
+            "unknown members",
             merge(json!({
                 "ext_expires_in": "0", "refresh_token": "r", "id_token": null, "x": [{ "y": {} }],
             })),
@@ -179,39 +179,67 @@ fn tokens() -> Vec<(&'static str, Value, u64)> {
             json!({ "headers": { "content-type": "text/plain" } }),
             3_600,
         ),
-        ("expires_in a string", life(json!("900")), 900),
-        ("expires_in a float", life(json!(900.5)), 900),
-        ("expires_in a float, in a string", life(json!("900.5")), 900),
-        ("expires_in absurd", life(json!(1e12)), LONGEST_LIFE),
+        ("expires_in a string", expires_in(json!("900")), 900),
+        ("expires_in a float", expires_in(json!(900.5)), 900),
         (
-            "expires_in absurd, in a string",
-            life(json!("1e12")),
-            LONGEST_LIFE,
+            "expires_in a float, in a string",
+            expires_in(json!("900.5")),
+            900,
         ),
-        ("expires_in absent", omit("expires_in"), DEFAULT_LIFE),
-        ("expires_in null", life(Value::Null), DEFAULT_LIFE),
-        ("expires_in zero", life(json!(0)), DEFAULT_LIFE),
-        ("expires_in negative", life(json!(-1)), DEFAULT_LIFE),
+        (
+            "expires_in too large",
+            expires_in(json!(1e12)),
+            LONGEST_LIFETIME,
+        ),
+        (
+            "expires_in too large, in a string",
+            expires_in(json!("1e12")),
+            LONGEST_LIFETIME,
+        ),
+        ("expires_in absent", omit("expires_in"), DEFAULT_LIFETIME),
+        ("expires_in null", expires_in(Value::Null), DEFAULT_LIFETIME),
+        ("expires_in zero", expires_in(json!(0)), DEFAULT_LIFETIME),
+        (
+            "expires_in negative",
+            expires_in(json!(-1)),
+            DEFAULT_LIFETIME,
+        ),
         (
             "expires_in negative, in a string",
-            life(json!("-900")),
-            DEFAULT_LIFE,
+            expires_in(json!("-900")),
+            DEFAULT_LIFETIME,
         ),
-        ("expires_in false", life(json!(false)), DEFAULT_LIFE),
-        ("expires_in true", life(json!(true)), DEFAULT_LIFE),
-        ("expires_in a word", life(json!("soon")), DEFAULT_LIFE),
-        ("expires_in an empty string", life(json!("")), DEFAULT_LIFE),
-        ("expires_in an array", life(json!([900])), DEFAULT_LIFE),
+        (
+            "expires_in false",
+            expires_in(json!(false)),
+            DEFAULT_LIFETIME,
+        ),
+        ("expires_in true", expires_in(json!(true)), DEFAULT_LIFETIME),
+        (
+            "expires_in a word",
+            expires_in(json!("soon")),
+            DEFAULT_LIFETIME,
+        ),
+        (
+            "expires_in an empty string",
+            expires_in(json!("")),
+            DEFAULT_LIFETIME,
+        ),
+        (
+            "expires_in an array",
+            expires_in(json!([900])),
+            DEFAULT_LIFETIME,
+        ),
         (
             "expires_in an object",
-            life(json!({ "s": 900 })),
-            DEFAULT_LIFE,
+            expires_in(json!({ "s": 900 })),
+            DEFAULT_LIFETIME,
         ),
     ]
 }
 
 #[tokio::test]
-async fn a_forced_body_that_is_no_token_has_its_kind_its_tries_and_its_pause() {
+async fn forced_bodies_without_a_token_have_the_expected_kind_tries_and_pause() {
     let Some(server) = Server::start().await else {
         return;
     };
@@ -219,28 +247,28 @@ async fn a_forced_body_that_is_no_token_has_its_kind_its_tries_and_its_pause() {
 }
 
 #[tokio::test]
-async fn a_forced_body_with_a_token_in_it_is_a_token_with_a_life() {
+async fn forced_bodies_with_a_token_are_tokens_with_the_expected_lifetime() {
     let Some(server) = Server::start().await else {
         return;
     };
     for kind in Kind::ALL {
-        for (name, answer, life) in tokens() {
+        for (name, response, lifetime) in tokens() {
             let case = server.case();
-            case.force(&answer).await;
+            case.force(&response).await;
             let layer = case.layer();
-            let stack = Stack::new(kind, layer.clone());
-            // More than one: no life is so short that each request has to fetch.
+            let stack = Stack::new(kind, &layer);
+            // Several requests: no lifetime is so short that each of them fetches.
             for _ in 0..3 {
-                let answer = stack.send(Call::get(case.url())).await;
-                let answer = answer.unwrap_or_else(|error| panic!("{name}, {kind:?}: {error}"));
-                assert_eq!(answer.status, StatusCode::OK, "{name}, {kind:?}");
+                let response = stack.get(case.url()).await;
+                let response = response.unwrap_or_else(|error| panic!("{name}, {kind:?}: {error}"));
+                assert_eq!(response.status, StatusCode::OK, "{name}, {kind:?}");
             }
             let expires_at = layer.cache().token().await.unwrap().expires_at();
             let ends = expires_at.unwrap().duration_since(SystemTime::now());
-            let missing = Duration::from_secs(life + 1).checked_sub(ends.unwrap());
+            let missing = Duration::from_secs(lifetime + 1).checked_sub(ends.unwrap());
             assert!(
                 missing.is_some_and(|missing| missing <= SLACK),
-                "{name}, {kind:?}: {expires_at:?} is not in {life} s"
+                "{name}, {kind:?}: {expires_at:?} is not in {lifetime} s"
             );
             let expected = Counters {
                 token_requests: 1,

@@ -1,4 +1,4 @@
-//! An answer that is no token, from the first call to the recovery.
+//! Checks a response without a token: its error, its tries, its pause and the recovery.
 
 use std::time::Duration;
 
@@ -9,70 +9,72 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::server::{Case, Counters, FIRST_PAUSE, Server};
-use crate::servers::stack::{Call, Kind, Stack, token_error};
+use crate::support::stack::{Kind, Stack, token_error};
 
-/// Jitter lengthens a pause by this at most.
+/// The largest factor by which jitter lengthens a pause.
 const JITTER: f64 = 1.25;
-/// A try that failed later than this is the last of its flight.
+/// A try that takes longer than this to fail is the last of its fetch.
 const QUICK_FAILURE: Duration = Duration::from_secs(1);
 const RECOVERY_LIMIT: Duration = Duration::from_secs(20);
 
-/// A row: what is forced, and what becomes of it.
+/// A forced response and the expected error.
 pub(crate) struct Failure {
     name: &'static str,
-    answer: Value,
+    response: Value,
     kind: TokenErrorKind,
     transient: bool,
     code: Option<&'static str>,
 }
 
-/// One that may pass: tried three times.
-pub(crate) fn transient(name: &'static str, answer: Value, kind: TokenErrorKind) -> Failure {
+/// Returns a failure that is tried three times.
+pub(crate) fn transient(name: &'static str, response: Value, kind: TokenErrorKind) -> Failure {
     Failure {
         name,
-        answer,
+        response,
         kind,
         transient: true,
         code: None,
     }
 }
 
-/// One that will not pass by itself: tried once.
-pub(crate) fn permanent(name: &'static str, answer: Value, kind: TokenErrorKind) -> Failure {
+/// Returns a failure that is tried once.
+pub(crate) fn permanent(name: &'static str, response: Value, kind: TokenErrorKind) -> Failure {
     Failure {
         transient: false,
-        ..transient(name, answer, kind)
+        ..transient(name, response, kind)
     }
 }
 
-/// All rows at once, by one stack after the other. Not by the third: what a source says of a token
-/// endpoint is known before the stacks differ, and each of them costs a pause.
-pub(crate) async fn check_all(server: &Server, rows: &[Failure]) {
+/// Checks all failures concurrently, through one stack after the other.
+///
+/// Two of the three stacks are enough: the source's errors do not depend on the stack, and each
+/// stack takes as long as a pause.
+pub(crate) async fn check_all(server: &Server, failures: &[Failure]) {
     for kind in [Kind::Middleware, Kind::TowerHttp] {
-        join_all(rows.iter().map(|row| row.check(kind, server))).await;
+        join_all(failures.iter().map(|failure| failure.check(kind, server))).await;
     }
 }
 
-/// An OAuth error body with a description.
-pub(crate) fn refusal(code: &str) -> Value {
-    json!({ "error": code, "error_description": "told by the server" })
+/// Returns an OAuth error body with a description.
+pub(crate) fn error_body(code: &str) -> Value {
+    json!({ "error": code, "error_description": "the server's description" })
 }
 
 impl Failure {
-    /// With this OAuth error code.
+    /// Sets the expected OAuth error code.
     pub(crate) fn code(mut self, code: &'static str) -> Self {
         self.code = Some(code);
         self
     }
 
-    /// Goes through all of it by a fresh client and a stack of this kind.
+    /// Checks this failure with a client of its own and a stack of this kind.
     async fn check(&self, kind: Kind, server: &Server) {
         let (name, case) = (self.name, server.case());
-        let stack = Stack::new(kind, case.layer());
-        case.force(&self.answer).await;
+        let stack = Stack::new(kind, &case.layer());
+        case.force(&self.response).await;
 
-        // A flight, with all its tries.
-        let began = Instant::now();
+        // A fetch with all its tries.
+        let start = Instant::now();
         let error = self.error(kind, &case, &stack).await;
         let pause = error.retry_after().unwrap();
         let pauses = match self.retry_after() {
@@ -80,10 +82,10 @@ impl Failure {
             None => FIRST_PAUSE..=FIRST_PAUSE.mul_f64(JITTER),
         };
         assert!(pauses.contains(&pause), "{name}, {kind:?}: {pause:?}");
-        let was_quick = began.elapsed() < QUICK_FAILURE;
-        let flown = case.counters().await;
-        let tries = flown.token_requests;
-        // On a machine so busy that a try takes a second, that try is the last.
+        let was_quick = start.elapsed() < QUICK_FAILURE;
+        let counters = case.counters().await;
+        let tries = counters.token_requests;
+        // On a busy machine a try may take a second, which makes it the last one.
         let as_expected =
             tries == self.tries() || (!was_quick && (1..self.tries()).contains(&tries));
         assert!(as_expected, "{name}, {kind:?}: {tries} tries");
@@ -91,9 +93,9 @@ impl Failure {
             token_requests: tries,
             ..Counters::default()
         };
-        assert_eq!(flown, expected, "{name}, {kind:?}: nothing else");
+        assert_eq!(counters, expected, "{name}, {kind:?}");
 
-        // The pause: the same error, the time that remains, and no request.
+        // During the pause: the same error with the remaining time, and no request.
         let called = Instant::now();
         let remains = self.error(kind, &case, &stack).await.retry_after().unwrap();
         assert!(
@@ -102,48 +104,52 @@ impl Failure {
         );
         assert_eq!(
             case.counters().await,
-            flown,
-            "{name}, {kind:?}: in the pause"
+            counters,
+            "{name}, {kind:?}: during the pause"
         );
 
-        // The server is well again, which is noticed after the pause and with one request.
+        // The server recovers, which takes one request after the pause.
         case.release().await;
-        let healed = timeout(RECOVERY_LIMIT, recovered(&case, &stack));
-        let healed = healed
+        let recovery = timeout(RECOVERY_LIMIT, recovery(&case, &stack));
+        let recovered = recovery
             .await
             .unwrap_or_else(|_| panic!("{name}, {kind:?}: does not recover"));
         assert!(
-            healed.duration_since(called) >= remains,
-            "{name}, {kind:?}: asked again before the pause of {pause:?} was over"
+            recovered.duration_since(called) >= remains,
+            "{name}, {kind:?}: requested before the pause of {pause:?} was over"
         );
         let expected = Counters {
             token_requests: tries + 1,
             api_requests: 1,
             ..Counters::default()
         };
-        assert_eq!(case.counters().await, expected, "{name}, {kind:?}: healed");
+        assert_eq!(
+            case.counters().await,
+            expected,
+            "{name}, {kind:?}: after the recovery"
+        );
     }
 
-    /// The error of one call, which is as the row says.
+    /// Makes a call, and returns its error after checking it.
     async fn error(&self, kind: Kind, case: &Case<'_>, stack: &Stack) -> TokenError {
-        let Self { name, answer, .. } = self;
-        let error = match stack.send(Call::get(case.url())).await {
-            Ok(answer) => panic!("{name}, {kind:?}: {}", answer.status),
-            Err(error) => token_error(kind, &error).unwrap().clone(),
+        let Self { name, response, .. } = self;
+        let error = match stack.get(case.url()).await {
+            Ok(response) => panic!("{name}, {kind:?}: {}", response.status),
+            Err(error) => token_error(&error).unwrap().clone(),
         };
-        let seen = (error.kind(), error.is_transient(), error.oauth_error());
+        let actual = (error.kind(), error.is_transient(), error.oauth_error());
         let expected = (self.kind, self.transient, self.code);
-        assert_eq!(seen, expected, "{name}, {kind:?}: {error}");
-        let status = answer["status"].as_u64().unwrap_or(200);
-        let seen = error.status().map(|it| u64::from(it.as_u16()));
-        assert_eq!(seen, Some(status), "{name}, {kind:?}");
-        let described = answer["body"]["error_description"].as_str();
-        assert_eq!(error.error_description(), described, "{name}, {kind:?}");
+        assert_eq!(actual, expected, "{name}, {kind:?}: {error}");
+        let expected = response["status"].as_u64().unwrap_or(200);
+        let status = error.status().map(|it| u64::from(it.as_u16()));
+        assert_eq!(status, Some(expected), "{name}, {kind:?}");
+        let description = response["body"]["error_description"].as_str();
+        assert_eq!(error.error_description(), description, "{name}, {kind:?}");
         error
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        let seconds = self.answer["headers"]["retry-after"].as_str()?;
+        let seconds = self.response["headers"]["retry-after"].as_str()?;
         Some(Duration::from_secs(seconds.parse().unwrap()))
     }
 
@@ -156,11 +162,11 @@ impl Failure {
     }
 }
 
-/// When a call was answered with 200 at last.
-async fn recovered(case: &Case<'_>, stack: &Stack) -> Instant {
+/// Calls until there is a response, and returns the time of the first one.
+async fn recovery(case: &Case<'_>, stack: &Stack) -> Instant {
     loop {
-        if let Ok(answer) = stack.send(Call::get(case.url())).await {
-            assert_eq!(answer.status, StatusCode::OK);
+        if let Ok(response) = stack.get(case.url()).await {
+            assert_eq!(response.status, StatusCode::OK);
             return Instant::now();
         }
         sleep(Duration::from_millis(100)).await;

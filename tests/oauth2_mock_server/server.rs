@@ -1,4 +1,4 @@
-//! The server, and its control requests.
+//! The server and its control requests.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,16 +7,16 @@ use bearer_auth::{BearerAuthLayer, ClientCredentials, TokenCache};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::servers::installation::Installation;
-use crate::servers::process::Process;
+use crate::support::node::installation::Installation;
+use crate::support::node::process::Process;
 
-static INSTALLATION: Installation = Installation::of("oauth2-mock-server");
+static INSTALLATION: Installation = Installation::new("oauth2-mock-server");
 
-/// After a failed flight. Longer than the default, so that even on a busy machine the call that is to
-/// be within it is.
+/// The pause after a failed fetch. It is longer than the default, so that on a busy machine too the
+/// next call is within it.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(1_500);
 
-/// An authorization server and a protected resource of its own, which end when this is dropped.
+/// An authorization server and a protected API, which are stopped when this is dropped.
 pub(crate) struct Server {
     token_url: String,
     api_url: String,
@@ -26,8 +26,7 @@ pub(crate) struct Server {
     _process: Process,
 }
 
-/// A client of the server's that no other test uses: what is forced is for this one alone, and so
-/// are the counters.
+/// A client of the server that no other test uses, with forced responses and counters of its own.
 pub(crate) struct Case<'a> {
     server: &'a Server,
     pub(crate) id: String,
@@ -41,18 +40,18 @@ struct Ready {
     control_url: String,
 }
 
-/// What the server counted for one client. Control requests are not in it.
+/// The server's counters for one client, without control requests.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) token_requests: usize,
-    /// Those with HTTP Basic client authentication.
+    /// Token requests with HTTP Basic client authentication.
     pub(crate) token_requests_basic: usize,
     pub(crate) api_requests: usize,
     pub(crate) api_unauthorized: usize,
 }
 
 impl Server {
-    /// Starts one; `None` if these tests are to be skipped.
+    /// Starts a server, or returns `None` if these tests must be skipped.
     pub(crate) async fn start() -> Option<Self> {
         let (process, ready) = Process::start(&INSTALLATION).await?;
         let Ready {
@@ -78,7 +77,7 @@ impl Server {
         }
     }
 
-    /// Replaces the key that tokens are signed with: the API honours none that was given so far.
+    /// Replaces the key that tokens are signed with, so that the API rejects all earlier ones.
     pub(crate) async fn rotate_key(&self) {
         self.post("rotate-key", &Value::Null).await;
     }
@@ -91,7 +90,7 @@ impl Server {
 }
 
 impl Case<'_> {
-    /// A layer of its own, with an empty cache and a scope to ask for.
+    /// Returns a new layer with an empty cache and a scope to request.
     pub(crate) fn layer(&self) -> BearerAuthLayer {
         let source = ClientCredentials::builder(&self.server.token_url)
             .client_id(&self.id)
@@ -108,25 +107,25 @@ impl Case<'_> {
             .unwrap()
     }
 
-    /// Where the API counts for this client.
+    /// Returns a URL of the API that is counted for this client.
     pub(crate) fn url(&self) -> String {
         format!("{}/{}/transactions", self.server.api_url, self.id)
     }
 
-    /// Forces the answers to token requests, as the server's README says.
-    pub(crate) async fn force(&self, answer: &Value) {
-        self.server
-            .post(&format!("force/{}", self.id), answer)
-            .await;
+    /// Forces the responses to token requests, as the server's README describes.
+    pub(crate) async fn force(&self, response: &Value) {
+        let action = format!("force/{}", self.id);
+        self.server.post(&action, response).await;
     }
 
-    /// Forces answers for the next few token requests only.
-    pub(crate) async fn force_times(&self, times: usize, answer: &Value) {
-        let mut answer = answer.clone();
-        answer["times"] = json!(times);
-        self.force(&answer).await;
+    /// Forces the responses to the next few token requests only.
+    pub(crate) async fn force_times(&self, times: usize, response: &Value) {
+        let mut response = response.clone();
+        response["times"] = json!(times);
+        self.force(&response).await;
     }
 
+    /// Stops forcing responses.
     pub(crate) async fn release(&self) {
         let action = format!("release/{}", self.id);
         self.server.post(&action, &Value::Null).await;

@@ -1,14 +1,14 @@
-//! The server, and its control requests.
+//! The server and its control requests.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::servers::installation::Installation;
-use crate::servers::process::Process;
+use crate::support::node::installation::Installation;
+use crate::support::node::process::Process;
 
-static INSTALLATION: Installation = Installation::of("oidc-provider");
+static INSTALLATION: Installation = Installation::new("oidc-provider");
 
-/// An authorization server and a protected resource of its own, which end when this is dropped.
+/// An authorization server and a protected API, which are stopped when this is dropped.
 pub(crate) struct Server {
     pub(crate) token_url: String,
     pub(crate) api_url: String,
@@ -25,19 +25,19 @@ struct Ready {
     control_url: String,
 }
 
-/// What the server counted since the last reset. Control requests are not in it.
+/// The server's counters since the last reset, without control requests.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) token_requests: usize,
     pub(crate) token_responses_ok: usize,
-    /// Those with HTTP Basic client authentication.
+    /// Token requests with HTTP Basic client authentication.
     pub(crate) token_requests_basic: usize,
     pub(crate) api_requests: usize,
     pub(crate) api_unauthorized: usize,
 }
 
 impl Server {
-    /// Starts one; `None` if these tests are to be skipped.
+    /// Starts a server, or returns `None` if these tests must be skipped.
     pub(crate) async fn start() -> Option<Self> {
         let (process, ready) = Process::start(&INSTALLATION).await?;
         let Ready {
@@ -68,7 +68,7 @@ impl Server {
         self.post("reset").await;
     }
 
-    /// Revokes all tokens; how many there were.
+    /// Revokes all tokens and returns their number.
     pub(crate) async fn revoke_all(&self) -> u64 {
         self.post("revoke-all").await["revoked"].as_u64().unwrap()
     }

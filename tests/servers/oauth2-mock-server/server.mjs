@@ -1,4 +1,4 @@
-// Authorization server (oauth2-mock-server) whose answers can be forced, and protected resource, for the tests.
+// Authorization server (oauth2-mock-server) with forced responses, and protected API, for the tests.
 // Prints one JSON line with the URLs, then runs until stdin closes or SIGTERM.
 
 import { randomUUID } from 'node:crypto';
@@ -12,12 +12,12 @@ import { OAuth2Server } from 'oauth2-mock-server';
 console.log = console.info = console.error;
 
 const KEY = { kid: 'signing-key' };
-// Claims as large servers add them: they bring a token to about 1 kB.
+// Claims as real servers add them, which make a token about 1 kB long.
 const PERMISSIONS = ['accounts', 'invoices', 'payments', 'reports', 'transactions', 'users'].flatMap(
   (what) => [`${what}:read`, `${what}:write`]);
 const INSTRUCTIONS = ['times', 'status', 'headers', 'body', 'empty', 'merge', 'omit', 'life'];
 
-// By client id: what is forced, and the counters. So any number of cases share one server.
+// Forced responses and counters by client id, so that any number of tests can share one server.
 const clients = new Map();
 function clientOf(id) {
   if (!clients.has(id)) {
@@ -29,13 +29,13 @@ function clientOf(id) {
   return clients.get(id);
 }
 
-// Ids and secrets of these tests look the same encoded and not.
+// Ids and secrets of these tests need no percent-encoding.
 function clientId(req) {
   const basic = /^basic +(.*)$/i.exec(req.headers.authorization ?? '')?.[1];
   return basic === undefined ? req.body.client_id : Buffer.from(basic, 'base64').toString().split(':')[0];
 }
 
-// The instruction for one token request, used up by it.
+// Takes the instruction for one token request.
 function nextForced(client) {
   const { forced } = client;
   if (forced?.times === undefined) return forced ?? {};
@@ -46,7 +46,7 @@ function nextForced(client) {
 
 function hook(service) {
   const instructions = new WeakMap();
-  // The first that the library tells of a token request.
+  // The first hook that the library calls for a token request.
   service.on('beforeTokenSigning', ({ payload }, req) => {
     const id = clientId(req);
     const client = clientOf(id);
@@ -54,7 +54,7 @@ function hook(service) {
     if (req.headers.authorization !== undefined) client.stats.token_requests_basic += 1;
     const forced = nextForced(client);
     instructions.set(req, forced);
-    // Without an id of its own, a second token within the same second would be the same.
+    // Without a unique id, two tokens of the same second would be equal.
     Object.assign(payload, { jti: randomUUID(), client_id: id, permissions: PERMISSIONS });
     if (forced.life !== undefined) payload.exp = payload.iat + forced.life;
   });
@@ -66,7 +66,7 @@ function hook(service) {
     if (empty) response.body = undefined;
     if (merge !== undefined) Object.assign(response.body, merge);
     for (const name of omit) delete response.body[name];
-    // The hook itself knows no headers, but its request is Express's, which has the response.
+    // The hook has no headers, but its request is Express's, which refers to the response.
     if (headers !== undefined) req.res.set(headers);
   });
 }
@@ -115,7 +115,7 @@ async function resource(server, req, res, [id]) {
   const token = /^Bearer +(.*)$/i.exec(req.headers.authorization ?? '')?.[1];
   const claims = token === undefined ? undefined : await verified(server, token);
 
-  // The body is read in every case, so that a refusal never resets a connection in use.
+  // The body is always read, so that a rejection never resets a connection in use.
   const body = await text(req);
 
   if (!claims) {
@@ -148,7 +148,7 @@ await Promise.all([server.start(0, '127.0.0.1'), once(apiServer, 'listening')]);
 
 const api_url = `http://127.0.0.1:${apiServer.address().port}`;
 process.stdout.write(`${JSON.stringify({
-  // Not by the issuer's name, `localhost`, which may mean [::1] first.
+  // Not with the issuer's name, `localhost`, which may resolve to [::1] first.
   token_url: `http://127.0.0.1:${server.address().port}/token`,
   api_url,
   control_url: `${api_url}/control`,

@@ -1,4 +1,4 @@
-// Authorization server (oidc-provider) and protected resource for the tests.
+// Authorization server (oidc-provider) and protected API for the tests.
 // Prints one JSON line with the URLs, then runs until stdin closes or SIGTERM.
 
 import { createHash, generateKeyPairSync } from 'node:crypto';
@@ -7,7 +7,7 @@ import { createServer } from 'node:http';
 import { parseArgs } from 'node:util';
 import { Provider, errors } from 'oidc-provider';
 
-// stdout is reserved for the JSON line, and console.info carries only the library's advice on defaults.
+// stdout is reserved for the JSON line. console.info has only the library's advice on defaults.
 console.log = console.error;
 console.info = () => {};
 
@@ -15,7 +15,7 @@ const { values: { expiry } } = parseArgs({ options: { expiry: { type: 'string', 
 if (!['exact', 'provider'].includes(expiry)) throw new Error(`--expiry=${expiry}: use exact or provider`);
 
 const SCOPES = ['tenant/42', 'tenant/43', 'tenant/7'];
-const KNOWN_BUT_FORBIDDEN = 'tenant/99'; // registered, but on no client's allow list
+const KNOWN_BUT_FORBIDDEN = 'tenant/99'; // known to the server, but allowed to no client
 const RESOURCES = new Map([
   ['https://api.example.test/', SCOPES],
   ['urn:example:api', ['tenant/42', 'tenant/43']], // lacks one scope: its tokens get a narrower scope
@@ -30,8 +30,8 @@ const CLIENTS = [
   ['short-client', 'short-secret', 'client_secret_post'],
 ];
 
-// Own store, because revoke-all must enumerate the tokens. Nothing is evicted:
-// the resource decides about expiry itself and needs expired entries for that.
+// A store of its own, because revoke-all must enumerate the tokens. Nothing is evicted,
+// because the API checks the expiry itself and needs expired entries for that.
 const stores = new Map();
 class MapAdapter {
   constructor(model) {
@@ -53,7 +53,7 @@ class MapAdapter {
 }
 const storedTokens = () => stores.get('ClientCredentials') ?? new Map();
 
-// A key of our own avoids the warning about the built-in ones; EC is quick to make.
+// A generated key avoids the warning about the built-in ones. EC keys are fast to generate.
 const signingKey = () =>
   generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ format: 'jwk' });
 
@@ -72,14 +72,14 @@ function makeProvider(issuer) {
     clients: CLIENTS.map(([client_id, client_secret, token_endpoint_auth_method]) => ({
       client_id, client_secret, token_endpoint_auth_method,
     })),
-    clockTolerance: 0, // the default adds 15 s to the life of every token
+    clockTolerance: 0, // the default adds 15 s to the lifetime of every token
     clientAuthMethods: ['client_secret_basic', 'client_secret_post'],
     scopes: [...SCOPES, KNOWN_BUT_FORBIDDEN],
     ttl: {
       ClientCredentials: (ctx, token, client) => (client.clientId === 'short-client' ? 5 : 900),
     },
-    // By itself the library drops scopes it does not know; the tests want the refusal
-    // that other servers give, so its own error is raised from a hook that runs per token.
+    // By default the library ignores unknown scopes. The tests need the error that other
+    // servers return, so a hook that runs for each token throws it.
     extraTokenClaims: (ctx) => {
       const unknown = ctx.oidc.body.scope?.split(' ').find((scope) => scope && !SCOPES.includes(scope));
       if (unknown !== undefined) throw new errors.InvalidScope('requested scope is unknown', unknown);
@@ -107,9 +107,9 @@ const zeroes = () => ({
 let stats = zeroes();
 
 // The live token behind a bearer value, or undefined if unknown, revoked or expired.
-// "exact": refused at or after issue time + lifetime, in milliseconds.
-// "provider": the library's rule, refused at or after `exp`, a whole second; as `exp`
-// counts from the issue time rounded down, such a life is up to 1 s below expires_in.
+// "exact": expired at the issue time plus the lifetime, in milliseconds.
+// "provider": expired at `exp`, in whole seconds. As `exp` counts from the issue time
+// rounded down, the lifetime is up to 1 s shorter than expires_in.
 async function liveToken(provider, value) {
   const token = await provider.ClientCredentials.find(value, { ignoreExpiration: expiry === 'exact' });
   if (!token || expiry === 'provider') return token;
@@ -149,11 +149,11 @@ async function control(provider, req, res, path) {
 
 async function resource(provider, req, res, path) {
   stats.api_requests += 1;
-  // Judged on arrival, so that a slow body cannot move the moment of the check.
+  // Checked on arrival, so that a slow body does not delay the check.
   const value = /^Bearer +(.*)$/i.exec(req.headers.authorization ?? '')?.[1];
   const token = value === undefined ? undefined : await liveToken(provider, value);
 
-  // The body is read in every case, so that a refusal never resets a connection in use.
+  // The body is always read, so that a rejection never resets a connection in use.
   const hash = createHash('sha256');
   let bytes = 0;
   for await (const chunk of req) {
@@ -188,7 +188,7 @@ async function listen() {
 process.on('SIGTERM', () => process.exit(0));
 process.stdin.on('end', () => process.exit(0)).on('close', () => process.exit(0)).resume();
 
-// The issuer holds the port, so the socket comes before the provider.
+// The issuer URL contains the port, so the socket is opened before the provider is created.
 const [[authServer, issuer], [apiServer, api_url]] = await Promise.all([listen(), listen()]);
 const provider = makeProvider(issuer);
 const tokenPath = provider.pathFor('token');

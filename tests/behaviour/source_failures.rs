@@ -1,4 +1,4 @@
-//! When the source fails (rules C of `docs/behaviour.md`), on tokio's paused clock.
+//! Failures of the source (rules C of `docs/behaviour.md`), on tokio's paused clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ fn secs(secs: f64) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transient_failure_is_tried_again_twice_in_the_flight() {
+async fn a_transient_failure_is_retried_twice_within_the_fetch() {
     let tokens = MockTokenSource::new();
     tokens.fail_times(2, TokenError::transient("down"));
     let cache = TokenCache::new(tokens.clone());
@@ -21,7 +21,7 @@ async fn a_transient_failure_is_tried_again_twice_in_the_flight() {
     assert_eq!(tokens.fetches(), 3);
     assert!(
         start.elapsed() <= secs(0.6),
-        "0.2 s and 0.4 s at most: {:?}",
+        "waits of at most 0.2 s and 0.4 s: {:?}",
         start.elapsed()
     );
 
@@ -33,7 +33,7 @@ async fn a_transient_failure_is_tried_again_twice_in_the_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_failures_are_not() {
+async fn permanent_slow_and_throttled_failures_are_not_retried() {
     for (tokens, error) in [
         (MockTokenSource::new(), TokenError::permanent("no")),
         (
@@ -52,7 +52,7 @@ async fn other_failures_are_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_failure_there_is_a_pause_that_doubles() {
+async fn each_failure_doubles_the_pause() {
     let tokens = MockTokenSource::new();
     tokens.fail_times(100, TokenError::permanent("no"));
     let cache = TokenCache::new(tokens.clone());
@@ -70,17 +70,13 @@ async fn after_a_failure_there_is_a_pause_that_doubles() {
         advance(pause / 2).await;
         let error = cache.token().await.unwrap_err();
         assert!(error.retry_after().unwrap() <= pause - pause / 2 + secs(0.001));
-        assert_eq!(
-            tokens.fetches(),
-            fetches,
-            "in the pause the source sees nothing"
-        );
+        assert_eq!(tokens.fetches(), fetches, "no fetch during the pause");
         advance(error.retry_after().unwrap()).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_success_ends_the_pauses() {
+async fn a_success_resets_the_pause() {
     let tokens = MockTokenSource::new().with_lifetime(secs(10.0));
     let cache = TokenCache::new(tokens.clone());
     for _ in 0..2 {
@@ -96,14 +92,14 @@ async fn a_success_ends_the_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_after_is_kept_to() {
-    for (asked, kept) in [(60.0, 60.0), (0.0, 1.0), (7_200.0, 3_600.0)] {
+async fn a_retry_after_sets_the_pause_within_its_bounds() {
+    for (requested, pause) in [(60.0, 60.0), (0.0, 1.0), (7_200.0, 3_600.0)] {
         let tokens = MockTokenSource::new();
-        tokens.fail_next(TokenError::transient("later").with_retry_after(secs(asked)));
+        tokens.fail_next(TokenError::transient("later").with_retry_after(secs(requested)));
         let cache = TokenCache::new(tokens.clone());
         let error = cache.token().await.unwrap_err();
-        assert_eq!(error.retry_after(), Some(secs(kept)));
-        advance(secs(kept - 0.01)).await;
+        assert_eq!(error.retry_after(), Some(secs(pause)));
+        advance(secs(pause - 0.01)).await;
         cache.token().await.unwrap_err();
         assert_eq!(tokens.fetches(), 1);
         advance(secs(0.01)).await;
@@ -121,10 +117,10 @@ async fn a_valid_token_is_served_through_an_outage() {
     for _ in 0..430 {
         let before = Instant::now();
         assert_eq!(cache.token().await.unwrap().expose_secret(), "mock-token-1");
-        assert_eq!(before.elapsed(), Duration::ZERO, "no caller waits");
+        assert_eq!(before.elapsed(), Duration::ZERO, "the caller waited");
         sleep(secs(0.1)).await;
     }
-    // 43 s of due window: pauses of 1, 2, 4, 8, 16, 32 s, three tries each.
+    // The token is due for 43 s: pauses of 1, 2, 4, 8, 16, 32 s, three tries each.
     assert!(
         tokens.fetches() <= 1 + 6 * 3,
         "{} fetches",
@@ -135,7 +131,7 @@ async fn a_valid_token_is_served_through_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_hundred_callers_a_second_are_a_handful_of_fetches() {
+async fn two_hundred_callers_a_second_cost_a_handful_of_fetches() {
     let tokens = MockTokenSource::new();
     tokens.fail_times(10_000, TokenError::transient("503"));
     let cache = TokenCache::new(tokens.clone());
@@ -150,14 +146,14 @@ async fn two_hundred_callers_a_second_are_a_handful_of_fetches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tenants_share_no_failure() {
+async fn tenants_do_not_share_failures() {
     let fetches = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&fetches);
     let cache = TokenCache::new(source_fn(move |request: TokenRequest| {
         counter.fetch_add(1, Ordering::Relaxed);
         async move {
             match request.scopes() {
-                Some("bad") => Err(TokenError::permanent("refused")),
+                Some("bad") => Err(TokenError::permanent("invalid_scope")),
                 Some("hanging") => std::future::pending().await,
                 _ => Ok(AccessToken::new("good")?),
             }

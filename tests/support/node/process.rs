@@ -1,4 +1,4 @@
-//! A server's process.
+//! Runs a server as a child process.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use super::installation::Installation;
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// A server that runs, and ends when this is dropped.
+/// A running server, which is stopped when this is dropped.
 pub(crate) struct Process {
-    /// Killed on drop; its stdin, which is in here too, tells it to end should that fail.
+    /// Killed on drop. Should that fail, the end of its stdin, which it owns, stops the server.
     _child: Child,
 }
 
 impl Process {
-    /// Starts one, and reads the line that it prints when it is ready; `None` if its tests are to be
-    /// skipped.
+    /// Starts a server and parses the line that it prints when it is ready. Returns `None` if its
+    /// tests must be skipped.
     pub(crate) async fn start<R: DeserializeOwned>(
         installation: &Installation,
     ) -> Option<(Self, R)> {
@@ -34,7 +34,9 @@ impl Process {
             .spawn()
             .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        tokio::spawn(repeat(BufReader::new(child.stderr.take().unwrap()).lines()));
+        tokio::spawn(forward(
+            BufReader::new(child.stderr.take().unwrap()).lines(),
+        ));
         let line = timeout(START_LIMIT, stdout.next_line())
             .await
             .expect("the server took too long to start")
@@ -44,8 +46,8 @@ impl Process {
     }
 }
 
-/// Passes the server's words on to whoever reads the output of a test that failed.
-async fn repeat(mut stderr: Lines<BufReader<ChildStderr>>) {
+/// Forwards the server's stderr to the output of the test.
+async fn forward(mut stderr: Lines<BufReader<ChildStderr>>) {
     while let Ok(Some(line)) = stderr.next_line().await {
         eprintln!("server: {line}");
     }

@@ -1,20 +1,20 @@
-//! The three stacks against a mock authorization server of others, whose answers are forced, and an
-//! API that verifies its JWTs (`tests/servers/oauth2-mock-server`).
+//! The three stacks against a mock authorization server of another project, with forced responses,
+//! and an API that verifies its JWTs (`tests/servers/oauth2-mock-server`).
 //!
-//! Needs `node` 20.19 or later and `npm`. Without them, or without a way to npm's registry for the
-//! first run, the tests skip and say so; where `CI` is set they fail.
+//! Needs `node` 20.19 or later and `npm`. Without them, or if the first run cannot reach npm's
+//! registry, the tests are skipped with a notice. If `CI` is set, they fail instead.
 
-#[path = "oauth2_mock_server/bodies.rs"]
 mod bodies;
-#[path = "oauth2_mock_server/failure.rs"]
 mod failure;
-#[path = "oauth2_mock_server/rejections.rs"]
 mod rejections;
-#[path = "oauth2_mock_server/server.rs"]
 mod server;
-mod servers;
-#[path = "oauth2_mock_server/statuses.rs"]
 mod statuses;
+
+#[path = "../support"]
+mod support {
+    pub(crate) mod node;
+    pub(crate) mod stack;
+}
 
 use bearer_auth::{RequestAuth, TokenRequest};
 use futures_util::future::join_all;
@@ -22,29 +22,31 @@ use http::StatusCode;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use failure::refusal;
+use failure::error_body;
 use server::{Case, Counters, Server};
-use servers::stack::{Call, Kind, Stack};
+use support::node::json_body;
+use support::stack::{Call, Kind, Stack};
 
-/// Sends this many requests at once, each with a body of its own; all are answered with 200.
-async fn crowd(name: &str, callers: usize, case: &Case<'_>, stack: &Stack) {
+/// Sends this many concurrent requests with different bodies, which must all get a 200.
+async fn concurrent_calls(name: &str, callers: usize, case: &Case<'_>, stack: &Stack) {
     let mut calls = JoinSet::new();
     for caller in 0..callers {
         let stack = stack.clone();
-        let call = Call::post(case.url(), format!("body of {caller}").into());
+        let call = Call::post(case.url(), format!("body of {caller}"));
         calls.spawn(async move { (caller, stack.send(call).await) });
     }
-    for (caller, answer) in calls.join_all().await {
-        let answer = answer.unwrap_or_else(|error| panic!("{name}, caller {caller}: {error}"));
-        assert_eq!(answer.status, StatusCode::OK, "{name}, caller {caller}");
-        let body = format!("body of {caller}");
-        assert_eq!(answer.json["body"], body, "{name}, caller {caller}");
-        assert_eq!(answer.json["client"], case.id, "{name}, caller {caller}");
+    for (caller, response) in calls.join_all().await {
+        let name = format!("{name}, caller {caller}");
+        let response = response.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(response.status, StatusCode::OK, "{name}");
+        let report = json_body(&response);
+        assert_eq!(report["body"], format!("body of {caller}"), "{name}");
+        assert_eq!(report["client"], case.id, "{name}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_jwt_of_a_kilobyte_is_fetched_once_for_all_callers() {
+async fn all_callers_share_one_fetch_of_a_jwt_of_a_kilobyte() {
     const CALLERS: usize = 200;
 
     let Some(server) = Server::start().await else {
@@ -53,8 +55,8 @@ async fn a_jwt_of_a_kilobyte_is_fetched_once_for_all_callers() {
     for kind in Kind::ALL {
         let case = server.case();
         let layer = case.layer();
-        let stack = Stack::new(kind, layer.clone());
-        crowd(&format!("{kind:?}"), CALLERS, &case, &stack).await;
+        let stack = Stack::new(kind, &layer);
+        concurrent_calls(&format!("{kind:?}"), CALLERS, &case, &stack).await;
 
         let token = layer.cache().token().await.unwrap();
         let length = token.expose_secret().len();
@@ -69,7 +71,7 @@ async fn a_jwt_of_a_kilobyte_is_fetched_once_for_all_callers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endpoint_that_fails_twice_costs_its_callers_no_error() {
+async fn an_endpoint_that_fails_twice_costs_no_caller_an_error() {
     const CALLERS: usize = 50;
 
     let Some(server) = Server::start().await else {
@@ -80,25 +82,25 @@ async fn an_endpoint_that_fails_twice_costs_its_callers_no_error() {
         ("429", json!({ "status": 429, "empty": true })),
         (
             "500",
-            json!({ "status": 500, "body": refusal("server_error") }),
+            json!({ "status": 500, "body": error_body("server_error") }),
         ),
         (
             "503",
-            json!({ "status": 503, "body": refusal("invalid_client") }),
+            json!({ "status": 503, "body": error_body("invalid_client") }),
         ),
         (
             "400 slow_down",
-            json!({ "status": 400, "body": refusal("slow_down") }),
+            json!({ "status": 400, "body": error_body("slow_down") }),
         ),
         ("200 without a token", json!({ "omit": ["access_token"] })),
         ("200 without a body", json!({ "empty": true })),
     ];
     for kind in Kind::ALL {
-        let rows = rows.iter().map(async |(name, answer)| {
+        let rows = rows.iter().map(async |(name, response)| {
             let case = server.case();
             let name = format!("{name}, {kind:?}");
-            case.force_times(2, answer).await;
-            crowd(&name, CALLERS, &case, &Stack::new(kind, case.layer())).await;
+            case.force_times(2, response).await;
+            concurrent_calls(&name, CALLERS, &case, &Stack::new(kind, &case.layer())).await;
             let expected = Counters {
                 token_requests: 3,
                 api_requests: CALLERS,
@@ -111,18 +113,18 @@ async fn an_endpoint_that_fails_twice_costs_its_callers_no_error() {
 }
 
 #[tokio::test]
-async fn a_scope_that_the_server_narrowed_is_seen_on_the_token() {
+async fn a_narrowed_scope_is_available_on_the_token() {
     let Some(server) = Server::start().await else {
         return;
     };
     for kind in Kind::ALL {
-        for (name, answer, expected) in [
+        for (name, response, expected) in [
             (
                 "narrowed",
                 json!({ "merge": { "scope": "tenant/42" } }),
                 Some("tenant/42"),
             ),
-            ("as asked for", json!({}), Some("tenant/42 tenant/7")),
+            ("as requested", json!({}), Some("tenant/42 tenant/7")),
             ("not named", json!({ "omit": ["scope"] }), None),
             ("null", json!({ "merge": { "scope": null } }), None),
             (
@@ -132,10 +134,10 @@ async fn a_scope_that_the_server_narrowed_is_seen_on_the_token() {
             ),
         ] {
             let case = server.case();
-            case.force(&answer).await;
+            case.force(&response).await;
             let layer = case.layer();
-            let stack = Stack::new(kind, layer.clone());
-            crowd(&format!("{name}, {kind:?}"), 1, &case, &stack).await;
+            let stack = Stack::new(kind, &layer);
+            concurrent_calls(&format!("{name}, {kind:?}"), 1, &case, &stack).await;
             let token = layer.cache().token().await.unwrap();
             assert_eq!(token.scope(), expected, "{name}, {kind:?}");
             assert_eq!(case.counters().await.token_requests, 1, "{name}, {kind:?}");
@@ -144,24 +146,22 @@ async fn a_scope_that_the_server_narrowed_is_seen_on_the_token() {
 }
 
 #[tokio::test]
-async fn a_scope_that_was_narrowed_for_one_tenant_is_no_others() {
+async fn a_scope_narrowed_for_one_tenant_affects_no_other() {
     let Some(server) = Server::start().await else {
         return;
     };
-    for kind in [Kind::Middleware, Kind::TowerHttp] {
+    for kind in Kind::WITH_EXTENSIONS {
         let case = server.case();
         let layer = case.layer();
-        let stack = Stack::new(kind, layer.clone());
+        let stack = Stack::new(kind, &layer);
         let narrowed = json!({ "merge": { "scope": "tenant/7:read" } });
         case.force_times(1, &narrowed).await;
         for tenant in ["tenant/7", "tenant/9"] {
             let call = Call::get(case.url()).auth(RequestAuth::scope(tenant));
-            let answer = stack.send(call).await.unwrap();
-            assert_eq!(answer.status, StatusCode::OK, "{kind:?}, {tenant}");
-            assert_eq!(
-                answer.json["scope"], tenant,
-                "{kind:?}: as it was asked for"
-            );
+            let response = stack.send(call).await.unwrap();
+            assert_eq!(response.status, StatusCode::OK, "{kind:?}, {tenant}");
+            let scope = &json_body(&response)["scope"];
+            assert_eq!(scope, tenant, "{kind:?}: as requested");
         }
         for (tenant, expected) in [("tenant/7", "tenant/7:read"), ("tenant/9", "tenant/9")] {
             let request = TokenRequest::scope(tenant);

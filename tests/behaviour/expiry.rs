@@ -1,4 +1,4 @@
-//! The life of a token (rules A of `docs/behaviour.md`), on tokio's paused clock.
+//! The lifetime of a token (rules A of `docs/behaviour.md`), on tokio's paused clock.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,33 +9,33 @@ use bearer_auth::{
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use crate::support::clock::HandClock;
+use crate::support::clock::ManualClock;
 
 fn secs(secs: f64) -> Duration {
     Duration::from_secs_f64(secs)
 }
 
-/// Lets a background flight land.
+/// Lets a background fetch finish.
 async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 
-/// A caller whose token must come without waiting.
+/// Returns the token, which must be available without waiting.
 async fn at_once(cache: &TokenCache) -> AccessToken {
     let before = Instant::now();
     let token = cache.token().await.unwrap();
-    assert_eq!(before.elapsed(), Duration::ZERO, "a caller has waited");
+    assert_eq!(before.elapsed(), Duration::ZERO, "the caller waited");
     token
 }
 
 #[tokio::test(start_paused = true)]
-async fn fresh_then_due_then_expired() {
-    for (life, fresh_until, due_at, expired_at) in [
+async fn a_token_is_fresh_then_due_then_expired() {
+    for (lifetime, fresh_until, due_at, expired_at) in [
         (900.0, 799.9, 845.1, 890.0),
         (5.0, 3.49, 3.76, 4.0),
         (86_400.0, 86_089.9, 86_240.1, 86_390.0),
     ] {
-        let tokens = MockTokenSource::new().with_lifetime(secs(life));
+        let tokens = MockTokenSource::new().with_lifetime(secs(lifetime));
         let cache = TokenCache::builder(tokens.clone())
             .fetch_timeout(secs(1_000.0))
             .build()
@@ -44,7 +44,7 @@ async fn fresh_then_due_then_expired() {
         advance(secs(fresh_until)).await;
         at_once(&cache).await;
         settle().await;
-        assert_eq!(tokens.fetches(), 1, "{life} s: still fresh");
+        assert_eq!(tokens.fetches(), 1, "{lifetime} s: still fresh");
 
         let hold = tokens.hold();
         advance(secs(due_at - fresh_until)).await;
@@ -55,14 +55,14 @@ async fn fresh_then_due_then_expired() {
         assert_eq!(
             tokens.fetches(),
             2,
-            "{life} s: one renewal in the background"
+            "{lifetime} s: one refresh in the background"
         );
 
         advance(secs(expired_at - due_at)).await;
         let waiting = timeout(secs(1.0), cache.token()).await;
         assert!(
             waiting.is_err(),
-            "{life} s: an expired token is never handed out"
+            "{lifetime} s: an expired token is never returned"
         );
         drop(hold);
         assert_eq!(cache.token().await.unwrap().expose_secret(), "mock-token-2");
@@ -71,7 +71,7 @@ async fn fresh_then_due_then_expired() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_lives_without_a_wait() {
+async fn ten_lifetimes_pass_without_a_wait() {
     let tokens = MockTokenSource::new()
         .with_lifetime(secs(900.0))
         .with_latency(Duration::from_millis(500));
@@ -91,14 +91,14 @@ async fn ten_lives_without_a_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_life_counts_from_before_the_request() {
+async fn a_lifetime_counts_from_before_the_token_request() {
     let tokens = MockTokenSource::new()
         .with_lifetime(secs(100.0))
         .with_latency(secs(20.0));
     let cache = TokenCache::new(tokens.clone());
     let before = SystemTime::now();
     let token = cache.token().await.unwrap();
-    // The wall clock stands still beside the paused one.
+    // The wall clock does not move with the paused one.
     let expires_in = token.expires_at().unwrap().duration_since(before).unwrap();
     assert!(
         (99.0..101.0).contains(&expires_in.as_secs_f64()),
@@ -116,7 +116,7 @@ async fn a_life_counts_from_before_the_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_caller_no_fetch() {
+async fn without_callers_nothing_is_fetched() {
     let tokens = MockTokenSource::new().with_lifetime(secs(900.0));
     let cache = TokenCache::new(tokens.clone());
     cache.token().await.unwrap();
@@ -125,14 +125,14 @@ async fn no_caller_no_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_without_a_life_gets_the_default() {
+async fn a_token_without_a_lifetime_gets_the_default() {
     for (cache, expired_at) in [
         (
-            TokenCache::builder(unlimited_by_nobody()).build().unwrap(),
+            TokenCache::builder(without_lifetime()).build().unwrap(),
             290.0,
         ),
         (
-            TokenCache::builder(unlimited_by_nobody())
+            TokenCache::builder(without_lifetime())
                 .default_lifetime(secs(60.0))
                 .build()
                 .unwrap(),
@@ -140,7 +140,7 @@ async fn a_token_without_a_life_gets_the_default() {
         ),
     ] {
         let first = cache.token().await.unwrap();
-        assert!(first.expires_at().is_some(), "never for ever");
+        assert!(first.expires_at().is_some(), "no token is cached for ever");
         advance(secs(expired_at - 1.0)).await;
         assert_eq!(at_once(&cache).await.expose_secret(), first.expose_secret());
         settle().await;
@@ -152,8 +152,8 @@ async fn a_token_without_a_life_gets_the_default() {
     }
 }
 
-/// Names no life, and counts its tokens.
-fn unlimited_by_nobody() -> impl bearer_auth::TokenSource {
+/// Returns a source whose tokens have no lifetime and numbered values.
+fn without_lifetime() -> impl bearer_auth::TokenSource {
     let count = AtomicUsize::new(0);
     source_fn(move |_| {
         let number = count.fetch_add(1, Ordering::Relaxed);
@@ -171,9 +171,9 @@ async fn a_static_token_never_expires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lives_of_a_second_or_two_cost_one_fetch_a_second_at_most() {
-    for (life, most) in [(0.3, 11), (1.0, 11), (2.0, 10)] {
-        let tokens = MockTokenSource::new().with_lifetime(secs(life));
+async fn lifetimes_of_a_second_or_two_cost_at_most_one_fetch_a_second() {
+    for (lifetime, most) in [(0.3, 11), (1.0, 11), (2.0, 10)] {
+        let tokens = MockTokenSource::new().with_lifetime(secs(lifetime));
         let cache = TokenCache::new(tokens.clone());
         let end = Instant::now() + secs(10.0);
         while Instant::now() < end {
@@ -182,15 +182,15 @@ async fn lives_of_a_second_or_two_cost_one_fetch_a_second_at_most() {
         }
         assert!(
             tokens.fetches() <= most,
-            "{life} s: {} fetches in 10 s",
+            "{lifetime} s: {} fetches in 10 s",
             tokens.fetches()
         );
     }
 }
 
-/// The limit of a flight is for its tries, not for the wait that keeps fetches a second apart.
+/// The fetch timeout covers the tries, not the wait that keeps fetches a second apart.
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_is_put_off_has_its_whole_limit() {
+async fn a_delayed_fetch_has_its_whole_timeout() {
     let tokens = MockTokenSource::new()
         .with_lifetime(secs(0.1))
         .with_latency(secs(0.15));
@@ -204,7 +204,7 @@ async fn a_fetch_that_is_put_off_has_its_whole_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_of_two_seconds_is_served_whole() {
+async fn a_token_of_two_seconds_is_served_until_it_expires() {
     let tokens = MockTokenSource::new().with_lifetime(secs(2.0));
     let cache = TokenCache::new(tokens.clone());
     cache.token().await.unwrap();
@@ -217,7 +217,7 @@ async fn a_token_of_two_seconds_is_served_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waited_gets_the_token_however_late() {
+async fn callers_that_waited_get_the_token_however_late_it_arrives() {
     let tokens = MockTokenSource::new()
         .with_lifetime(secs(2.0))
         .with_latency(secs(5.0));
@@ -227,8 +227,8 @@ async fn who_waited_gets_the_token_however_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_token_with_less_life_is_asked_for_once_a_second_at_most() {
-    // A caching proxy: the same token for 60 s, each time with the life that remains.
+async fn an_unchanged_token_is_fetched_at_most_once_a_second() {
+    // A caching proxy: the same token for 60 s, each time with the lifetime that remains.
     let (start, fetches) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
     let log = Arc::clone(&fetches);
     let source = source_fn(move |_| {
@@ -249,7 +249,7 @@ async fn the_same_token_with_less_life_is_asked_for_once_a_second_at_most() {
             .unwrap();
         assert!(
             start.elapsed() <= secs(60.0 * (token + 1) as f64),
-            "sent when it was dead"
+            "returned after it expired"
         );
         sleep(Duration::from_millis(50)).await;
     }
@@ -259,13 +259,13 @@ async fn the_same_token_with_less_life_is_asked_for_once_a_second_at_most() {
     }
     assert!(
         fetches.len() <= 3 * 8,
-        "{} fetches in three lives",
+        "{} fetches in three lifetimes",
         fetches.len()
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn jitter_differs_per_token() {
+async fn jitter_differs_by_token() {
     let tokens = MockTokenSource::new().with_lifetime(secs(900.0));
     let cache = TokenCache::new(tokens.clone());
     let requests: Vec<_> = (0..500)
@@ -275,32 +275,32 @@ async fn jitter_differs_per_token() {
         cache.token_for(request).await.unwrap();
     }
     advance(secs(799.0)).await;
-    let mut renewed = Vec::new();
+    let mut refreshed = Vec::new();
     for _ in 0..50 {
         let before = tokens.fetches();
         for request in &requests {
             cache.token_for(request).await.unwrap();
         }
         settle().await;
-        renewed.push(tokens.fetches() - before);
+        refreshed.push(tokens.fetches() - before);
         advance(secs(1.0)).await;
     }
     assert_eq!(
-        renewed.iter().sum::<usize>(),
+        refreshed.iter().sum::<usize>(),
         500,
-        "all between 800 s and 845 s: {renewed:?}"
+        "all between 800 s and 845 s: {refreshed:?}"
     );
-    assert_eq!(renewed[0], 0);
+    assert_eq!(refreshed[0], 0);
     assert!(
-        renewed.iter().all(|count| *count <= 40),
-        "spread over 45 s: {renewed:?}"
+        refreshed.iter().all(|count| *count <= 40),
+        "spread over 45 s: {refreshed:?}"
     );
 }
 
-fn on_hand_clock() -> (TokenCache, MockTokenSource, HandClock) {
+fn on_manual_clock() -> (TokenCache, MockTokenSource, ManualClock) {
     let (tokens, clock) = (
         MockTokenSource::new().with_lifetime(secs(900.0)),
-        HandClock::new(),
+        ManualClock::new(),
     );
     (
         TokenCache::builder(tokens.clone())
@@ -313,43 +313,39 @@ fn on_hand_clock() -> (TokenCache, MockTokenSource, HandClock) {
 }
 
 #[tokio::test]
-async fn a_suspended_machine_sends_no_dead_token() {
-    let (cache, tokens, clock) = on_hand_clock();
+async fn a_token_that_expired_while_the_machine_was_suspended_is_not_returned() {
+    let (cache, tokens, clock) = on_manual_clock();
     cache.token().await.unwrap();
-    // The monotonic clock stood still for an hour; one second after, the wall clock is read.
-    clock.tick(1.0, 3_600.0);
+    // The monotonic clock stopped for an hour. The wall clock is read a second later.
+    clock.advance(1.0, 3_600.0);
     assert_eq!(cache.token().await.unwrap().expose_secret(), "mock-token-2");
     assert_eq!(tokens.fetches(), 2);
 }
 
 #[tokio::test]
-async fn a_wall_clock_that_jumps_neither_prolongs_a_token_nor_starts_a_storm() {
-    let (cache, tokens, clock) = on_hand_clock();
+async fn a_jump_of_the_wall_clock_neither_extends_a_token_nor_causes_repeated_fetches() {
+    let (cache, tokens, clock) = on_manual_clock();
     cache.token().await.unwrap();
-    clock.tick(1.0, -3_600.0);
+    clock.advance(1.0, -3_600.0);
     for _ in 0..100 {
         cache.token().await.unwrap();
-        clock.tick(7.9, 7.9);
+        clock.advance(7.9, 7.9);
     }
-    assert_eq!(tokens.fetches(), 1, "set back: nothing happens for 791 s");
-    clock.tick(99.0, 99.0);
+    assert_eq!(tokens.fetches(), 1, "set back: no fetch for 791 s");
+    clock.advance(99.0, 99.0);
     cache.token().await.unwrap();
-    assert_eq!(
-        tokens.fetches(),
-        2,
-        "the monotonic clock says that it is dead"
-    );
+    assert_eq!(tokens.fetches(), 2, "expired by the monotonic clock");
 
-    clock.tick(1.0, 3_600.0);
+    clock.advance(1.0, 3_600.0);
     for _ in 0..100 {
         cache.token().await.unwrap();
-        clock.tick(1.0, 1.0);
+        clock.advance(1.0, 1.0);
     }
-    assert_eq!(tokens.fetches(), 3, "set forward: one renewal, and no more");
+    assert_eq!(tokens.fetches(), 3, "set forward: one refresh");
 }
 
 #[tokio::test]
-async fn an_invalidated_token_is_replaced_unless_it_is_so_already() {
+async fn an_invalidated_token_is_replaced_unless_it_already_was() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::new(tokens.clone());
     let other = TokenCache::new(tokens.clone());

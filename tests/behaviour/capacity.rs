@@ -1,4 +1,5 @@
-//! The bound on tenants and the queue of their fetches (rules 9 and 29), through the public face.
+//! The limit on cached tenants and the queue of their fetches (rules 9 and 29 of
+//! `docs/behaviour.md`).
 
 use std::time::Duration;
 
@@ -15,21 +16,21 @@ fn tenants(count: usize) -> Vec<TokenRequest> {
         .collect()
 }
 
-/// How many tenants the cache has, as its `Debug` says.
-fn held(cache: &TokenCache) -> usize {
-    let shown = format!("{cache:?}");
-    let (_, len) = shown.split_once(" len: ").unwrap();
+/// Returns the number of cached tenants, which the cache's `Debug` shows.
+fn entries(cache: &TokenCache) -> usize {
+    let debug = format!("{cache:?}");
+    let (_, len) = debug.split_once(" len: ").unwrap();
     len.split(',').next().unwrap().parse().unwrap()
 }
 
-/// Calls for each of these tenants, and soon gives up.
-async fn call_and_leave(cache: &TokenCache, tenants: &[TokenRequest]) {
+/// Requests a token for each of these tenants, and gives up after a moment.
+async fn call_and_give_up(cache: &TokenCache, tenants: &[TokenRequest]) {
     let calls = join_all(tenants.iter().map(|tenant| cache.token_for(tenant)));
     timeout(MOMENT, calls).await.unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]
-async fn once_fetched_too_many_tenants_make_room_without_newcomers() {
+async fn excess_tenants_are_evicted_once_their_fetches_end() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::builder(tokens.clone())
         .max_entries(4)
@@ -37,16 +38,16 @@ async fn once_fetched_too_many_tenants_make_room_without_newcomers() {
         .unwrap();
     let tenants = tenants(48);
     let hold = tokens.hold();
-    call_and_leave(&cache, &tenants).await;
-    assert_eq!(held(&cache), 48, "all are being fetched");
+    call_and_give_up(&cache, &tenants).await;
+    assert_eq!(entries(&cache), 48, "none is evicted during its fetch");
     drop(hold);
     sleep(MOMENT).await;
     assert_eq!(tokens.fetches(), 48);
-    assert!(held(&cache) <= 4, "{} of 4", held(&cache));
+    assert!(entries(&cache) <= 4, "{} of 4", entries(&cache));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_queues_for_nobody_makes_room() {
+async fn a_queued_fetch_without_callers_is_dropped_and_its_tenant_evicted() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::builder(tokens.clone())
         .max_entries(4)
@@ -55,27 +56,31 @@ async fn a_fetch_that_queues_for_nobody_makes_room() {
         .unwrap();
     let tenants = tenants(50);
     let hold = tokens.hold();
-    let awaited = tokio::spawn({
+    let waiting = tokio::spawn({
         let (cache, tenants) = (cache.clone(), tenants[..3].to_vec());
         async move { join_all(tenants.iter().map(|tenant| cache.token_for(tenant))).await }
     });
     sleep(MOMENT).await;
     for tenant in &tenants[3..] {
-        call_and_leave(&cache, std::slice::from_ref(tenant)).await;
+        call_and_give_up(&cache, std::slice::from_ref(tenant)).await;
     }
-    // The newest may stay beyond them.
-    assert!(held(&cache) <= 5, "{} of 4", held(&cache));
+    // The newest entry may exceed the limit.
+    assert!(entries(&cache) <= 5, "{} of 4", entries(&cache));
     drop(hold);
-    for token in awaited.await.unwrap() {
+    for token in waiting.await.unwrap() {
         token.unwrap();
     }
     sleep(MOMENT).await;
     assert!(tokens.fetches() <= 5, "{} fetches", tokens.fetches());
-    assert_eq!(tokens.requests()[..3], tenants[..3], "in turn");
+    assert_eq!(
+        tokens.requests()[..3],
+        tenants[..3],
+        "in the order of the queue"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cold_start_of_ten_thousand_tenants_is_64_fetches_at_a_time() {
+async fn a_cold_start_of_ten_thousand_tenants_runs_64_fetches_at_a_time() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::new(tokens.clone());
     let tenants = tenants(10_000);
@@ -84,7 +89,7 @@ async fn a_cold_start_of_ten_thousand_tenants_is_64_fetches_at_a_time() {
         let cache = cache.clone();
         async move { join_all(tenants.iter().map(|tenant| cache.token_for(tenant))).await }
     });
-    // Twice a flight's limit would be over for those in the queue, if it counted there.
+    // Just within the fetch timeout of the 64 that run.
     for _ in 0..3 {
         sleep(Duration::from_secs(9)).await;
         assert_eq!(tokens.fetches(), 64);
@@ -94,9 +99,10 @@ async fn a_cold_start_of_ten_thousand_tenants_is_64_fetches_at_a_time() {
     assert_eq!(tokens.fetches(), 10_000);
 }
 
-/// Flights that nobody drives have all the places, and no caller stays for as long as a flight may take.
+/// Fetches on a runtime that is not driven take all the slots, and no caller waits as long as the
+/// fetch timeout.
 #[test]
-fn callers_with_short_deadlines_free_the_places_of_flights_that_nobody_drives() {
+fn callers_with_short_deadlines_free_the_slots_of_undriven_fetches() {
     const SHORT: Duration = Duration::from_millis(60);
     let tokens = MockTokenSource::new();
     let cache = TokenCache::builder(tokens.clone())
@@ -107,17 +113,18 @@ fn callers_with_short_deadlines_free_the_places_of_flights_that_nobody_drives() 
     let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
     let (undriven, driven) = (runtime(), runtime());
     let hold = tokens.hold();
-    undriven.block_on(call_and_leave(&cache, &tenants(2)));
+    undriven.block_on(call_and_give_up(&cache, &tenants(2)));
     drop(hold);
-    // Each begins its wait anew; the places' own deadline is 400 ms after they were taken.
+    // Each call starts a new wait. The slots have a deadline of their own, 400 ms after they were
+    // taken.
     let call = async || timeout(SHORT, cache.token()).await;
     let mut calls = (0..50).map(|_| driven.block_on(call()));
     assert!(calls.any(|call| matches!(call, Ok(Ok(_)))));
 }
 
-/// On threads of their own, tasks could be begun before they are told to end.
+/// With several worker threads, a queued fetch could start before it is dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_queued_ends_with_the_last_handle() {
+async fn queued_fetches_are_dropped_with_the_last_handle() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::builder(tokens.clone())
         .max_concurrent_fetches(1)

@@ -1,37 +1,37 @@
-//! A refusal that comes before the request's body was read (BEHAVIOUR D): the request is sent again byte
-//! for byte, or the refusal is the answer; through all three stacks, over real sockets.
+//! Rejections that arrive before the request's body was read (rules 19 and 20 of
+//! `docs/behaviour.md`), through all three stacks and over real sockets.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bearer_auth::{BearerAuthLayer, MockTokenSource};
+use bearer_auth::{BearerAuthLayer, BoxError, MockTokenSource};
 use http::StatusCode;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::support::stack::{Answer, Call, Kind, Stack, token_error};
+use crate::support::stack::{ApiResponse, Call, Kind, Stack, token_error};
 
 const REASON: &str = "the reason, in words";
-/// More than both ends' socket buffers take at once.
+/// More than the socket buffers of both ends hold.
 const LARGE: usize = 5 << 20;
 
-/// What the API does with the body that belongs to a refused token.
+/// The API's handling of the body of a request whose token it has rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
-    /// Reads it on the same connection, which stays open.
+    /// Reads it and keeps the connection open.
     Reads,
-    /// Says that it will close, and does so when the client has.
+    /// Sends `connection: close`, and closes after the client has.
     ClosesLate,
-    /// Closes at once, without a word: what the client had under way is lost.
+    /// Closes at once and without announcement, so that a body that is being sent is lost.
     ClosesAtOnce,
 }
 
-/// Refuses the first token as soon as it has read the head.
+/// An API that rejects the first token as soon as it has read the head.
 struct Api {
     origin: String,
-    /// Of the requests that were accepted.
+    /// The bodies of accepted requests.
     bodies: Arc<Mutex<Vec<Vec<u8>>>>,
     task: JoinHandle<()>,
 }
@@ -44,7 +44,7 @@ impl Api {
         let log = Arc::clone(&bodies);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // Clients hang up as they like.
+                // Clients may disconnect at any time.
                 tokio::spawn(serve(stream, then, Arc::clone(&log)));
             }
         });
@@ -69,7 +69,7 @@ async fn serve(
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
-        let (mut length, mut is_chunked, mut is_refused) = (0, false, false);
+        let (mut length, mut is_chunked, mut is_rejected) = (0, false, false);
         loop {
             let mut line = String::new();
             if stream.read_line(&mut line).await? == 0 {
@@ -79,23 +79,23 @@ async fn serve(
             match line.split_once(": ") {
                 Some(("content-length", value)) => length = value.parse().unwrap(),
                 Some(("transfer-encoding", _)) => is_chunked = true,
-                Some(("authorization", value)) => is_refused = value == "bearer mock-token-1",
+                Some(("authorization", value)) => is_rejected = value == "bearer mock-token-1",
                 _ if line.is_empty() => break,
                 _ => {}
             }
         }
-        if is_refused {
+        if is_rejected {
             let closes = if then == Then::ClosesLate {
                 "connection: close\r\n"
             } else {
                 ""
             };
-            let refusal = format!(
+            let rejection = format!(
                 "HTTP/1.1 401 x\r\nwww-authenticate: Bearer error=\"invalid_token\"\r\n{closes}\
                  content-length: {}\r\n\r\n{REASON}",
                 REASON.len()
             );
-            stream.write_all(refusal.as_bytes()).await?;
+            stream.write_all(rejection.as_bytes()).await?;
             match then {
                 Then::Reads => _ = body(&mut stream, length, is_chunked).await?,
                 Then::ClosesLate => {
@@ -137,40 +137,43 @@ async fn body(
     }
 }
 
-/// Some bytes that differ by place.
+/// Returns bytes that depend on their position.
 fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|it| (it % 251) as u8).collect()
 }
 
-/// Sends one request; how it ended, and the bodies that the API accepted.
+/// Sends one request. Returns its result, the bodies of the accepted requests, and the number of
+/// fetches.
 async fn send(
     kind: Kind,
     then: Then,
     call: impl Fn(String) -> Call,
-) -> (Result<Answer, bearer_auth::BoxError>, Vec<Vec<u8>>, usize) {
+) -> (Result<ApiResponse, BoxError>, Vec<Vec<u8>>, usize) {
     let (tokens, api) = (MockTokenSource::new(), Api::start(then).await);
     let layer = BearerAuthLayer::new(tokens.clone())
         .allow_origin(&api.origin)
         .unwrap();
     let stack = Stack::new(kind, &layer);
     let sent = stack.send(call(format!("{}/upload", api.origin)));
-    let ended = timeout(Duration::from_secs(20), sent).await.expect("hung");
-    // The next one has the new token, whatever became of this one.
+    let result = timeout(Duration::from_secs(20), sent)
+        .await
+        .expect("the call hangs");
+    // The new token is available in any case.
     layer.cache().token().await.unwrap();
     let bodies = api.bodies.lock().unwrap().clone();
-    (ended, bodies, tokens.fetches())
+    (result, bodies, tokens.fetches())
 }
 
 #[tokio::test]
-async fn a_body_in_memory_is_sent_again_byte_for_byte() {
+async fn an_in_memory_body_is_replayed_byte_for_byte() {
     for kind in Kind::ALL {
         for then in [Then::Reads, Then::ClosesLate] {
             for len in [0, 64 << 10, LARGE] {
                 let case = format!("{kind:?}, {then:?}, {len} bytes");
-                let (ended, bodies, fetches) =
+                let (result, bodies, fetches) =
                     send(kind, then, |url| Call::post(url, bytes(len))).await;
-                assert_eq!(ended.expect(&case).status, StatusCode::OK, "{case}");
-                assert!(bodies == [bytes(len)], "{case}: other bytes");
+                assert_eq!(result.expect(&case).status, StatusCode::OK, "{case}");
+                assert!(bodies == [bytes(len)], "{case}: different bytes");
                 assert_eq!(fetches, 2, "{case}");
             }
         }
@@ -178,35 +181,38 @@ async fn a_body_in_memory_is_sent_again_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_stream_is_not_sent_again_and_the_refusal_is_whole() {
+async fn a_stream_is_not_replayed_and_the_rejection_is_whole() {
     for kind in Kind::ALL {
         for then in [Then::Reads, Then::ClosesLate] {
             for len in [0, 64 << 10, LARGE] {
                 let case = format!("{kind:?}, {then:?}, {len} bytes");
-                let (ended, bodies, fetches) =
-                    send(kind, then, |url| Call::post(url, bytes(len)).streamed()).await;
-                let answer = ended.expect(&case);
-                assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{case}");
-                assert_eq!(&answer.body[..], REASON.as_bytes(), "{case}");
-                assert!(bodies.is_empty(), "{case}: sent again");
+                let streamed = |url| Call {
+                    is_streamed: true,
+                    ..Call::post(url, bytes(len))
+                };
+                let (result, bodies, fetches) = send(kind, then, streamed).await;
+                let response = result.expect(&case);
+                assert_eq!(response.status, StatusCode::UNAUTHORIZED, "{case}");
+                assert_eq!(&response.body[..], REASON.as_bytes(), "{case}");
+                assert!(bodies.is_empty(), "{case}: replayed");
                 assert_eq!(fetches, 2, "{case}");
             }
         }
     }
 }
 
-/// The refusal itself may be lost to the reset, which no layer can mend. Nothing else may be.
+/// The reset may discard the rejection before the client reads it, which no layer can prevent.
 #[tokio::test]
-async fn a_connection_that_breaks_is_the_clients_own_error_if_not_mended() {
+async fn a_reset_connection_is_replayed_or_the_clients_own_error() {
     for kind in Kind::ALL {
         for len in [0, 64 << 10, LARGE] {
             let case = format!("{kind:?}, {len} bytes");
-            let (ended, bodies, fetches) =
+            let (result, bodies, fetches) =
                 send(kind, Then::ClosesAtOnce, |url| Call::post(url, bytes(len))).await;
-            match ended {
-                Ok(answer) => {
-                    assert_eq!(answer.status, StatusCode::OK, "{case}");
-                    assert!(bodies == [bytes(len)], "{case}: other bytes");
+            match result {
+                Ok(response) => {
+                    assert_eq!(response.status, StatusCode::OK, "{case}");
+                    assert!(bodies == [bytes(len)], "{case}: different bytes");
                     assert_eq!(fetches, 2, "{case}");
                 }
                 Err(error) => {

@@ -1,4 +1,5 @@
-//! How far apart the renewals are that refusals cause (BEHAVIOUR D, 21), by a clock that is moved by hand.
+//! The minimum time between refreshes after rejections (rule 21 of `docs/behaviour.md`), on tokio's
+//! paused clock.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -7,17 +8,19 @@ use std::time::Duration;
 
 use bearer_auth::{BearerAuthLayer, BoxError, MockTokenSource, TokenCache};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::time::{advance, sleep};
 use tower::util::BoxCloneService;
 use tower::{Layer, ServiceExt, service_fn};
 
+use crate::support::api::INVALID_TOKEN;
+
 type Service = BoxCloneService<Request<()>, Response<()>, BoxError>;
 
-/// An API that refuses the first so many tokens, and counts its calls.
+/// An API that rejects the first few tokens and counts its calls.
 struct Api {
-    /// Refused are those up to this one.
-    revoked: Arc<AtomicUsize>,
+    /// The number of the last rejected token.
+    last_rejected: Arc<AtomicUsize>,
     tokens: MockTokenSource,
     cache: TokenCache,
     calls: Arc<AtomicUsize>,
@@ -25,34 +28,34 @@ struct Api {
 }
 
 impl Api {
-    fn refusing(first: usize, layer: impl FnOnce(BearerAuthLayer) -> BearerAuthLayer) -> Self {
-        Self::with(MockTokenSource::new(), first, layer)
+    fn rejecting(last: usize, layer: impl FnOnce(BearerAuthLayer) -> BearerAuthLayer) -> Self {
+        Self::with(MockTokenSource::new(), last, layer)
     }
 
     fn with(
         tokens: MockTokenSource,
-        first: usize,
+        last_rejected: usize,
         layer: impl FnOnce(BearerAuthLayer) -> BearerAuthLayer,
     ) -> Self {
         let calls = Arc::<AtomicUsize>::default();
         let counter = Arc::clone(&calls);
-        let revoked = Arc::new(AtomicUsize::new(first));
-        let last = Arc::clone(&revoked);
+        let last_rejected = Arc::new(AtomicUsize::new(last_rejected));
+        let last = Arc::clone(&last_rejected);
         let inner = service_fn(move |request: Request<()>| {
             counter.fetch_add(1, Ordering::Relaxed);
             let token = request.headers()[AUTHORIZATION].to_str().unwrap();
             let number: usize = token.rsplit('-').next().unwrap().parse().unwrap();
-            let mut answer = Response::new(());
+            let mut response = Response::new(());
             if number <= last.load(Ordering::Relaxed) {
-                *answer.status_mut() = StatusCode::UNAUTHORIZED;
-                let challenge = "Bearer error=\"invalid_token\"".parse().unwrap();
-                answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                *response.status_mut() = StatusCode::UNAUTHORIZED;
+                let challenge = HeaderValue::from_static(INVALID_TOKEN);
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
             }
-            async { Ok::<_, Infallible>(answer) }
+            async { Ok::<_, Infallible>(response) }
         });
         let layer = layer(BearerAuthLayer::new(tokens.clone()));
         Self {
-            revoked,
+            last_rejected,
             tokens,
             cache: layer.cache().clone(),
             calls,
@@ -62,18 +65,18 @@ impl Api {
 
     async fn get(&self) -> StatusCode {
         let request = Request::get("https://api.example.com/").body(()).unwrap();
-        let answer = self.service.clone().oneshot(request).await.unwrap();
-        // What was begun in the background goes on.
+        let response = self.service.clone().oneshot(request).await.unwrap();
+        // Lets a fetch in the background run.
         sleep(Duration::from_millis(1)).await;
-        answer.status()
+        response.status()
     }
 
-    /// Refuses tokens up to this one.
+    /// Rejects tokens up to this one from now on.
     fn revoke(&self, last: usize) {
-        self.revoked.store(last, Ordering::Relaxed);
+        self.last_rejected.store(last, Ordering::Relaxed);
     }
 
-    /// Token requests and calls so far.
+    /// Returns the numbers of token requests and of calls so far.
     fn counts(&self) -> (usize, usize) {
         (self.tokens.fetches(), self.calls.load(Ordering::Relaxed))
     }
@@ -84,10 +87,10 @@ async fn pass(millis: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_refusal_of_the_new_token_doubles_the_spacing() {
-    let api = Api::refusing(usize::MAX, |layer| layer);
+async fn each_rejection_of_the_new_token_doubles_the_spacing() {
+    let api = Api::rejecting(usize::MAX, |layer| layer);
     assert_eq!(api.get().await, StatusCode::UNAUTHORIZED);
-    assert_eq!(api.counts(), (2, 2), "one renewal, two calls");
+    assert_eq!(api.counts(), (2, 2), "one refresh, two calls");
     for (wait, counts) in [
         (1_500, (2, 3)),
         // 2 s after the first.
@@ -109,9 +112,9 @@ async fn each_refusal_of_the_new_token_doubles_the_spacing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_token_that_is_accepted_brings_the_spacing_back() {
-    // The first three are refused, the others accepted until they are revoked.
-    let api = Api::refusing(3, |layer| layer);
+async fn an_accepted_replay_resets_the_spacing() {
+    // The first three tokens are rejected.
+    let api = Api::rejecting(3, |layer| layer);
     assert_eq!(api.get().await, StatusCode::UNAUTHORIZED);
     pass(2_100).await;
     assert_eq!(api.get().await, StatusCode::UNAUTHORIZED, "the third");
@@ -121,17 +124,18 @@ async fn a_new_token_that_is_accepted_brings_the_spacing_back() {
     assert_eq!(api.counts(), (4, 6));
     api.revoke(4);
     pass(1_100).await;
-    assert_eq!(api.get().await, StatusCode::OK, "1 s again");
+    assert_eq!(api.get().await, StatusCode::OK, "the spacing is 1 s again");
     assert_eq!(api.counts(), (5, 8));
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_replay_the_renewal_is_begun_at_once_and_the_next_answer_judges() {
-    let api = Api::refusing(usize::MAX, BearerAuthLayer::without_replay);
+async fn without_replay_the_refresh_starts_at_once_and_the_next_response_sets_the_spacing() {
+    let api = Api::rejecting(usize::MAX, BearerAuthLayer::without_replay);
     assert_eq!(api.get().await, StatusCode::UNAUTHORIZED);
-    assert_eq!(api.counts(), (2, 1), "renewed without another caller");
+    assert_eq!(api.counts(), (2, 1), "refreshed without another caller");
     pass(1_100).await;
-    // The first answer to the new token: it is refused too, so the next renewal is 2 s after the first.
+    // The first response to the new token rejects it too, so the next refresh may start 2 s after
+    // the first.
     assert_eq!(api.get().await, StatusCode::UNAUTHORIZED);
     assert_eq!(api.counts(), (2, 2));
     pass(1_000).await;
@@ -140,20 +144,20 @@ async fn without_replay_the_renewal_is_begun_at_once_and_the_next_answer_judges(
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_replay_an_answer_that_accepts_the_new_token_leaves_the_spacing() {
-    let api = Api::refusing(1, BearerAuthLayer::without_replay);
+async fn without_replay_an_accepted_token_keeps_the_spacing() {
+    let api = Api::rejecting(1, BearerAuthLayer::without_replay);
     assert_eq!(api.get().await, StatusCode::UNAUTHORIZED);
     assert_eq!(api.get().await, StatusCode::OK);
     assert_eq!(api.counts(), (2, 2));
     api.revoke(2);
     pass(1_100).await;
     assert_eq!(api.get().await, StatusCode::UNAUTHORIZED);
-    assert_eq!(api.counts(), (3, 3), "1 s, as before");
+    assert_eq!(api.counts(), (3, 3), "the spacing is still 1 s");
 }
 
-/// Whoever is answered next judges in place of a caller who has gone.
+/// The next response to the new token counts in place of the cancelled replay.
 #[tokio::test(start_paused = true)]
-async fn a_caller_who_leaves_while_the_token_is_renewed_leaves_the_verdict_to_others() {
+async fn if_the_replaying_caller_is_cancelled_the_next_response_sets_the_spacing() {
     let tokens = MockTokenSource::new();
     let api = Api::with(tokens.clone(), usize::MAX, |layer| layer);
     api.cache.token().await.unwrap();
@@ -161,12 +165,16 @@ async fn a_caller_who_leaves_while_the_token_is_renewed_leaves_the_verdict_to_ot
     let request = Request::get("https://api.example.com/").body(()).unwrap();
     let call = tokio::spawn(api.service.clone().oneshot(request));
     sleep(Duration::from_millis(1)).await;
-    assert_eq!(api.counts(), (2, 1), "refused, and waiting for the second");
+    assert_eq!(
+        api.counts(),
+        (2, 1),
+        "rejected, and waiting for the second token"
+    );
     call.abort();
     sleep(Duration::from_millis(1)).await;
     drop(hold);
     pass(1_100).await;
-    // With the second token: refused, which widens the spacing to 2 s.
+    // The second token is rejected too, which doubles the spacing to 2 s.
     assert_eq!(api.get().await, StatusCode::UNAUTHORIZED);
     assert_eq!(api.counts(), (2, 2));
     pass(1_000).await;

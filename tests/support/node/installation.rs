@@ -1,4 +1,4 @@
-//! Node, and a server's packages: found and installed once, or a reason why not.
+//! Installs a server's npm packages once, or returns the reason why they cannot be installed.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
@@ -11,27 +11,26 @@ const NPM: &str = if cfg!(windows) { "npm.cmd" } else { "npm" };
 const OLDEST_NODE: (u32, u32) = (20, 19);
 const FILES: [&str; 3] = ["package.json", "package-lock.json", "server.mjs"];
 
-/// One server's folder here, copied and installed when it is first asked for.
+/// A server's folder in `tests/servers`, copied and installed when it is first needed.
 pub(crate) struct Installation {
     server: &'static str,
     done: OnceLock<Result<PathBuf, String>>,
 }
 
 impl Installation {
-    /// Of the server in the folder of this name.
-    pub(crate) const fn of(server: &'static str) -> Self {
+    pub(crate) const fn new(server: &'static str) -> Self {
         Self {
             server,
             done: OnceLock::new(),
         }
     }
 
-    /// The folder from which `node server.mjs` works; `None` if the server's tests are to be
-    /// skipped, which has then been said.
+    /// Returns the folder to run `node server.mjs` in, or `None` if the server's tests must be
+    /// skipped. In this case a notice has been printed.
     ///
     /// # Panics
     ///
-    /// If there is no such folder and the environment says `CI`: nothing is skipped there.
+    /// Panics instead of skipping if the environment variable `CI` is set.
     pub(crate) fn folder(&self) -> Option<&Path> {
         let Self { server, done } = self;
         let is_ci = env::var_os("CI").is_some_and(|value| !value.is_empty());
@@ -44,13 +43,13 @@ impl Installation {
         });
         match folder {
             Ok(folder) => Some(folder),
-            Err(reason) if is_ci => panic!("CI is set, so this is no reason to skip: {reason}"),
+            Err(reason) if is_ci => panic!("not skipped because CI is set: {reason}"),
             Err(_) => None,
         }
     }
 }
 
-/// Says something about a test that passes. Not by `eprintln!`: the test harness keeps that to itself.
+/// Prints a notice even if the test passes. The test harness captures `eprintln!`.
 pub(crate) fn notice(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
@@ -65,7 +64,7 @@ fn install(server: &str) -> Result<PathBuf, String> {
     if found.is_none_or(|found: (u32, u32)| found < OLDEST_NODE) {
         let (major, minor) = OLDEST_NODE;
         return Err(format!(
-            "node is {node}, and {major}.{minor} is the oldest that will do"
+            "node is {node}, and {major}.{minor} or later is required"
         ));
     }
     version(NPM)?;
@@ -74,7 +73,7 @@ fn install(server: &str) -> Result<PathBuf, String> {
         .join("tests/servers")
         .join(server);
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    // Named by what it is made of: never changed once it is there, and made anew by any change.
+    // The name contains a hash of the files, so an installed folder never changes.
     let mut hasher = DefaultHasher::new();
     for file in FILES {
         fs::read(source.join(file)).unwrap().hash(&mut hasher);
@@ -84,7 +83,7 @@ fn install(server: &str) -> Result<PathBuf, String> {
         return Ok(folder);
     }
 
-    // Made aside, so that other test processes see all of it or nothing.
+    // Installed under another name and then renamed, so that other test processes never see a part.
     let draft = target.join(format!("{server}-draft-{}", process::id()));
     let _ = fs::remove_dir_all(&draft);
     fs::create_dir_all(&draft).unwrap();
@@ -96,12 +95,9 @@ fn install(server: &str) -> Result<PathBuf, String> {
         && let Err(error) = fs::rename(&draft, &folder)
         && !folder.join("node_modules").is_dir()
     {
-        panic!(
-            "{} can't be put in place, remove it: {error}",
-            folder.display()
-        );
+        panic!("cannot rename to {}, remove it: {error}", folder.display());
     }
-    // Still there if it failed, or if another process was first.
+    // It still exists if the installation failed or another process was faster.
     let _ = fs::remove_dir_all(&draft);
     installed.map(|()| folder)
 }
@@ -109,7 +105,7 @@ fn install(server: &str) -> Result<PathBuf, String> {
 fn npm_ci(folder: &Path) -> Result<(), String> {
     let output = Command::new(NPM)
         .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
-        // Without a network its usual patience is minutes.
+        // By default npm retries for minutes without a network.
         .args([
             "--fetch-retry-mintimeout=500",
             "--fetch-retry-maxtimeout=2000",
@@ -118,20 +114,20 @@ fn npm_ci(folder: &Path) -> Result<(), String> {
         .current_dir(folder)
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| format!("npm can't be started: {error}"))?;
+        .map_err(|error| format!("npm cannot be started: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
-    let told = String::from_utf8_lossy(&output.stderr);
-    let told: Vec<&str> = told
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let errors: Vec<&str> = stderr
         .lines()
         .filter(|line| line.starts_with("npm err"))
         .take(4)
         .collect();
     Err(format!(
-        "`npm ci` failed ({}). Can it reach its registry? It said:\n{}",
+        "`npm ci` failed ({}). Can it reach its registry? Its errors:\n{}",
         output.status,
-        told.join("\n")
+        errors.join("\n")
     ))
 }
 
@@ -145,8 +141,6 @@ fn version(program: &str) -> Result<String, String> {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         }
         Ok(output) => Err(format!("`{program} --version` failed ({})", output.status)),
-        Err(error) => Err(format!(
-            "there is no `{program}` that can be started: {error}"
-        )),
+        Err(error) => Err(format!("`{program}` cannot be started: {error}")),
     }
 }

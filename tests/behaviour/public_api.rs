@@ -1,7 +1,10 @@
-//! The settled shapes: code that uses them compiles, and goes on compiling.
+//! The shapes of the public API: code that uses them compiles and keeps compiling.
 
+use std::convert::Infallible;
 use std::error::Error;
+use std::future::{Ready, ready};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bearer_auth::{
@@ -10,12 +13,12 @@ use bearer_auth::{
     TokenError, TokenErrorKind, TokenRequest, TokenSource, source_fn,
 };
 use http::{Method, Request, Response};
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 #[tokio::test]
-async fn an_existing_reqwest_client() -> Outcome {
+async fn an_existing_reqwest_client_sends_tokens() -> Outcome {
     let server = MockAuthServer::start().await?;
     let source = ClientCredentials::builder(server.token_url())
         .client_id(server.client_id())
@@ -39,10 +42,9 @@ async fn an_existing_reqwest_client() -> Outcome {
         .with_extension(RequestAuth::skip())
         .send()
         .await?;
-    let presigned = RequestAuth::default().without_replay();
     client
         .put(server.api_url())
-        .with_extension(presigned)
+        .with_extension(RequestAuth::default().without_replay())
         .send()
         .await?;
     assert_eq!(server.token_requests(), 2);
@@ -52,7 +54,7 @@ async fn an_existing_reqwest_client() -> Outcome {
 }
 
 #[tokio::test]
-async fn any_tower_stack_over_http() -> Outcome {
+async fn a_tower_stack_needs_no_traits_of_its_body() -> Outcome {
     #[derive(Debug)]
     struct NeitherCloneNorDefault;
 
@@ -70,15 +72,48 @@ async fn any_tower_stack_over_http() -> Outcome {
     let response = service.ready().await?.call(request).await?;
     assert_eq!(format!("{:?}", response.body()), "NeitherCloneNorDefault");
 
-    fn has_no_other_parameter<S>(service: BearerAuth<S>) -> S {
-        service.into_inner()
-    }
+    fn has_no_other_parameter<S>(_: BearerAuth<S>) {}
     has_no_other_parameter(service);
     Ok(())
 }
 
+/// Responds with its name.
+#[derive(Clone)]
+struct Named(&'static str);
+
+impl Service<Request<()>> for Named {
+    type Response = Response<&'static str>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<&'static str>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        ready(Ok(Response::new(self.0)))
+    }
+}
+
 #[tokio::test]
-async fn around_a_bare_reqwest_client() -> Outcome {
+async fn the_inner_service_can_be_borrowed_changed_and_taken_out() -> Outcome {
+    let layer = BearerAuthLayer::new(StaticTokenSource::new("opaque")?);
+    let mut service: BearerAuth<Named> = layer.layer(Named("before"));
+    assert_eq!(service.get_ref().0, "before");
+
+    *service.get_mut() = Named("after");
+    assert_eq!(service.get_ref().0, "after");
+    let request = Request::get("https://api.example.com/").body(())?;
+    let response = service.ready().await?.call(request).await?;
+    assert_eq!(*response.body(), "after");
+
+    let inner: Named = service.into_inner();
+    assert_eq!(inner.0, "after");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bare_reqwest_client_is_an_inner_service() -> Outcome {
     let server = MockAuthServer::start().await?;
     let source = source_fn(|_| async { Err(TokenError::permanent("not today")) });
     let auth = BearerAuthLayer::new(source).allow_http().without_replay();
@@ -100,7 +135,7 @@ async fn around_a_bare_reqwest_client() -> Outcome {
 }
 
 #[tokio::test]
-async fn between_other_layers_and_in_a_spawned_task() -> Outcome {
+async fn the_layer_works_between_other_layers_and_in_spawned_tasks() -> Outcome {
     let server = MockAuthServer::start().await?;
     let auth = BearerAuthLayer::new(MockTokenSource::new());
     let service = tower::ServiceBuilder::new()
@@ -125,14 +160,14 @@ async fn between_other_layers_and_in_a_spawned_task() -> Outcome {
 }
 
 #[tokio::test]
-async fn your_own_source() -> Outcome {
-    struct Own;
+async fn closures_structs_and_trait_objects_are_sources() -> Outcome {
+    struct Fixed;
 
     #[async_trait::async_trait]
-    impl TokenSource for Own {
+    impl TokenSource for Fixed {
         async fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
             assert_eq!(request.scopes(), None);
-            Ok(AccessToken::new("own")?.without_expiry())
+            Ok(AccessToken::new("fixed")?.without_expiry())
         }
     }
 
@@ -140,12 +175,12 @@ async fn your_own_source() -> Outcome {
         assert!(request.scopes().is_none());
         Ok(AccessToken::new("opaque")?.with_lifetime(Duration::from_secs(900)))
     });
-    let object: Arc<dyn TokenSource> = Arc::new(Own);
+    let object: Arc<dyn TokenSource> = Arc::new(Fixed);
     for cache in [
         TokenCache::new(source),
-        TokenCache::new(Own),
+        TokenCache::new(Fixed),
         TokenCache::new(object),
-        TokenCache::new(Box::new(Own) as Box<dyn TokenSource>),
+        TokenCache::new(Box::new(Fixed) as Box<dyn TokenSource>),
     ] {
         cache.token().await?;
     }
@@ -157,7 +192,7 @@ async fn your_own_source() -> Outcome {
 }
 
 #[tokio::test]
-async fn tokens_and_the_cache_on_its_own() -> Outcome {
+async fn the_cache_works_without_a_layer() -> Outcome {
     let invalid: Result<AccessToken, InvalidToken> = AccessToken::new("two words");
     assert!(invalid.is_err());
     let cache = TokenCache::builder(MockTokenSource::new())
@@ -177,7 +212,7 @@ async fn tokens_and_the_cache_on_its_own() -> Outcome {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_test_downstream() -> Outcome {
+async fn a_mock_source_can_be_held_delayed_and_made_to_fail() -> Outcome {
     let tokens = MockTokenSource::new()
         .with_lifetime(Duration::from_secs(900))
         .with_latency(Duration::from_millis(50));
@@ -205,7 +240,7 @@ async fn in_a_test_downstream() -> Outcome {
 }
 
 #[test]
-fn errors() {
+fn token_errors_are_clone_and_found_by_downcast() {
     fn is_shared<T: Clone + Error + Send + Sync + 'static>() {}
     is_shared::<TokenError>();
     let error = TokenError::transient("down");
@@ -221,4 +256,45 @@ fn errors() {
     );
     let boxed: BoxError = error.into();
     assert!(boxed.downcast_ref::<TokenError>().is_some());
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
+#[tokio::test]
+async fn an_invalid_setting_is_an_error_of_build_that_names_it() {
+    let tokens = MockTokenSource::new();
+    let builder = || TokenCache::builder(tokens.clone());
+    for (cache, setting) in [
+        (builder().fetch_timeout(Duration::ZERO), "fetch_timeout"),
+        (builder().fetch_timeout(DAY + NANOSECOND), "fetch_timeout"),
+        (
+            builder().first_pause(DAY).longest_pause(DAY - NANOSECOND),
+            "longest_pause",
+        ),
+        (
+            builder().default_lifetime(Duration::ZERO),
+            "default_lifetime",
+        ),
+        (builder().first_pause(Duration::ZERO), "first_pause"),
+        (
+            builder().longest_pause(Duration::from_millis(1)),
+            "longest_pause",
+        ),
+        (builder().max_entries(0), "max_entries"),
+        (
+            builder().max_concurrent_fetches(0),
+            "max_concurrent_fetches",
+        ),
+    ] {
+        let error = cache.build().unwrap_err();
+        assert_eq!(error.setting(), setting);
+        assert!(error.to_string().contains(setting), "{error}");
+    }
+    assert_eq!(tokens.fetches(), 0);
+    let longest = builder()
+        .fetch_timeout(DAY)
+        .first_pause(DAY)
+        .longest_pause(DAY);
+    longest.build().unwrap().token().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Flights on a runtime that nobody drives (rule 9 of `docs/behaviour.md`).
+//! Fetches on a runtime that is not driven (rule 9 of `docs/behaviour.md`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -10,19 +10,19 @@ use futures_util::future::join_all;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::support::clock::HandClock;
+use crate::support::clock::ManualClock;
 
 fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Polls once, outside of any runtime but the entered one.
+/// Polls once, in the context of the entered runtime.
 fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[test]
-fn a_flight_that_nobody_drives_times_out_for_its_waiters() {
+fn an_undriven_fetch_times_out_for_its_callers() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::builder(tokens.clone())
         .fetch_timeout(Duration::from_millis(200))
@@ -41,26 +41,26 @@ fn a_flight_that_nobody_drives_times_out_for_its_waiters() {
         }
         assert!(start.elapsed() < Duration::from_secs(5));
         assert_eq!(tokens.fetches(), 0);
-        // The next caller starts a new one, on a runtime that is driven.
+        // The next caller starts a new fetch on the driven runtime.
         cache.token().await.unwrap();
         assert_eq!(tokens.fetches(), 1);
     });
 }
 
-/// It was begun for a due token, so there was nobody to wait for it and to give it up.
+/// It was started for a due token, so no caller waited for it and timed out.
 #[test]
-fn a_renewal_that_nobody_drives_costs_no_caller_an_error() {
-    const LIMIT: Duration = Duration::from_millis(100);
+fn an_undriven_background_refresh_costs_no_caller_an_error() {
+    const TIMEOUT: Duration = Duration::from_millis(100);
     let tokens = MockTokenSource::new().with_lifetime(Duration::from_secs(5));
-    let clock = HandClock::new();
+    let clock = ManualClock::new();
     let cache = TokenCache::builder(tokens.clone())
-        .fetch_timeout(LIMIT)
+        .fetch_timeout(TIMEOUT)
         .clock(clock.clone())
         .build()
         .unwrap();
     let undriven = current_thread();
     undriven.block_on(cache.token()).unwrap();
-    clock.tick(3.9, 3.9);
+    clock.advance(3.9, 3.9);
     {
         let _entered = undriven.enter();
         let mut call = Box::pin(cache.token());
@@ -69,16 +69,16 @@ fn a_renewal_that_nobody_drives_costs_no_caller_an_error() {
             "due"
         );
     }
-    // Longer than anybody would have waited.
-    thread::sleep(LIMIT + Duration::from_millis(500));
-    clock.tick(1.1, 1.1);
+    // Longer than a caller would have waited.
+    thread::sleep(TIMEOUT + Duration::from_millis(500));
+    clock.advance(1.1, 1.1);
     let token = current_thread().block_on(cache.token()).unwrap();
     assert_eq!(token.expose_secret(), "mock-token-2");
     assert_eq!(tokens.fetches(), 2);
 }
 
 #[test]
-fn flights_that_nobody_drives_do_not_hold_up_the_queue() {
+fn undriven_fetches_do_not_block_the_queue() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::builder(tokens.clone())
         .max_concurrent_fetches(2)
@@ -97,10 +97,10 @@ fn flights_that_nobody_drives_do_not_hold_up_the_queue() {
     current_thread().block_on(async {
         let token = timeout(Duration::from_secs(10), cache.token())
             .await
-            .expect("its turn");
+            .expect("the undriven fetches block the queue");
         token.unwrap();
         assert_eq!(tokens.fetches(), 1);
-        // Both places are free again.
+        // Both slots are free again.
         let _hold = tokens.hold();
         let requests = ["driven/1", "driven/2"].map(TokenRequest::scope);
         let calls = join_all(requests.iter().map(|request| cache.token_for(request)));

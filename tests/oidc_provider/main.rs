@@ -1,12 +1,16 @@
-//! The three stacks against a certified authorization server and an API that honours its tokens
-//! (`tests/servers/oidc-provider`), with no part of this crate on the other side.
+//! The three stacks against a certified authorization server and an API that accepts its tokens
+//! (`tests/servers/oidc-provider`), both independent of this crate.
 //!
-//! Needs `node` 20.19 or later and `npm`. Without them, or without a way to npm's registry for the
-//! first run, the tests skip and say so; where `CI` is set they fail.
+//! Needs `node` 20.19 or later and `npm`. Without them, or if the first run cannot reach npm's
+//! registry, the tests are skipped with a notice. If `CI` is set, they fail instead.
 
-#[path = "oidc_provider/server.rs"]
 mod server;
-mod servers;
+
+#[path = "../support"]
+mod support {
+    pub(crate) mod node;
+    pub(crate) mod stack;
+}
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,8 +26,9 @@ use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
 use serde_json::{Value, json};
 use server::{Counters, Server};
-use servers::installation::notice;
-use servers::stack::{Answer, Call, Kind, Stack, token_error};
+use support::node::installation::notice;
+use support::node::json_body;
+use support::stack::{ApiResponse, Call, Kind, Stack, token_error};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
@@ -32,7 +37,7 @@ use ClientAuthentication::{SecretBasic, SecretPost};
 
 const SPECIAL_SECRET: &str = "p@ss:w%rd&=+ /";
 
-/// What one token request and one accepted API request come to.
+/// The counters after one token request and one accepted API request.
 const ONE_OF_EACH: Counters = Counters {
     token_requests: 1,
     token_responses_ok: 1,
@@ -41,7 +46,7 @@ const ONE_OF_EACH: Counters = Counters {
     api_unauthorized: 0,
 };
 
-/// A source at this server that authenticates by the form and asks for `tenant/42`.
+/// Returns a source that authenticates in the form and requests the scope `tenant/42`.
 fn credentials(server: &Server, id: &str, secret: &str) -> ClientCredentialsBuilder {
     ClientCredentials::builder(&server.token_url)
         .client_id(id)
@@ -55,23 +60,22 @@ fn layer(server: &Server, source: ClientCredentialsBuilder) -> BearerAuthLayer {
         .unwrap()
 }
 
-/// A stack that nobody has used yet, with a token of 900 s to come.
+/// Returns a stack with an empty cache, whose tokens will have a lifetime of 900 s.
 fn long_lived(kind: Kind, server: &Server) -> Stack {
-    Stack::new(
-        kind,
-        layer(server, credentials(server, "post-client", "post-secret")),
-    )
+    let source = credentials(server, "post-client", "post-secret");
+    Stack::new(kind, &layer(server, source))
 }
 
-/// The API's report of a request that it accepted.
-fn accepted(answer: Result<Answer, BoxError>) -> Value {
-    let answer = answer.unwrap();
-    assert_eq!(answer.status, StatusCode::OK, "{}", answer.json);
-    answer.json
+/// Returns the API's report of a request that it accepted.
+fn accepted(response: Result<ApiResponse, BoxError>) -> Value {
+    let response = response.unwrap();
+    let report = json_body(&response);
+    assert_eq!(response.status, StatusCode::OK, "{report}");
+    report
 }
 
 #[tokio::test]
-async fn either_client_authentication_gets_a_token_that_the_api_honours() {
+async fn each_client_authentication_gets_a_token_that_the_api_accepts() {
     let Some(server) = Server::start().await else {
         return;
     };
@@ -84,8 +88,8 @@ async fn either_client_authentication_gets_a_token_that_the_api_honours() {
         ] {
             server.reset_counters().await;
             let source = credentials(&server, id, secret).client_authentication(style);
-            let stack = Stack::new(kind, layer(&server, source));
-            let report = accepted(stack.send(Call::get(server.url("/transactions"))).await);
+            let stack = Stack::new(kind, &layer(&server, source));
+            let report = accepted(stack.get(server.url("/transactions")).await);
             assert_eq!(report["client"], id, "{kind:?}");
             assert_eq!(report["scope"], "tenant/42", "{kind:?}, {id}");
             assert_eq!(report["path"], "/transactions", "{kind:?}, {id}");
@@ -100,7 +104,7 @@ async fn either_client_authentication_gets_a_token_that_the_api_honours() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_an_unknown_scope_and_an_unknown_resource_are_told_apart() {
+async fn a_wrong_secret_and_an_unknown_scope_or_resource_have_different_error_kinds() {
     use TokenErrorKind::{InvalidClient, InvalidScope};
 
     let Some(server) = Server::start().await else {
@@ -129,9 +133,9 @@ async fn a_wrong_secret_an_unknown_scope_and_an_unknown_resource_are_told_apart(
             ),
         ] {
             server.reset_counters().await;
-            let stack = Stack::new(kind, layer(&server, source));
-            let error = stack.send(Call::get(server.url("/"))).await.unwrap_err();
-            let error = token_error(kind, &error).unwrap();
+            let stack = Stack::new(kind, &layer(&server, source));
+            let error = stack.get(server.url("/")).await.unwrap_err();
+            let error = token_error(&error).unwrap();
             assert_eq!(error.kind(), expected, "{kind:?}");
             assert_eq!(error.oauth_error(), Some(code), "{kind:?}");
             assert!(
@@ -153,33 +157,29 @@ async fn a_wrong_secret_an_unknown_scope_and_an_unknown_resource_are_told_apart(
 }
 
 #[tokio::test]
-async fn a_resource_is_named_by_a_parameter() {
+async fn a_resource_parameter_reaches_the_server() {
     let Some(server) = Server::start().await else {
         return;
     };
     for kind in Kind::ALL {
         for resource in ["https://api.example.test/", "urn:example:api"] {
             let source = credentials(&server, "post-client", "post-secret");
-            let stack = Stack::new(kind, layer(&server, source.param("resource", resource)));
-            let report = accepted(stack.send(Call::get(server.url("/"))).await);
+            let stack = Stack::new(kind, &layer(&server, source.param("resource", resource)));
+            let report = accepted(stack.get(server.url("/")).await);
             assert_eq!(report["aud"], resource, "{kind:?}");
             assert_eq!(report["scope"], "tenant/42", "{kind:?}");
         }
-        let report = accepted(
-            long_lived(kind, &server)
-                .send(Call::get(server.url("/")))
-                .await,
-        );
+        let report = accepted(long_lived(kind, &server).get(server.url("/")).await);
         assert_eq!(
             report["aud"],
             Value::Null,
-            "{kind:?}: named by nothing else"
+            "{kind:?}: without the parameter"
         );
     }
 }
 
 #[tokio::test]
-async fn a_scope_that_the_server_narrowed_is_seen_on_the_token() {
+async fn a_narrowed_scope_is_available_on_the_token() {
     let Some(server) = Server::start().await else {
         return;
     };
@@ -189,18 +189,14 @@ async fn a_scope_that_the_server_narrowed_is_seen_on_the_token() {
             .scope("tenant/42 tenant/7")
             .param("resource", "urn:example:api");
         let layer = layer(&server, source);
-        let report = accepted(
-            Stack::new(kind, layer.clone())
-                .send(Call::get(server.url("/")))
-                .await,
-        );
+        let report = accepted(Stack::new(kind, &layer).get(server.url("/")).await);
         assert_eq!(report["scope"], "tenant/42", "{kind:?}");
         let token = layer.cache().token().await.unwrap();
         assert_eq!(token.scope(), Some("tenant/42"), "{kind:?}");
         assert_eq!(
             server.counters().await,
             ONE_OF_EACH,
-            "{kind:?}: the token that was sent"
+            "{kind:?}: it is the token that was sent"
         );
     }
 }
@@ -210,7 +206,7 @@ async fn each_request_carries_the_token_of_its_own_tenant() {
     let Some(server) = Server::start().await else {
         return;
     };
-    for kind in [Kind::Middleware, Kind::TowerHttp] {
+    for kind in Kind::WITH_EXTENSIONS {
         server.reset_counters().await;
         let stack = long_lived(kind, &server);
         let tenants = ["tenant/42", "tenant/43", "tenant/7"];
@@ -236,30 +232,28 @@ async fn each_request_carries_the_token_of_its_own_tenant() {
 }
 
 #[tokio::test]
-async fn a_403_for_the_scope_passes_as_it_is_and_renews_nothing() {
+async fn a_403_for_the_scope_is_returned_and_causes_no_refresh() {
     let Some(server) = Server::start().await else {
         return;
     };
     for kind in Kind::ALL {
         server.reset_counters().await;
-        let answer = long_lived(kind, &server)
-            .send(Call::get(server.url("/admin/users")))
-            .await
-            .unwrap();
-        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{kind:?}");
-        let challenge = answer.headers[WWW_AUTHENTICATE].to_str().unwrap();
+        let stack = long_lived(kind, &server);
+        let response = stack.get(server.url("/admin/users")).await.unwrap();
+        assert_eq!(response.status, StatusCode::FORBIDDEN, "{kind:?}");
+        let challenge = response.headers[WWW_AUTHENTICATE].to_str().unwrap();
         assert!(
             challenge.contains("error=\"insufficient_scope\""),
             "{kind:?}: {challenge}"
         );
         let body = json!({ "ok": false, "error": "insufficient_scope" });
-        assert_eq!(answer.json, body, "{kind:?}");
+        assert_eq!(json_body(&response), body, "{kind:?}");
         assert_eq!(server.counters().await, ONE_OF_EACH, "{kind:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_callers_at_once_cost_one_token_request() {
+async fn two_hundred_concurrent_callers_cost_one_token_request() {
     let Some(server) = Server::start().await else {
         return;
     };
@@ -269,7 +263,7 @@ async fn two_hundred_callers_at_once_cost_one_token_request() {
         let mut calls = JoinSet::new();
         for index in 0..200 {
             let (stack, url) = (stack.clone(), server.url(&format!("/{index}")));
-            calls.spawn(async move { accepted(stack.send(Call::get(url)).await) });
+            calls.spawn(async move { accepted(stack.get(url).await) });
         }
         for report in calls.join_all().await {
             assert_eq!(report["scope"], "tenant/42", "{kind:?}");
@@ -283,25 +277,25 @@ async fn two_hundred_callers_at_once_cost_one_token_request() {
 }
 
 #[tokio::test]
-async fn a_body_is_sent_again_byte_for_byte() {
+async fn a_body_is_replayed_byte_for_byte() {
     let Some(server) = Server::start().await else {
         return;
     };
-    // No two of its blocks are alike, so that one left out, doubled or moved would be noticed.
+    // All blocks differ, so that one which is lost, doubled or moved changes the digest.
     let body: Bytes = (0..16 * 1024_u32).flat_map(u32::to_le_bytes).collect();
     for kind in Kind::ALL {
         server.revoke_all().await;
         server.reset_counters().await;
         let stack = long_lived(kind, &server);
         let upload = || Call::post(server.url("/upload"), body.clone());
-        let sent_once = accepted(stack.send(upload()).await);
-        assert_eq!(sent_once["method"], "POST", "{kind:?}");
-        assert_eq!(sent_once["body_bytes"], 64 * 1024, "{kind:?}");
+        let report = accepted(stack.send(upload()).await);
+        assert_eq!(report["method"], "POST", "{kind:?}");
+        assert_eq!(report["body_bytes"], 64 * 1024, "{kind:?}");
 
         assert_eq!(server.revoke_all().await, 1, "{kind:?}");
-        // The digest is in the report, among all else that the API saw.
-        assert!(sent_once["body_sha256"].is_string(), "{sent_once}");
-        assert_eq!(accepted(stack.send(upload()).await), sent_once, "{kind:?}");
+        // The report contains the digest of the body.
+        assert!(report["body_sha256"].is_string(), "{report}");
+        assert_eq!(accepted(stack.send(upload()).await), report, "{kind:?}");
         let expected = Counters {
             token_requests: 2,
             token_responses_ok: 2,
@@ -314,7 +308,7 @@ async fn a_body_is_sent_again_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_revoked_under_fifty_callers_costs_one_renewal() {
+async fn a_token_revoked_under_fifty_callers_costs_one_refresh() {
     const CALLERS: usize = 50;
 
     let Some(server) = Server::start().await else {
@@ -324,29 +318,29 @@ async fn a_token_revoked_under_fifty_callers_costs_one_renewal() {
         server.revoke_all().await;
         server.reset_counters().await;
         let stack = long_lived(kind, &server);
-        let all_are_busy = Arc::new(Barrier::new(CALLERS + 1));
+        let all_have_started = Arc::new(Barrier::new(CALLERS + 1));
         let revoked = Arc::new(AtomicBool::new(false));
-        let answers = Arc::new(AtomicUsize::new(0));
+        let responses = Arc::new(AtomicUsize::new(0));
         let mut callers = JoinSet::new();
         for _ in 0..CALLERS {
             let (stack, url) = (stack.clone(), server.url("/"));
-            let (all_are_busy, revoked) = (Arc::clone(&all_are_busy), Arc::clone(&revoked));
-            let answers = Arc::clone(&answers);
+            let (all_have_started, revoked) = (Arc::clone(&all_have_started), Arc::clone(&revoked));
+            let responses = Arc::clone(&responses);
             callers.spawn(async move {
                 let call = async || {
-                    accepted(stack.send(Call::get(url.clone())).await);
-                    answers.fetch_add(1, Ordering::Relaxed);
+                    accepted(stack.get(url.clone()).await);
+                    responses.fetch_add(1, Ordering::Relaxed);
                 };
                 call().await;
-                all_are_busy.wait().await;
-                // One call after the other, until one was begun when the token was gone.
+                all_have_started.wait().await;
+                // Calls in sequence, until one starts after the revocation.
                 while !revoked.load(Ordering::SeqCst) {
                     call().await;
                 }
                 call().await;
             });
         }
-        all_are_busy.wait().await;
+        all_have_started.wait().await;
         assert_eq!(server.revoke_all().await, 1, "{kind:?}");
         revoked.store(true, Ordering::SeqCst);
         callers.join_all().await;
@@ -356,38 +350,37 @@ async fn a_token_revoked_under_fifty_callers_costs_one_renewal() {
             counters.token_requests, 2,
             "{kind:?}: the first and one more"
         );
-        let refused = counters.api_unauthorized;
+        let rejected = counters.api_unauthorized;
         assert!(
-            (1..=CALLERS).contains(&refused),
-            "{kind:?}: each caller at most once, {refused}"
+            (1..=CALLERS).contains(&rejected),
+            "{kind:?}: {rejected} rejections, at most one for each caller"
         );
-        let answers = answers.load(Ordering::Relaxed);
         assert_eq!(
             counters.api_requests,
-            answers + refused,
-            "{kind:?}: one call more for each"
+            responses.load(Ordering::Relaxed) + rejected,
+            "{kind:?}: one replay for each rejection"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_5_s_token_is_renewed_before_it_is_refused_under_steady_load() {
+async fn under_steady_load_a_token_of_5_s_is_refreshed_before_it_expires() {
     const PERIOD: Duration = Duration::from_millis(20);
     const CALLS: usize = 750; // 15 s
-    /// What a token of 5 s has left when it is sent last.
+    /// The remaining lifetime of a token of 5 s when it is sent for the last time.
     const MARGIN: Duration = Duration::from_secs(1);
 
-    /// Whether it could be judged.
+    /// Returns false if this machine was too busy for a result.
     async fn load(kind: Kind, server: Server) -> bool {
         let server = Arc::new(server);
         let source = credentials(&server, "short-client", "short-secret");
-        let stack = Stack::new(kind, layer(&server, source));
+        let stack = Stack::new(kind, &layer(&server, source));
         let (mut calls, mut plain_calls) = (JoinSet::new(), JoinSet::new());
         let mut interval = interval(PERIOD);
         for index in 0..CALLS {
             interval.tick().await;
             let (stack, url) = (stack.clone(), server.url("/"));
-            calls.spawn(async move { stack.send(Call::get(url)).await });
+            calls.spawn(async move { stack.get(url).await });
             if index % 10 == 0 {
                 let (server, start) = (Arc::clone(&server), Instant::now());
                 plain_calls.spawn(async move {
@@ -396,23 +389,23 @@ async fn a_5_s_token_is_renewed_before_it_is_refused_under_steady_load() {
                 });
             }
         }
-        let answers = calls.join_all().await;
+        let responses = calls.join_all().await;
 
-        // Who is too slow by himself to arrive within the margin can't be helped by it.
+        // If a call without a token takes longer than the margin, so may one with a token.
         let slowest = plain_calls.join_all().await.into_iter().max().unwrap();
         if slowest >= MARGIN {
             notice(&format!(
-                "steady load on {kind:?}: once more, a call without token took {slowest:.1?}"
+                "steady load on {kind:?}: repeated, as a call without token took {slowest:.1?}"
             ));
             return false;
         }
-        for answer in answers {
-            assert_eq!(accepted(answer)["client"], "short-client", "{kind:?}");
+        for response in responses {
+            assert_eq!(accepted(response)["client"], "short-client", "{kind:?}");
         }
         let counters = server.counters().await;
         assert_eq!(counters.api_unauthorized, 0, "{kind:?}: {counters:?}");
         assert_eq!(counters.api_requests, CALLS, "{kind:?}: {counters:?}");
-        // One at the start, then each due 3.5 to 3.75 s after the last.
+        // One at the start, then one each time a token is due, 3.5 to 3.75 s after the last.
         assert!(
             (4..=5).contains(&counters.token_requests),
             "{kind:?}: {counters:?}"
@@ -431,5 +424,5 @@ async fn a_5_s_token_is_renewed_before_it_is_refused_under_steady_load() {
             return;
         }
     }
-    panic!("this machine is too busy for a judgement on {kinds:?}");
+    panic!("this machine is too busy for a result for {kinds:?}");
 }

@@ -1,4 +1,5 @@
-//! One flight (rules B of `docs/behaviour.md`): shared, detached, handed over, limited.
+//! Single flight (rules B of `docs/behaviour.md`): a fetch is shared, detached, taken over if its
+//! runtime is gone, and limited in time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,13 +25,13 @@ fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Polls once, outside of any runtime but the entered one.
+/// Polls once, in the context of the entered runtime, if there is one.
 fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_cold_callers_are_one_fetch() {
+async fn ten_thousand_cold_callers_share_one_fetch() {
     let (tokens, cache) = slow();
     let start = Instant::now();
     let callers = (0..10_000).map(|_| {
@@ -45,7 +46,7 @@ async fn ten_thousand_cold_callers_are_one_fetch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_on_many_threads_are_one_fetch() {
+async fn callers_on_many_threads_share_one_fetch() {
     for _ in 0..20 {
         let (tokens, cache) = slow();
         let callers = (0..500).map(|_| {
@@ -58,7 +59,7 @@ async fn callers_on_many_threads_are_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_caller_may_be_dropped() {
+async fn a_fetch_survives_its_first_caller() {
     let (tokens, cache) = slow();
     let first = tokio::spawn({
         let cache = cache.clone();
@@ -79,7 +80,7 @@ async fn the_first_caller_may_be_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_callers_may_be_dropped() {
+async fn a_fetch_survives_all_its_callers() {
     let (tokens, cache) = slow();
     assert!(timeout(LATENCY / 2, cache.token()).await.is_err());
     sleep(LATENCY).await;
@@ -100,7 +101,7 @@ async fn callers_with_short_deadlines_do_not_starve_the_cache() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hang_and_its_failure_are_shared() {
+async fn all_callers_share_a_slow_failure() {
     let fetches = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&fetches);
     let cache = TokenCache::new(source_fn(move |_| {
@@ -119,7 +120,7 @@ async fn a_hang_and_its_failure_are_shared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flight_has_one_limit_for_all_its_tries() {
+async fn one_timeout_covers_all_tries_of_a_fetch() {
     let tokens = MockTokenSource::new();
     let _hold = tokens.hold();
     for (cache, limit) in [
@@ -137,7 +138,7 @@ async fn a_flight_has_one_limit_for_all_its_tries() {
         assert_eq!(error.kind(), TokenErrorKind::Timeout);
         assert!(error.is_transient());
         assert_eq!(start.elapsed().as_secs(), limit);
-        // The pause: at once, without a fetch.
+        // During the pause the same error is returned at once.
         let fetches = tokens.fetches();
         assert_eq!(
             cache.token().await.unwrap_err().kind(),
@@ -151,7 +152,7 @@ async fn a_flight_has_one_limit_for_all_its_tries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_an_error_for_those_who_wait_and_heals() {
+async fn a_panic_in_the_source_is_an_error_for_its_callers_and_the_cache_recovers() {
     for before_the_first_await in [true, false] {
         let calls = AtomicUsize::new(0);
         let cache = TokenCache::new(source_fn(move |_| {
@@ -160,25 +161,29 @@ async fn a_panic_is_an_error_for_those_who_wait_and_heals() {
             async move {
                 sleep(LATENCY).await;
                 assert!(call > 0, "on purpose");
-                Ok(AccessToken::new("healed")?)
+                Ok(AccessToken::new("recovered")?)
             }
         }));
         for result in join_all((0..10).map(|_| cache.token())).await {
             assert_eq!(result.unwrap_err().kind(), TokenErrorKind::SourcePanicked);
         }
         let error = cache.token().await.unwrap_err();
-        assert_eq!(error.kind(), TokenErrorKind::SourcePanicked, "in the pause");
+        assert_eq!(
+            error.kind(),
+            TokenErrorKind::SourcePanicked,
+            "during the pause"
+        );
         sleep(error.retry_after().unwrap()).await;
-        assert_eq!(cache.token().await.unwrap().expose_secret(), "healed");
+        assert_eq!(cache.token().await.unwrap().expose_secret(), "recovered");
     }
 }
 
 #[test]
-fn a_flight_that_went_with_its_runtime_is_taken_over() {
+fn a_fetch_lost_with_its_runtime_is_taken_over() {
     let (tokens, cache) = slow();
     let first = current_thread();
     first.block_on(async {
-        // Starts the flight, and leaves it in mid-air.
+        // Starts the fetch, and stops driving it.
         assert!(timeout(LATENCY / 5, cache.token()).await.is_err());
     });
     let waiters = thread::spawn({
@@ -194,7 +199,7 @@ fn a_flight_that_went_with_its_runtime_is_taken_over() {
             })
         }
     });
-    // They wait for the flight on the first runtime, which then goes away.
+    // They wait for the fetch on the first runtime, which is then dropped.
     thread::sleep(LATENCY / 5);
     drop(first);
     for token in waiters.join().unwrap() {
@@ -204,7 +209,7 @@ fn a_flight_that_went_with_its_runtime_is_taken_over() {
 }
 
 #[test]
-fn a_caller_whose_runtime_is_shutting_down_gets_an_error_and_no_loop() {
+fn a_caller_on_a_runtime_that_is_shutting_down_gets_an_error_and_does_not_loop() {
     let (_, cache) = slow();
     let runtime = current_thread();
     let handle = runtime.handle().clone();
@@ -222,7 +227,7 @@ fn a_caller_whose_runtime_is_shutting_down_gets_an_error_and_no_loop() {
 }
 
 #[test]
-fn without_runtime_or_timers_there_is_a_typed_error() {
+fn a_missing_runtime_or_timer_is_a_typed_error() {
     let (tokens, cache) = slow();
     let mut call = Box::pin(cache.token());
     let Poll::Ready(Err(error)) = poll_once(call.as_mut()) else {
@@ -230,13 +235,13 @@ fn without_runtime_or_timers_there_is_a_typed_error() {
     };
     assert_eq!(error.kind(), TokenErrorKind::NoRuntime);
 
-    let timerless = Builder::new_current_thread().build().unwrap();
-    let error = timerless.block_on(cache.token()).unwrap_err();
+    let without_timers = Builder::new_current_thread().build().unwrap();
+    let error = without_timers.block_on(cache.token()).unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::NoRuntime);
     assert!(error.to_string().contains("enable_all"), "{error}");
     assert_eq!(tokens.fetches(), 0);
 
-    // A token that is at hand can be had anywhere.
+    // A cached token needs no runtime.
     current_thread().block_on(cache.token()).unwrap();
     let mut call = Box::pin(cache.token());
     assert!(matches!(poll_once(call.as_mut()), Poll::Ready(Ok(_))));
@@ -268,7 +273,7 @@ async fn background_work_ends_with_the_last_handle() {
     assert_eq!(
         alive.load(Ordering::Relaxed),
         2,
-        "flights go on without their callers"
+        "fetches continue without their callers"
     );
     drop(cache);
     sleep(LATENCY).await;
@@ -279,7 +284,7 @@ async fn background_work_ends_with_the_last_handle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_on_fetches_in_flight_queues_the_others() {
+async fn fetches_beyond_the_limit_are_queued() {
     let tokens = MockTokenSource::new().with_latency(Duration::from_secs(1));
     let cache = TokenCache::builder(tokens.clone())
         .max_concurrent_fetches(4)
@@ -294,72 +299,31 @@ async fn a_limit_on_fetches_in_flight_queues_the_others() {
     for token in join_all(callers).await {
         token.unwrap();
     }
-    // Queueing is not counted against the limit of 2 s.
+    // The timeout of 2 s does not include the time in the queue.
     assert_eq!((tokens.fetches(), start.elapsed().as_secs()), (20, 5));
 }
 
 #[test]
-fn a_long_queue_on_a_runtime_that_is_gone_is_gone_through_without_recursion() {
+fn a_long_queue_of_a_dropped_runtime_is_drained_without_recursion() {
     let tokens = MockTokenSource::new();
     let cache = TokenCache::builder(tokens.clone())
         .max_concurrent_fetches(1)
         .build()
         .unwrap();
     let hold = tokens.hold();
-    let gone = current_thread();
+    let dropped = current_thread();
     let requests: Vec<_> = (0..20_000)
         .map(|number| TokenRequest::scope(format!("tenant/{number}")))
         .collect();
     {
-        let _entered = gone.enter();
+        let _entered = dropped.enter();
         for request in &requests {
             let mut call = Box::pin(cache.token_for(request));
             assert!(poll_once(call.as_mut()).is_pending());
         }
     }
-    drop(gone);
+    drop(dropped);
     drop(hold);
     let token = current_thread().block_on(cache.token_for(&requests[4_999]));
     assert_eq!(token.unwrap().expose_secret(), "mock-token-1");
-}
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const NANOSECOND: Duration = Duration::from_nanos(1);
-
-#[tokio::test]
-async fn an_invalid_setting_is_an_error_of_build() {
-    let tokens = MockTokenSource::new();
-    let builder = || TokenCache::builder(tokens.clone());
-    for (cache, setting) in [
-        (builder().fetch_timeout(Duration::ZERO), "fetch_timeout"),
-        (builder().fetch_timeout(DAY + NANOSECOND), "fetch_timeout"),
-        (
-            builder().first_pause(DAY).longest_pause(DAY - NANOSECOND),
-            "longest_pause",
-        ),
-        (
-            builder().default_lifetime(Duration::ZERO),
-            "default_lifetime",
-        ),
-        (builder().first_pause(Duration::ZERO), "first_pause"),
-        (
-            builder().longest_pause(Duration::from_millis(1)),
-            "longest_pause",
-        ),
-        (builder().max_entries(0), "max_entries"),
-        (
-            builder().max_concurrent_fetches(0),
-            "max_concurrent_fetches",
-        ),
-    ] {
-        let error = cache.build().unwrap_err();
-        assert_eq!(error.setting(), setting);
-        assert!(error.to_string().contains(setting), "{error}");
-    }
-    assert_eq!(tokens.fetches(), 0);
-    let longest = builder()
-        .fetch_timeout(DAY)
-        .first_pause(DAY)
-        .longest_pause(DAY);
-    longest.build().unwrap().token().await.unwrap();
 }
