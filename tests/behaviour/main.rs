@@ -4,6 +4,7 @@ mod behaviour_table;
 mod capacity;
 mod early_rejections;
 mod expiry;
+mod late_tokens;
 mod malformed_responses;
 mod origins;
 mod outages;

@@ -67,7 +67,7 @@ async fn a_rejected_token_is_refreshed_and_the_request_replayed_byte_for_byte() 
 }
 
 #[tokio::test]
-async fn a_401_with_a_fitting_challenge_or_none_rejects_the_token() {
+async fn a_401_rejects_the_token_unless_another_would_not_help() {
     for kind in Kind::ALL {
         for (first, rejects) in [
             (rejected(INVALID_TOKEN), true),
@@ -78,7 +78,21 @@ async fn a_401_with_a_fitting_challenge_or_none_rejects_the_token() {
             (status(401), true),
             (rejected("Bearer error=\"insufficient_scope\""), false),
             (rejected("Bearer error=\"invalid_request\""), false),
-            (rejected("Basic realm=\"x\""), false),
+            (rejected("Basic realm=\"x\""), true),
+            (
+                rejected("Basic realm=\"x\", Bearer error=\"insufficient_scope\""),
+                false,
+            ),
+            (
+                rejected("OAuth2 realm=\"x\", error=\"invalid token\""),
+                true,
+            ),
+            (
+                rejected("null Bearer realm=\"x\", error=\"invalid_token\""),
+                true,
+            ),
+            (rejected("Bearer error=\"expired_token\""), true),
+            (rejected("Bearer error=\"Session_Invalid\""), true),
             (status(403), false),
             (status(500), false),
         ] {
@@ -99,6 +113,29 @@ async fn a_401_with_a_fitting_challenge_or_none_rejects_the_token() {
             assert_eq!(response.status, expected, "{case}");
             assert_eq!(tokens.fetches(), 1 + usize::from(rejects), "{case}");
         }
+    }
+}
+
+/// One route asks for another scheme while the token endpoint is down: the others keep the token.
+#[tokio::test]
+async fn a_route_for_another_scheme_takes_the_token_from_nobody() {
+    for kind in Kind::ALL {
+        let tokens = MockTokenSource::new();
+        let api = Api::start(|request| match request.uri.path() {
+            "/basic" => rejected("Basic realm=\"x\""),
+            _ => ok(),
+        })
+        .await;
+        let stack = Stack::new(kind, &layer(&tokens, &api));
+        assert_eq!(stack.get(api.url("/")).await.unwrap().status, 200);
+        tokens.fail_times(1_000, TokenError::permanent("down"));
+        for _ in 0..5 {
+            let basic = stack.get(api.url("/basic")).await.unwrap();
+            assert_eq!(basic.status, 401, "{kind:?}");
+            let other = stack.get(api.url("/")).await.unwrap();
+            assert_eq!(other.status, 200, "{kind:?}");
+        }
+        assert_eq!(tokens.fetches(), 2, "{kind:?}: one refresh, then a pause");
     }
 }
 

@@ -126,7 +126,8 @@ async fn a_valid_token_is_served_through_an_outage() {
         "{} fetches",
         tokens.fetches()
     );
-    sleep(secs(2.0)).await;
+    // Late until 900 s, then expired.
+    sleep(secs(12.0)).await;
     cache.token().await.unwrap_err();
 }
 
