@@ -48,7 +48,7 @@ pub fn token_response(
 
     let token = crate::token_endpoint::response::parse(status, headers, body)?;
     let life = match token.lifetime() {
-        Lifetime::Unspecified => Duration::ZERO,
+        Lifetime::Unspecified | Lifetime::Ended => Duration::ZERO,
         Lifetime::Limited(life) => life,
         Lifetime::Unlimited => Duration::MAX,
     };

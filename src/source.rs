@@ -1,4 +1,4 @@
-//! Where tokens come from.
+//! Token sources: the trait, and sources made of functions.
 
 use std::fmt;
 use std::future::Future;
@@ -16,8 +16,8 @@ pub(crate) mod static_token;
 
 /// Obtains access tokens.
 ///
-/// One method, object-safe, and implemented for `Arc<T>` and `Box<T>` as well, so that sources wrap
-/// each other. For a source in a few lines see [`source_fn`].
+/// The trait is object-safe and also implemented for `Arc<T>` and `Box<T>`, so that sources can
+/// wrap each other. For a source in a few lines, see [`source_fn`].
 ///
 /// ```
 /// use bearer_auth::{AccessToken, TokenError, TokenRequest, TokenSource};
@@ -36,17 +36,19 @@ pub(crate) mod static_token;
 pub trait TokenSource: Send + Sync + 'static {
     /// Obtains a new token.
     ///
-    /// Never caches and never retries a rejection: that is [`TokenCache`](crate::TokenCache)'s work,
-    /// which also runs this in a task of its own with a time limit.
+    /// An implementation neither caches tokens nor tries again after a failure: the
+    /// [`TokenCache`](crate::TokenCache) does both. The cache calls this in a detached task with a
+    /// time limit ([`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout)).
     ///
     /// # Errors
     ///
-    /// [`TokenError::transient`] for what may pass, [`TokenError::permanent`] for what will not.
+    /// Return [`TokenError::transient`] for a failure that may end by itself, and
+    /// [`TokenError::permanent`] for any other.
     ///
     /// # Cancel safety
     ///
-    /// The cache drops this future when the limit has passed, when its runtime is shut down, and
-    /// when the last handle of the cache is gone.
+    /// The cache drops this future when the time limit has passed, when its runtime shuts down, and
+    /// when the last handle of the cache is dropped.
     async fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, TokenError>;
 }
 
@@ -64,7 +66,7 @@ impl<T: TokenSource + ?Sized> TokenSource for Box<T> {
     }
 }
 
-/// Makes a [`TokenSource`] of an async function.
+/// Creates a [`TokenSource`] from an async function.
 ///
 /// ```
 /// use std::time::Duration;
@@ -83,7 +85,7 @@ where
     SourceFn { f }
 }
 
-/// See [`source_fn`].
+/// The source that [`source_fn`] creates.
 #[derive(Clone, Copy)]
 pub struct SourceFn<F> {
     f: F,

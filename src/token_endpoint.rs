@@ -1,4 +1,5 @@
-//! The token endpoint (RFC 6749 §3.2): what is sent there, how, and what comes back.
+//! The client's side of the token endpoint (RFC 6749 §3.2): the token request, its transport, and
+//! the response.
 
 pub(crate) mod request;
 pub(crate) mod response;

@@ -21,10 +21,11 @@ use crate::token_endpoint::request::{
 use crate::token_endpoint::response;
 use crate::token_endpoint::transport::{TowerTransport, Transport};
 
-/// A [`TokenSource`] by the client credentials grant (RFC 6749 §4.4): a form POST to a token URL.
+/// A [`TokenSource`] for the client credentials grant (RFC 6749 §4.4).
 ///
-/// The client secret goes nowhere but to that URL: no redirect is followed. It is wiped when the last
-/// clone is dropped; the HTTP client's own buffers are out of this crate's reach.
+/// It posts a form to a token URL. The client secret is sent only to that URL: the reqwest client
+/// built here follows no redirect. The secret is zeroed when the last clone is dropped, but this
+/// crate cannot zero the HTTP client's own buffers.
 ///
 /// ```
 /// use bearer_auth::ClientCredentials;
@@ -43,13 +44,16 @@ pub struct ClientCredentials {
 
 struct Shared {
     template: TokenRequestTemplate,
-    /// In single blanks.
+    /// The default scope, with its names separated by single spaces.
     scope: TokenRequest,
     transport: Box<dyn Transport>,
 }
 
 impl ClientCredentials {
-    /// Begins a source that asks at this URL: https, or plain http to loopback.
+    /// Creates a builder for a source that requests tokens at `token_url`.
+    ///
+    /// The URL must be https, or plain http to loopback, unless
+    /// [`allow_http`](ClientCredentialsBuilder::allow_http) is set.
     pub fn builder(token_url: impl Into<String>) -> ClientCredentialsBuilder {
         ClientCredentialsBuilder {
             token_url: token_url.into(),
@@ -93,7 +97,8 @@ impl fmt::Debug for ClientCredentials {
     }
 }
 
-/// Makes [`ClientCredentials`]. See [`build`](ClientCredentialsBuilder::build) for what it refuses.
+/// Builds a [`ClientCredentials`] source. [`build`](ClientCredentialsBuilder::build) checks the
+/// settings.
 #[must_use]
 pub struct ClientCredentialsBuilder {
     token_url: String,
@@ -114,19 +119,23 @@ enum ChosenTransport {
 }
 
 impl ClientCredentialsBuilder {
-    /// The client's id (RFC 6749 §2.2). Required.
+    /// Sets the client's id (RFC 6749 §2.2).
+    ///
+    /// Default: none. It is required.
     pub fn client_id(mut self, id: impl Into<String>) -> Self {
         self.client_id = id.into();
         self
     }
 
-    /// The client's secret (RFC 6749 §2.3.1). Required.
+    /// Sets the client's secret (RFC 6749 §2.3.1).
+    ///
+    /// Default: none. It is required.
     pub fn client_secret(mut self, secret: impl Into<String>) -> Self {
         self.client_secret = Zeroizing::new(secret.into());
         self
     }
 
-    /// How id and secret are sent (RFC 6749 §2.3.1).
+    /// Sets the way in which id and secret are sent (RFC 6749 §2.3.1).
     ///
     /// Default: [`ClientAuthentication::SecretPost`].
     pub fn client_authentication(mut self, style: ClientAuthentication) -> Self {
@@ -134,7 +143,8 @@ impl ClientCredentialsBuilder {
         self
     }
 
-    /// The scope to ask for (RFC 6749 §3.3), unless a [`TokenRequest`] names another.
+    /// Sets the scope to request (RFC 6749 §3.3), as names separated by spaces. A [`TokenRequest`]
+    /// can override it.
     ///
     /// Default: none is sent.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
@@ -142,27 +152,33 @@ impl ClientCredentialsBuilder {
         self
     }
 
-    /// One more field of the form, such as `resource` (RFC 8707) or `audience`; again for more.
+    /// Adds a field to the form, such as `resource` (RFC 8707 §2) or `audience`.
     ///
-    /// The standard fields can't be set this way: `build` refuses them. Default: none.
+    /// Call this again for further fields.
+    ///
+    /// The standard fields (`grant_type`, `client_id`, `client_secret`, `scope`) cannot be set this
+    /// way: `build` returns an error.
+    ///
+    /// Default: none.
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.params.push((name.into(), value.into()));
         self
     }
 
-    /// Allows a plain http token URL off loopback.
+    /// Allows a token URL with plain http to a host other than loopback.
     ///
-    /// Whoever is on the way reads the secret; RFC 6749 §3.2 forbids it.
+    /// Anyone on the network path can then read the secret. RFC 6749 §3.2 forbids it.
     ///
-    /// Default: refused.
+    /// Default: not allowed.
     pub fn allow_http(mut self) -> Self {
         self.allow_http = true;
         self
     }
 
-    /// Sends token requests by a reqwest client made of this: for a proxy, a CA of your own, mTLS.
+    /// Sends token requests through a reqwest client built from `builder`, for example with a
+    /// proxy, your own CA or mTLS.
     ///
-    /// Redirects are turned off on it.
+    /// Redirects are disabled on it, and so is the `Referer` header.
     ///
     /// Default: `reqwest::Client::builder()`.
     #[cfg(feature = "reqwest")]
@@ -171,13 +187,13 @@ impl ClientCredentialsBuilder {
         self
     }
 
-    /// Sends token requests by a tower service, such as a hyper client.
+    /// Sends token requests through a tower service, such as a hyper client.
     ///
-    /// What it does with redirects is up to it: it should follow none, since the request holds the client
-    /// secret.
+    /// The service must not follow redirects, since the request contains the client secret. This
+    /// crate cannot disable them.
     ///
-    /// Default: a reqwest client, see `reqwest_builder`; without the feature
-    /// `reqwest` there is none, and a transport has to be named.
+    /// Default: a reqwest client, see `reqwest_builder`. Without the feature `reqwest` there is no
+    /// default, and a transport is required.
     pub fn transport<S, R>(mut self, service: S) -> Self
     where
         S: Service<Request<Full<Bytes>>, Response = Response<R>> + Clone + Send + 'static,
@@ -191,15 +207,20 @@ impl ClientCredentialsBuilder {
         self
     }
 
-    /// Makes the source. Sends nothing.
+    /// Builds the source. This sends nothing.
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`], naming the setting: a token URL that can't be read, has userinfo or a
-    /// fragment, or is plain http off loopback without [`allow_http`](Self::allow_http); an empty id
-    /// or secret, or one with control characters; a scope outside of RFC 6749 §3.3; a parameter that
-    /// is one of the standard ones; a reqwest client that can't be built; no transport at all (without
-    /// the feature `reqwest`).
+    /// Returns [`InvalidSetting`], which names the setting, in these cases:
+    ///
+    /// - The token URL is not an absolute URL, has userinfo or a fragment, or is plain http to a
+    ///   host other than loopback without [`allow_http`](Self::allow_http).
+    /// - The id or the secret is empty or has control characters, or the id has a colon with
+    ///   [`ClientAuthentication::SecretBasicRaw`].
+    /// - The scope has characters that RFC 6749 §3.3 does not allow.
+    /// - The name of a parameter is empty or that of a standard field.
+    /// - The reqwest client cannot be built.
+    /// - There is no transport, which is possible only without the feature `reqwest`.
     pub fn build(self) -> Result<ClientCredentials, InvalidSetting> {
         let token_url = token_url(&self.token_url, self.allow_http)?;
         check_credential("client_id", &self.client_id)?;
@@ -209,7 +230,7 @@ impl ClientCredentialsBuilder {
         {
             return Err(InvalidSetting::new(
                 "client_id",
-                "no colon with `SecretBasicRaw`, which could not tell id and secret apart",
+                "must not contain a colon with `SecretBasicRaw`, since a colon separates id and secret",
             ));
         }
         check_scope(&self.scope)?;
@@ -258,14 +279,14 @@ impl ChosenTransport {
                     Ok(transport) => Ok(Box::new(transport)),
                     Err(error) => Err(InvalidSetting::new(
                         "reqwest_builder",
-                        format!("a client that can be built: {error}"),
+                        format!("must build a client, but reqwest reports: {error}"),
                     )),
                 }
             }
             #[cfg(not(feature = "reqwest"))]
             Self::Default => Err(InvalidSetting::new(
                 "transport",
-                "a tower service to send token requests by (or the feature `reqwest`)",
+                "must be set to a tower service, unless the feature `reqwest` is enabled",
             )),
         }
     }
@@ -273,11 +294,11 @@ impl ChosenTransport {
 
 fn check_credential(setting: &'static str, value: &str) -> Result<(), InvalidSetting> {
     if value.is_empty() {
-        Err(InvalidSetting::new(setting, "not empty"))
+        Err(InvalidSetting::new(setting, "must not be empty"))
     } else if value.chars().any(char::is_control) {
         Err(InvalidSetting::new(
             setting,
-            "no control characters (a line end read with it?)",
+            "must not contain control characters (was a line break read with it?)",
         ))
     } else {
         Ok(())

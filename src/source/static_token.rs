@@ -1,4 +1,4 @@
-//! One token, for ever.
+//! A source of one fixed token.
 
 use async_trait::async_trait;
 
@@ -7,7 +7,7 @@ use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 
-/// A source of one token that never expires, whatever the [`TokenRequest`] says.
+/// A source that returns one fixed token, which never expires, for every [`TokenRequest`].
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, StaticTokenSource};
@@ -22,11 +22,11 @@ pub struct StaticTokenSource {
 }
 
 impl StaticTokenSource {
-    /// Makes a source of this token.
+    /// Creates a source of this token.
     ///
     /// # Errors
     ///
-    /// [`InvalidToken`] if no header can carry the value, see [`AccessToken::new`].
+    /// Returns [`InvalidToken`] if no header can carry the value, see [`AccessToken::new`].
     pub fn new(token: impl Into<String>) -> Result<Self, InvalidToken> {
         Ok(Self {
             token: AccessToken::new(token)?.without_expiry(),

@@ -11,25 +11,27 @@ use zeroize::Zeroizing;
 use crate::error::InvalidSetting;
 use crate::policy::origin::{Target, is_loopback};
 
-/// How the client proves who it is (RFC 6749 §2.3.1). One style per request.
+/// The way in which the client authenticates to the token endpoint (RFC 6749 §2.3.1).
+///
+/// A token request uses exactly one, and the cache never tries another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientAuthentication {
-    /// `client_id` and `client_secret` as fields of the form (`client_secret_post`).
+    /// Sends `client_id` and `client_secret` as fields of the form (`client_secret_post`).
     #[default]
     SecretPost,
-    /// HTTP Basic with id and secret form-encoded first, as RFC 6749 asks for
-    /// (`client_secret_basic`). A blank is sent as `%20`, which every server decodes.
+    /// Sends HTTP Basic with id and secret form-encoded first, as RFC 6749 §2.3.1 requires
+    /// (`client_secret_basic`). A space is sent as `%20`, which every server decodes.
     SecretBasic,
-    /// HTTP Basic with id and secret as they are, for servers that don't decode them. The id can't
-    /// hold a colon then.
+    /// Sends HTTP Basic with id and secret as they are, for servers that do not decode them. The
+    /// id must not contain a colon.
     SecretBasicRaw,
 }
 
-/// The fields that no extra parameter may overwrite.
+/// The form fields that an additional parameter must not overwrite.
 const STANDARD_FIELDS: [&str; 4] = ["grant_type", "client_id", "client_secret", "scope"];
 
-/// Everything about the token request but the scope of one call.
+/// The parts of a token request that are the same for every call.
 pub(crate) struct TokenRequestTemplate {
     pub(crate) token_url: Uri,
     pub(crate) client_id: String,
@@ -39,8 +41,8 @@ pub(crate) struct TokenRequestTemplate {
 }
 
 impl TokenRequestTemplate {
-    /// The request for this scope, none being sent if it is empty, and with these parameters, which
-    /// take the place of the template's under the same name.
+    /// Returns the token request for `scope`. An empty scope is not sent. `params` replace the
+    /// template's parameters of the same name.
     pub(crate) fn request(&self, scope: &str, params: &[(&str, &str)]) -> Request<Bytes> {
         let mut request = Request::new(self.body(scope, params));
         *request.method_mut() = Method::POST;
@@ -72,12 +74,12 @@ impl TokenRequestTemplate {
             .map(|(name, value)| (name.as_str(), value.as_str()));
         fields.extend(own.filter(|(name, _)| params.iter().all(|(other, _)| other != name)));
         fields.extend(params);
-        // Room for all of it encoded, so that growing leaves no copy of the secret behind.
-        let room = fields
+        // Room for all fields encoded, so that no reallocation leaves a copy of the secret behind.
+        let capacity = fields
             .iter()
             .map(|(name, value)| 3 * (name.len() + value.len()) + 2)
             .sum();
-        let form = Serializer::new(String::with_capacity(room))
+        let form = Serializer::new(String::with_capacity(capacity))
             .extend_pairs(fields)
             .finish();
         Bytes::from_owner(Zeroizing::new(form.into_bytes()))
@@ -85,7 +87,7 @@ impl TokenRequestTemplate {
 
     fn authorization(&self) -> Option<HeaderValue> {
         let (id, secret) = (&*self.client_id, &**self.client_secret);
-        // Room for both encoded, so that growing leaves no copy of the secret behind.
+        // Room for both encoded, so that no reallocation leaves a copy of the secret behind.
         let mut credentials =
             Zeroizing::new(String::with_capacity(3 * (id.len() + secret.len()) + 1));
         match self.authentication {
@@ -112,64 +114,71 @@ impl TokenRequestTemplate {
     }
 }
 
-/// Form-encodes `text`, a blank as `%20`.
+/// Appends `text` form-encoded, with spaces as `%20`.
 fn push_encoded(to: &mut String, text: &str) {
     for piece in byte_serialize(text.as_bytes()) {
-        // A plus sign itself is encoded, so this is a blank.
+        // A plus sign itself is encoded as `%2B`, so this is a space.
         to.push_str(if piece == "+" { "%20" } else { piece });
     }
 }
 
 /// Parses and checks a token URL (RFC 6749 §3.2).
 pub(crate) fn token_url(url: &str, allow_http: bool) -> Result<Uri, InvalidSetting> {
-    let wrong = |what: &'static str| InvalidSetting::new("token_url", what);
+    let invalid = |requirement: &'static str| InvalidSetting::new("token_url", requirement);
     if url.contains('#') {
-        return Err(wrong("a URL without fragment (RFC 6749 §3.2)"));
+        return Err(invalid("must not have a fragment (RFC 6749 §3.2)"));
     }
     let uri: Uri = url.parse().map_err(|_| {
-        wrong("an absolute https URL in ASCII, as `https://identity.example.com/connect/token`")
+        invalid(
+            "must be an absolute https URL in ASCII, such as \
+             `https://identity.example.com/connect/token`",
+        )
     })?;
     if uri
         .authority()
         .is_some_and(|authority| authority.as_str().contains('@'))
     {
-        return Err(wrong(
-            "a URL without user and password: use `client_id`, `client_secret` and \
+        return Err(invalid(
+            "must not contain user and password: use `client_id`, `client_secret` and \
              `client_authentication`",
         ));
     }
     match Target::of_uri(&uri).parsed() {
         Target::Origin { https: true, .. } => Ok(uri),
         Target::Origin { host, .. } if allow_http || is_loopback(host) => Ok(uri),
-        Target::Origin { .. } => Err(wrong(
-            "an https URL: plain http would show the secret (or say `allow_http`)",
+        Target::Origin { .. } => Err(invalid(
+            "must be an https URL, since plain http would expose the secret (`allow_http` permits \
+             it)",
         )),
-        _ => Err(wrong(
-            "an absolute https URL, as `https://identity.example.com/connect/token`",
+        _ => Err(invalid(
+            "must be an absolute https URL, such as `https://identity.example.com/connect/token`",
         )),
     }
 }
 
-/// Checks the name of an extra parameter.
+/// Checks the name of an additional parameter.
 pub(crate) fn check_param(name: &str) -> Result<(), InvalidSetting> {
     if name.is_empty() || STANDARD_FIELDS.contains(&name) {
         return Err(InvalidSetting::new(
             "param",
-            "a name that is not empty and none of `grant_type`, `client_id`, `client_secret`, `scope`",
+            "must have a name that is not empty and is none of `grant_type`, `client_id`, \
+             `client_secret` and `scope`",
         ));
     }
     Ok(())
 }
 
-/// Checks a scope (RFC 6749 §3.3): names of 0x21, 0x23 to 0x5B and 0x5D to 0x7E between blanks.
+/// Checks a scope (RFC 6749 §3.3): names of the bytes 0x21, 0x23 to 0x5B and 0x5D to 0x7E,
+/// separated by spaces.
 pub(crate) fn check_scope(scope: &str) -> Result<(), InvalidSetting> {
-    let fits = |byte: u8| matches!(byte, b' ' | 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
-    if scope.bytes().all(fits) {
+    let is_allowed = |byte: u8| matches!(byte, b' ' | 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
+    if scope.bytes().all(is_allowed) {
         Ok(())
     } else {
         Err(InvalidSetting::new(
             "scope",
-            "names of visible ASCII without `\"` and `\\`, separated by blanks (RFC 6749 §3.3)",
+            "must be names of visible ASCII without `\"` and `\\`, separated by spaces (RFC 6749 \
+             §3.3)",
         ))
     }
 }
@@ -178,13 +187,13 @@ pub(crate) fn check_scope(scope: &str) -> Result<(), InvalidSetting> {
 mod tests {
     use super::*;
 
-    const AWKWARD: &str = "p@ss:w%rd&=+ /";
+    const SPECIAL_SECRET: &str = "p@ss:w%rd&=+ /";
 
     fn template(authentication: ClientAuthentication) -> TokenRequestTemplate {
         TokenRequestTemplate {
             token_url: "https://id.example.com/token".parse().unwrap(),
             client_id: "my client".to_owned(),
-            client_secret: Zeroizing::new(AWKWARD.to_owned()),
+            client_secret: Zeroizing::new(SPECIAL_SECRET.to_owned()),
             authentication,
             params: vec![
                 ("resource".into(), "urn:a".into()),
@@ -201,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn post_sends_the_secret_in_the_form_alone() {
+    fn secret_post_sends_the_secret_only_in_the_form() {
         let request = template(ClientAuthentication::SecretPost).request("tenant/42 b", &[]);
         assert_eq!(request.method(), Method::POST);
         assert_eq!(
@@ -214,7 +223,7 @@ mod tests {
         let expected = [
             ("grant_type", "client_credentials"),
             ("client_id", "my client"),
-            ("client_secret", AWKWARD),
+            ("client_secret", SPECIAL_SECRET),
             ("scope", "tenant/42 b"),
             ("resource", "urn:a"),
             ("resource", "urn:b"),
@@ -226,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_requests_parameters_take_the_place_of_the_sources() {
+    fn parameters_of_a_request_replace_those_of_the_source() {
         let template = template(ClientAuthentication::SecretBasic);
         let request = template.request("", &[("audience", "x"), ("resource", "urn:c")]);
         let body = String::from_utf8(request.body().to_vec()).unwrap();
@@ -237,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn basic_sends_it_in_the_header_alone() {
+    fn secret_basic_sends_the_secret_only_in_the_header() {
         let request = template(ClientAuthentication::SecretBasic).request("", &[]);
         assert_eq!(
             basic(&request),
@@ -250,11 +259,11 @@ mod tests {
         );
 
         let request = template(ClientAuthentication::SecretBasicRaw).request("", &[]);
-        assert_eq!(basic(&request), format!("my client:{AWKWARD}"));
+        assert_eq!(basic(&request), format!("my client:{SPECIAL_SECRET}"));
     }
 
     #[test]
-    fn a_token_url_is_https_or_loopback_and_plain() {
+    fn token_url_is_https_or_loopback_without_userinfo_and_fragment() {
         for url in [
             "https://id.example.com/token",
             "https://id.example.com:8443/token?x=y",
@@ -264,20 +273,23 @@ mod tests {
         ] {
             assert!(token_url(url, false).is_ok(), "{url}");
         }
-        for (url, told) in [
-            ("", "absolute https URL"),
+        for (url, expected) in [
+            ("", "must be an absolute https URL"),
             ("/token", "absolute https URL"),
             ("id.example.com/token", "absolute https URL"),
             ("ftp://id.example.com/token", "absolute https URL"),
             ("https://id.example.com:0x1/token", "absolute https URL"),
             ("https://idé.example.com/token", "absolute https URL"),
             ("http://id.example.com/token", "allow_http"),
-            ("https://u:p@id.example.com/token", "user and password"),
-            ("https://id.example.com/token#x", "fragment"),
+            (
+                "https://u:p@id.example.com/token",
+                "must not contain user and password",
+            ),
+            ("https://id.example.com/token#x", "must not have a fragment"),
         ] {
             let error = token_url(url, false).unwrap_err().to_string();
             assert!(
-                error.contains(told) && error.contains("token_url"),
+                error.contains(expected) && error.contains("token_url"),
                 "{url}: {error}"
             );
         }

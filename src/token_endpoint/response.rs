@@ -1,4 +1,4 @@
-//! The token response (RFC 6749 §5): a token, or what went wrong.
+//! Parses the response of the token endpoint (RFC 6749 §5) into a token or a typed error.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::clock;
 use crate::error::{TokenError, TokenErrorKind};
 use crate::token::{AccessToken, LONGEST_LIFE};
 
-/// How much of a body is read.
+/// The maximum length of a body, in bytes. Longer ones are not parsed.
 pub(crate) const LONGEST_BODY: usize = 256 * 1024;
 
-/// A code that the client can't mend by waiting, wherever it turns up.
+/// The error codes that waiting does not fix, even in a response with status 200.
 const PERMANENT_CODES: [&str; 5] = [
     "invalid_client",
     "unauthorized_client",
@@ -24,15 +24,15 @@ const PERMANENT_CODES: [&str; 5] = [
     "unsupported_grant_type",
 ];
 
-const NO_OBJECT: &str = "the body is not a JSON object in UTF-8";
+const NOT_AN_OBJECT: &str = "the body is not a JSON object in UTF-8";
 
-/// The members that matter, as lenient as real servers are.
+/// The members of the JSON object that are used. Their types are lenient, as real servers differ.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Members<'a> {
     access_token: Value,
     token_type: Value,
-    /// As it was written: a number may be beyond all bounds.
+    /// Unparsed, since a number may exceed every numeric type.
     #[serde(borrow)]
     expires_in: Option<&'a RawValue>,
     scope: Value,
@@ -40,7 +40,7 @@ struct Members<'a> {
     error_description: Value,
 }
 
-/// Makes a token, or a typed error, of an answer of the token endpoint.
+/// Parses a response of the token endpoint.
 ///
 /// `body` is `None` if it was longer than [`LONGEST_BODY`].
 pub(crate) fn parse(
@@ -52,15 +52,15 @@ pub(crate) fn parse(
         Some(Ok(members)) if status.is_success() && text(&members.error).is_none() => {
             match token(members) {
                 Ok(token) => return Ok(token),
-                Err(what) => unreadable(status).with_cause(what),
+                Err(cause) => invalid_response(status).with_cause(cause),
             }
         }
-        Some(Ok(members)) => refusal(status, Some(&members)),
-        _ if !status.is_success() => refusal(status, None),
-        Some(Err(what)) => unreadable(status).with_cause(what),
+        Some(Ok(members)) => error_response(status, Some(&members)),
+        _ if !status.is_success() => error_response(status, None),
+        Some(Err(cause)) => invalid_response(status).with_cause(cause),
         None => {
-            let what = format!("the body is longer than {LONGEST_BODY} bytes");
-            unreadable(status).with_cause(what)
+            let cause = format!("the body is longer than {LONGEST_BODY} bytes");
+            invalid_response(status).with_cause(cause)
         }
     };
     Err(match retry_after(headers) {
@@ -74,12 +74,12 @@ fn members(body: &[u8]) -> Result<Members<'_>, &'static str> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err("the body is empty");
     }
-    // serde would take an array for the members in their order.
+    // serde would accept an array as the members in order.
     if !body.trim_ascii_start().starts_with(b"{") {
-        return Err(NO_OBJECT);
+        return Err(NOT_AN_OBJECT);
     }
-    // serde's own words may repeat parts of the body, so they are not kept.
-    serde_json::from_slice(body).map_err(|_| NO_OBJECT)
+    // serde's message is dropped, since it may repeat parts of the body.
+    serde_json::from_slice(body).map_err(|_| NOT_AN_OBJECT)
 }
 
 fn token(members: Members<'_>) -> Result<AccessToken, &'static str> {
@@ -96,8 +96,8 @@ fn token(members: Members<'_>) -> Result<AccessToken, &'static str> {
     }
     let mut token = AccessToken::new(value)
         .map_err(|_| "the `access_token` is not one or more of the bytes 0x21 to 0x7E")?;
-    if let Some(life) = members.expires_in.and_then(lifetime) {
-        token = token.with_lifetime(life);
+    if let Some(lifetime) = members.expires_in.and_then(lifetime) {
+        token = token.with_lifetime(lifetime);
     }
     if let Value::String(scope) = members.scope {
         token = token.with_scope(scope);
@@ -105,7 +105,7 @@ fn token(members: Members<'_>) -> Result<AccessToken, &'static str> {
     Ok(token)
 }
 
-/// Positive numbers, as numbers or in strings; anything else is as good as none.
+/// Returns the lifetime if it is a positive number, also in a string. Any other value is ignored.
 fn lifetime(expires_in: &RawValue) -> Option<Duration> {
     let raw = expires_in.get();
     let text: String = if raw.starts_with('"') {
@@ -114,9 +114,9 @@ fn lifetime(expires_in: &RawValue) -> Option<Duration> {
         raw.to_owned()
     };
     let text: &str = text.trim();
-    // `inf` and `NaN` are numbers to Rust, not to JSON.
+    // Rust parses `inf` and `NaN` as numbers, which JSON does not know.
     if !text.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first))
-        || !text.contains(|it: char| it.is_ascii_digit())
+        || !text.contains(|char: char| char.is_ascii_digit())
     {
         return None;
     }
@@ -131,16 +131,16 @@ fn lifetime(expires_in: &RawValue) -> Option<Duration> {
     )
 }
 
-/// What the server says is wrong, by its code and its status.
-fn refusal(status: StatusCode, members: Option<&Members<'_>>) -> TokenError {
-    let code = members.and_then(|it| text(&it.error));
-    let described = members
-        .and_then(|it| text(&it.error_description))
+/// Returns the error for a response that is not a token response, by its error code and status.
+fn error_response(status: StatusCode, members: Option<&Members<'_>>) -> TokenError {
+    let code = members.and_then(|members| text(&members.error));
+    let description = members
+        .and_then(|members| text(&members.error_description))
         .map(str::to_owned);
     let (kind, transient) = kind(status, code.unwrap_or_default());
     let error = TokenError::new(kind, transient).with_status(status);
     match code {
-        Some(code) => error.with_oauth_error(code, described),
+        Some(code) => error.with_oauth_error(code, description),
         None => error,
     }
 }
@@ -167,7 +167,7 @@ fn kind(status: StatusCode, code: &str) -> (TokenErrorKind, bool) {
     }
 }
 
-fn unreadable(status: StatusCode) -> TokenError {
+fn invalid_response(status: StatusCode) -> TokenError {
     TokenError::new(TokenErrorKind::InvalidResponse, true).with_status(status)
 }
 
@@ -175,11 +175,12 @@ fn text(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.is_empty())
 }
 
-/// Seconds or an HTTP date (RFC 9110 §10.2.3); a date that has passed means zero.
+/// Returns the time to wait by the `Retry-After` header, in seconds or as an HTTP date (RFC 9110
+/// §10.2.3). A date in the past means zero.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are a long time all the same.
+        // Digits that overflow still mean a long time.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;

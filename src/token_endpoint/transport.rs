@@ -1,4 +1,4 @@
-//! What carries a token request: reqwest, or any tower service over `http`.
+//! Transports for token requests: reqwest, or any tower service over `http`.
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -17,26 +17,26 @@ use tower_service::Service;
 use crate::error::{BoxError, TokenError, TokenErrorKind};
 use crate::token_endpoint::response::{LONGEST_BODY, retry_after};
 
-/// Sends one token request, and follows no redirect.
+/// Sends one token request, without following redirects.
 #[async_trait]
 pub(crate) trait Transport: Send + Sync + 'static {
-    async fn send(&self, request: Request<Bytes>) -> Result<Raw, TokenError>;
+    async fn send(&self, request: Request<Bytes>) -> Result<RawResponse, TokenError>;
 }
 
-/// An answer of the token endpoint.
-pub(crate) struct Raw {
+/// A response of the token endpoint, not parsed yet.
+pub(crate) struct RawResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    /// `None` if it is too long.
+    /// `None` if it is longer than [`LONGEST_BODY`].
     pub(crate) body: Option<Bytes>,
 }
 
-/// Collects a body up to the limit; `None` beyond it.
+/// A body that is collected up to [`LONGEST_BODY`] bytes.
 #[derive(Default)]
-struct Collected(BytesMut);
+struct LimitedBody(BytesMut);
 
-impl Collected {
-    /// Whether there is room for this chunk.
+impl LimitedBody {
+    /// Appends the chunk and returns true, or returns false if the body would be too long.
     fn push(&mut self, mut chunk: impl Buf) -> bool {
         if self.0.len().saturating_add(chunk.remaining()) > LONGEST_BODY {
             return false;
@@ -51,7 +51,7 @@ impl Collected {
     }
 }
 
-/// reqwest, with redirects off.
+/// Sends token requests through reqwest, with redirects disabled.
 #[cfg(feature = "reqwest")]
 pub(crate) struct ReqwestTransport(reqwest::Client);
 
@@ -69,20 +69,20 @@ impl ReqwestTransport {
 #[cfg(feature = "reqwest")]
 #[async_trait]
 impl Transport for ReqwestTransport {
-    async fn send(&self, request: Request<Bytes>) -> Result<Raw, TokenError> {
-        let request = reqwest::Request::try_from(request).map_err(of_reqwest)?;
-        let mut response = self.0.execute(request).await.map_err(of_reqwest)?;
+    async fn send(&self, request: Request<Bytes>) -> Result<RawResponse, TokenError> {
+        let request = reqwest::Request::try_from(request).map_err(reqwest_error)?;
+        let mut response = self.0.execute(request).await.map_err(reqwest_error)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = Collected::default();
+        let mut body = LimitedBody::default();
         let mut fits = true;
         while fits {
             match response.chunk().await {
                 Ok(Some(chunk)) => fits = body.push(chunk),
                 Ok(None) => break,
-                Err(error) => return Err(of_body(of_reqwest(error), status, &headers)),
+                Err(error) => return Err(body_error(reqwest_error(error), status, &headers)),
             }
         }
-        Ok(Raw {
+        Ok(RawResponse {
             status,
             headers,
             body: fits.then(|| body.0.freeze()),
@@ -91,17 +91,17 @@ impl Transport for ReqwestTransport {
 }
 
 #[cfg(feature = "reqwest")]
-fn of_reqwest(error: reqwest::Error) -> TokenError {
+fn reqwest_error(error: reqwest::Error) -> TokenError {
     let kind = if error.is_timeout() {
         TokenErrorKind::Timeout
     } else {
         TokenErrorKind::Connection
     };
-    // The URL may hold what is nobody's business.
+    // The URL may contain confidential parameters.
     TokenError::new(kind, true).with_cause(error.without_url())
 }
 
-/// A tower service, cloned for each request.
+/// Sends token requests through a tower service, which is cloned for each request.
 pub(crate) struct TowerTransport<S>(Mutex<S>);
 
 impl<S> TowerTransport<S> {
@@ -120,7 +120,7 @@ where
     R::Data: Send,
     R::Error: Into<BoxError>,
 {
-    async fn send(&self, request: Request<Bytes>) -> Result<Raw, TokenError> {
+    async fn send(&self, request: Request<Bytes>) -> Result<RawResponse, TokenError> {
         let mut service = self
             .0
             .lock()
@@ -128,27 +128,31 @@ where
             .clone();
         poll_fn(|cx| service.poll_ready(cx))
             .await
-            .map_err(connection)?;
+            .map_err(connection_error)?;
         let response = service
             .call(request.map(Full::new))
             .await
-            .map_err(connection)?;
+            .map_err(connection_error)?;
         let (parts, body) = response.into_parts();
         let mut body = pin!(body);
-        let mut collected = Collected::default();
+        let mut collected = LimitedBody::default();
         let mut fits = true;
         while fits {
             match next_frame(body.as_mut()).await {
                 Some(Ok(Some(data))) => fits = collected.push(data),
                 Some(Ok(None)) => {}
                 Some(Err(error)) => {
-                    return Err(of_body(connection(error), parts.status, &parts.headers));
+                    return Err(body_error(
+                        connection_error(error),
+                        parts.status,
+                        &parts.headers,
+                    ));
                 }
                 None => break,
             }
         }
         let body = fits.then(|| collected.0.freeze());
-        Ok(Raw {
+        Ok(RawResponse {
             status: parts.status,
             headers: parts.headers,
             body,
@@ -156,25 +160,28 @@ where
     }
 }
 
-/// The next frame's data, if it has any.
+/// Returns the data of the next frame: `Some(Ok(None))` for a frame without data, such as trailers,
+/// and `None` at the end of the body.
 async fn next_frame<R: Body>(mut body: Pin<&mut R>) -> Option<Result<Option<R::Data>, R::Error>> {
     let frame = poll_fn(|cx| body.as_mut().poll_frame(cx)).await?;
     Some(frame.map(|frame| frame.into_data().ok()))
 }
 
-fn connection(error: impl Into<BoxError>) -> TokenError {
+fn connection_error(error: impl Into<BoxError>) -> TokenError {
     let error = error.into();
     #[cfg(feature = "reqwest")]
     let error = match error.downcast::<reqwest::Error>() {
-        Ok(error) => return of_reqwest(*error),
+        Ok(error) => return reqwest_error(*error),
         Err(error) => error,
     };
     TokenError::new(TokenErrorKind::Connection, true).with_cause(error)
 }
 
-/// An error of the body, with what the head has said. Tells a body that can't be decoded from a
-/// connection that broke; TLS records that can't be are told as the former.
-fn of_body(error: TokenError, status: StatusCode, headers: &HeaderMap) -> TokenError {
+/// Completes an error of reading the body by the status and `Retry-After` of the response.
+///
+/// A body that cannot be decoded is `InvalidResponse`, a broken connection stays `Connection`. TLS
+/// records that cannot be decrypted are reported as undecodable bodies.
+fn body_error(error: TokenError, status: StatusCode, headers: &HeaderMap) -> TokenError {
     let mut causes = successors(error.source(), |&cause| cause.source());
     let is_undecodable = causes.any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| {

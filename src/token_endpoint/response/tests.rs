@@ -1,5 +1,5 @@
-//! Literal cases: what becomes a token here, then what the errors say; then properties, and the
-//! cases of other projects.
+//! Tests of response parsing. This file has literal cases of token responses; the modules have edge
+//! cases, error responses, properties, and the test cases of other projects.
 
 use std::error::Error;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::error::TokenErrorKind as Kind;
 use crate::token::Lifetime;
 
-mod corners;
+mod edge_cases;
 mod errors;
 mod properties;
 mod vectors;
@@ -21,12 +21,12 @@ fn read(status: u16, body: impl AsRef<[u8]>) -> Result<AccessToken, TokenError> 
     parse(status, &HeaderMap::new(), Some(body.as_ref()))
 }
 
-fn failed(status: u16, body: impl AsRef<[u8]>) -> TokenError {
+fn read_error(status: u16, body: impl AsRef<[u8]>) -> TokenError {
     read(status, body).unwrap_err()
 }
 
-/// The life that comes of this `expires_in`, which never costs the token.
-fn life(expires_in: &str) -> Lifetime {
+/// Returns the lifetime of a token with this `expires_in`. No `expires_in` invalidates the token.
+fn lifetime_of(expires_in: &str) -> Lifetime {
     let body = format!(r#"{{"access_token":"a","token_type":"Bearer","expires_in":{expires_in}}}"#);
     let token = read(200, body).unwrap();
     assert_eq!(token.expose_secret(), "a", "{expires_in}");
@@ -37,15 +37,15 @@ fn limited(secs: f64) -> Lifetime {
     Lifetime::Limited(Duration::from_secs_f64(secs))
 }
 
-/// What an error says of itself, all the way down.
-fn said(error: &TokenError) -> String {
-    let mut said = String::new();
+/// Returns `Display` and `Debug` of an error and of all its causes.
+fn all_output(error: &TokenError) -> String {
+    let mut output = String::new();
     let mut next: Option<&dyn Error> = Some(error);
     while let Some(error) = next {
-        said += &format!("{error}\n{error:?}\n{error:#?}\n");
+        output += &format!("{error}\n{error:?}\n{error:#?}\n");
         next = error.source();
     }
-    said
+    output
 }
 
 fn cause(error: &TokenError) -> String {
@@ -53,7 +53,7 @@ fn cause(error: &TokenError) -> String {
 }
 
 #[test]
-fn a_token_response_is_a_token() {
+fn token_response_becomes_a_token() {
     let token = read(
         200,
         r#" {"access_token": "2Yot.nF~Z/+=", "token_type": "Bearer", "expires_in": 3600,
@@ -67,7 +67,7 @@ fn a_token_response_is_a_token() {
 }
 
 #[test]
-fn any_success_and_a_byte_order_mark_will_do() {
+fn any_success_status_and_a_byte_order_mark_are_accepted() {
     let body = r#"{"access_token":"a"}"#;
     for status in [200, 201, 203] {
         assert_eq!(read(status, body).unwrap().expose_secret(), "a");
@@ -77,7 +77,7 @@ fn any_success_and_a_byte_order_mark_will_do() {
 }
 
 #[test]
-fn positive_lives_are_used_up_to_ten_years() {
+fn positive_expires_in_is_used_up_to_ten_years() {
     let ten_years = 315_360_000.0;
     for (expires_in, secs) in [
         ("3600", 3_600.0),
@@ -97,26 +97,30 @@ fn positive_lives_are_used_up_to_ten_years() {
         ("18446744073709551615", ten_years),
         ("99999999999999999999999", ten_years),
     ] {
-        assert_eq!(life(expires_in), limited(secs), "{expires_in}");
+        assert_eq!(lifetime_of(expires_in), limited(secs), "{expires_in}");
     }
 }
 
 #[test]
-fn any_other_life_is_as_good_as_none() {
+fn any_other_expires_in_is_ignored() {
     let plain = "0 -0 0.0 -1 -3600.5 -1e12 1e-300 null true false {} {\"s\":3600} [] [3600]";
     let quoted = "| |0|-3600|NaN|zzz|3600s|3,600|0x10|2100-01-01T00:00:00Z".split('|');
     let quoted = quoted
         .map(|text| json!(text).to_string())
         .collect::<Vec<_>>();
     for expires_in in plain.split(' ').chain(quoted.iter().map(String::as_str)) {
-        assert_eq!(life(expires_in), Lifetime::Unspecified, "{expires_in}");
+        assert_eq!(
+            lifetime_of(expires_in),
+            Lifetime::Unspecified,
+            "{expires_in}"
+        );
     }
     let without = read(200, r#"{"access_token":"a"}"#).unwrap();
     assert_eq!(without.lifetime(), Lifetime::Unspecified);
 }
 
 #[test]
-fn a_scope_that_the_server_names_is_kept() {
+fn granted_scope_is_kept() {
     let scope = |members: &str| {
         let token = read(200, format!(r#"{{"access_token":"a"{members}}}"#)).unwrap();
         token.scope().map(str::to_owned)
@@ -137,7 +141,7 @@ fn a_scope_that_the_server_names_is_kept() {
 }
 
 #[test]
-fn an_absent_token_type_means_bearer_in_any_case() {
+fn token_type_is_absent_or_bearer_in_any_case() {
     for token_type in ["Bearer", "bearer", "BEARER", "bEaReR"] {
         let body = json!({"access_token": "a", "token_type": token_type}).to_string();
         assert_eq!(read(200, body).unwrap().expose_secret(), "a");
@@ -153,7 +157,7 @@ fn an_absent_token_type_means_bearer_in_any_case() {
         r#"["Bearer"]"#,
     ] {
         let body = format!(r#"{{"access_token":"a","token_type":{token_type}}}"#);
-        let error = failed(200, body);
+        let error = read_error(200, body);
         assert_eq!(
             (error.kind(), error.is_transient()),
             (Kind::InvalidResponse, true)
@@ -167,23 +171,23 @@ fn an_absent_token_type_means_bearer_in_any_case() {
 }
 
 #[test]
-fn a_200_that_is_no_token_response_is_an_error_that_may_pass() {
-    let no_json = "the body is not a JSON object in UTF-8";
+fn invalid_200_is_a_transient_error() {
+    let not_json = "the body is not a JSON object in UTF-8";
     let no_token = "the body has no `access_token` that is a string";
     let unsendable = "the `access_token` is not one or more of the bytes 0x21 to 0x7E";
-    for (body, what) in [
+    for (body, text) in [
         (&b""[..], "the body is empty"),
         (b" \r\n", "the body is empty"),
         (b"\xEF\xBB\xBF", "the body is empty"),
-        (b"<!DOCTYPE html><title>Maintenance</title>", no_json),
-        (b"access_token=a&token_type=bearer", no_json),
-        (b"{\"access_token\":\"a\"", no_json),
-        (b"{\"access_token\":\"a\"} {}", no_json),
-        (b"{\"access_token\":\"\xFF\"}", no_json),
-        (b"{\0\"\0a\0", no_json),
-        (b"null", no_json),
-        (b"\"a\"", no_json),
-        (b"42", no_json),
+        (b"<!DOCTYPE html><title>Maintenance</title>", not_json),
+        (b"access_token=a&token_type=bearer", not_json),
+        (b"{\"access_token\":\"a\"", not_json),
+        (b"{\"access_token\":\"a\"} {}", not_json),
+        (b"{\"access_token\":\"\xFF\"}", not_json),
+        (b"{\0\"\0a\0", not_json),
+        (b"null", not_json),
+        (b"\"a\"", not_json),
+        (b"42", not_json),
         (b"{}", no_token),
         (b"[]", "the body "),
         (b"{\"token_type\":\"Bearer\",\"expires_in\":60}", no_token),
@@ -200,8 +204,8 @@ fn a_200_that_is_no_token_response_is_an_error_that_may_pass() {
         (b"{\"access_token\":\"\\u00e9\"}", unsendable),
         (b"{\"access_token\":\"\\u0000\"}", unsendable),
     ] {
-        let error = failed(200, body);
-        let told = (
+        let error = read_error(200, body);
+        let actual = (
             error.kind(),
             error.is_transient(),
             error.status(),
@@ -209,12 +213,12 @@ fn a_200_that_is_no_token_response_is_an_error_that_may_pass() {
         );
         let shown = String::from_utf8_lossy(body);
         assert_eq!(
-            told,
+            actual,
             (Kind::InvalidResponse, true, Some(OK), None),
             "{shown}"
         );
         assert!(
-            cause(&error).starts_with(what),
+            cause(&error).starts_with(text),
             "{shown}: {}",
             cause(&error)
         );
@@ -222,22 +226,19 @@ fn a_200_that_is_no_token_response_is_an_error_that_may_pass() {
 }
 
 #[test]
-fn a_body_beyond_the_limit_is_an_error() {
+fn too_long_body_is_an_error() {
     let error = parse(OK, &HeaderMap::new(), None).unwrap_err();
     assert_eq!(
         (error.kind(), error.is_transient()),
         (Kind::InvalidResponse, true)
     );
     assert_eq!(cause(&error), "the body is longer than 262144 bytes");
-    let refused = parse(StatusCode::UNAUTHORIZED, &HeaderMap::new(), None).unwrap_err();
-    assert_eq!(
-        (refused.kind(), refused.is_transient()),
-        (Kind::Refused, false)
-    );
+    let error = parse(StatusCode::UNAUTHORIZED, &HeaderMap::new(), None).unwrap_err();
+    assert_eq!((error.kind(), error.is_transient()), (Kind::Refused, false));
 }
 
 #[test]
-fn a_token_shows_no_value() {
+fn debug_of_a_token_does_not_show_its_value() {
     let token = read(200, r#"{"access_token":"x1y2","expires_in":60}"#).unwrap();
     assert!(!format!("{token:?} {token:#?}").contains("x1y2"));
 }

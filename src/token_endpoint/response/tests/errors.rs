@@ -1,16 +1,16 @@
-//! What the token endpoint's errors become.
+//! Error responses of the token endpoint.
 
 use std::time::SystemTime;
 
 use super::*;
 
 #[test]
-fn the_status_and_the_code_say_what_is_wrong_and_whether_it_may_pass() {
+fn kind_and_transience_follow_from_status_and_error_code() {
     use Kind::*;
 
     let (permanent, transient) = (false, true);
-    for (status, code, kind, may_pass) in [
-        // By the code, in a 4xx and in a 200.
+    for (status, code, kind, is_transient) in [
+        // The code decides in a 4xx and in a 200.
         (400, "invalid_client", InvalidClient, permanent),
         (401, "invalid_client", InvalidClient, permanent),
         (400, "unauthorized_client", InvalidClient, permanent),
@@ -36,7 +36,7 @@ fn the_status_and_the_code_say_what_is_wrong_and_whether_it_may_pass() {
         (200, "slow_down", Throttled, transient),
         (200, "invalid_grant", InvalidResponse, transient),
         (200, "no such code", InvalidResponse, transient),
-        // By the status, whatever the code.
+        // Otherwise the status decides, whatever the code is.
         (408, "invalid_client", Unavailable, transient),
         (408, "", Unavailable, transient),
         (429, "invalid_client", Throttled, transient),
@@ -57,20 +57,20 @@ fn the_status_and_the_code_say_what_is_wrong_and_whether_it_may_pass() {
         } else {
             json!({ "error": code })
         };
-        let error = failed(status, body.to_string());
-        let told = (error.kind(), error.is_transient());
+        let error = read_error(status, body.to_string());
+        let actual = (error.kind(), error.is_transient());
         let expected = if status == 200 && code.is_empty() {
             (InvalidResponse, transient)
         } else {
-            (kind, may_pass)
+            (kind, is_transient)
         };
-        assert_eq!(told, expected, "{status} {code}");
+        assert_eq!(actual, expected, "{status} {code}");
         assert_eq!(error.status().unwrap().as_u16(), status);
     }
 }
 
 #[test]
-fn an_error_needs_no_readable_body() {
+fn error_response_needs_no_readable_body() {
     for body in [
         "",
         "<html>",
@@ -79,19 +79,19 @@ fn an_error_needs_no_readable_body() {
         r#"{"error":{"code":401}}"#,
         r#"{"error":""}"#,
     ] {
-        let error = failed(401, body);
+        let error = read_error(401, body);
         assert_eq!(
             (error.kind(), error.oauth_error()),
             (Kind::Refused, None),
             "{body}"
         );
-        assert_eq!(failed(503, body).kind(), Kind::Unavailable, "{body}");
+        assert_eq!(read_error(503, body).kind(), Kind::Unavailable, "{body}");
     }
 }
 
 #[test]
-fn an_error_in_a_200_wins_over_a_token() {
-    let error = failed(200, r#"{"access_token":"a","error":"invalid_client"}"#);
+fn error_in_a_200_overrides_its_token() {
+    let error = read_error(200, r#"{"access_token":"a","error":"invalid_client"}"#);
     assert_eq!(error.oauth_error(), Some("invalid_client"));
     for none in [r#""""#, "null", "0", "false"] {
         let body = format!(r#"{{"access_token":"a","error":{none}}}"#);
@@ -100,9 +100,9 @@ fn an_error_in_a_200_wins_over_a_token() {
 }
 
 #[test]
-fn an_error_code_is_kept_if_it_is_short_and_plain() {
+fn error_code_is_kept_if_it_is_short_and_safe() {
     let code = |code: &str| {
-        let error = failed(
+        let error = read_error(
             400,
             json!({"error": code, "error_description": "d"}).to_string(),
         );
@@ -110,10 +110,10 @@ fn an_error_code_is_kept_if_it_is_short_and_plain() {
         error.oauth_error().map(str::to_owned)
     };
     let (longest, too_long) = ("x".repeat(64), "x".repeat(65));
-    for plain in ["invalid_client", "A.b-9_", "x", &longest] {
-        assert_eq!(code(plain).as_deref(), Some(plain));
+    for safe in ["invalid_client", "A.b-9_", "x", &longest] {
+        assert_eq!(code(safe).as_deref(), Some(safe));
     }
-    for other in [
+    for dropped in [
         "a b",
         "a\n",
         "a\u{1b}[31m",
@@ -123,26 +123,30 @@ fn an_error_code_is_kept_if_it_is_short_and_plain() {
         "\u{e9}",
         &too_long,
     ] {
-        assert_eq!(code(other), None, "{other:?}");
+        assert_eq!(code(dropped), None, "{dropped:?}");
     }
 }
 
 #[test]
-fn the_servers_words_are_kept_for_those_who_ask() {
-    let error = failed(
+fn error_description_is_shown_only_by_its_accessor() {
+    let error = read_error(
         401,
         r#"{"error":"invalid_client","error_description":"no client x1y2"}"#,
     );
     assert_eq!(error.error_description(), Some("no client x1y2"));
-    assert!(!said(&error).contains("x1y2"), "{}", said(&error));
+    let output = all_output(&error);
+    assert!(!output.contains("x1y2"), "{output}");
     assert!(
         error.to_string().contains("(invalid_client, HTTP 401)"),
         "{error}"
     );
-    assert_eq!(failed(401, r#"{"error":"a"}"#).error_description(), None);
+    assert_eq!(
+        read_error(401, r#"{"error":"a"}"#).error_description(),
+        None
+    );
 }
 
-fn waits(status: u16, value: &[u8]) -> Option<Duration> {
+fn retry_after_of(status: u16, value: &[u8]) -> Option<Duration> {
     let mut headers = HeaderMap::new();
     headers.insert(RETRY_AFTER, value.try_into().unwrap());
     let status = StatusCode::from_u16(status).unwrap();
@@ -151,40 +155,44 @@ fn waits(status: u16, value: &[u8]) -> Option<Duration> {
 }
 
 #[test]
-fn a_retry_after_in_seconds_is_kept() {
+fn retry_after_in_seconds_is_kept() {
     for status in [200, 302, 400, 401, 429, 500, 503] {
         assert_eq!(
-            waits(status, b"120"),
+            retry_after_of(status, b"120"),
             Some(Duration::from_secs(120)),
             "{status}"
         );
     }
-    assert_eq!(waits(503, b"0"), Some(Duration::ZERO));
-    assert_eq!(waits(503, b" 7 "), Some(Duration::from_secs(7)));
+    assert_eq!(retry_after_of(503, b"0"), Some(Duration::ZERO));
+    assert_eq!(retry_after_of(503, b" 7 "), Some(Duration::from_secs(7)));
     assert_eq!(
-        waits(503, b"99999999999999999999999"),
+        retry_after_of(503, b"99999999999999999999999"),
         Some(Duration::from_secs(u64::MAX))
     );
 }
 
 #[test]
-fn a_retry_after_may_be_a_date() {
+fn retry_after_may_be_a_date() {
     let date = |time| httpdate::fmt_http_date(time).into_bytes();
     let in_an_hour = SystemTime::now() + Duration::from_secs(3_600);
-    let wait = waits(503, &date(in_an_hour)).unwrap().as_secs();
+    let wait = retry_after_of(503, &date(in_an_hour)).unwrap().as_secs();
     assert!((3_500..=3_600).contains(&wait), "{wait} s");
     let past = SystemTime::now() - Duration::from_secs(3_600);
-    assert_eq!(waits(503, &date(past)), Some(Duration::ZERO));
+    assert_eq!(retry_after_of(503, &date(past)), Some(Duration::ZERO));
     for form in [
         "Sun, 06 Nov 1994 08:49:37 GMT",
         "Sunday, 06-Nov-94 08:49:37 GMT",
     ] {
-        assert_eq!(waits(503, form.as_bytes()), Some(Duration::ZERO), "{form}");
+        assert_eq!(
+            retry_after_of(503, form.as_bytes()),
+            Some(Duration::ZERO),
+            "{form}"
+        );
     }
 }
 
 #[test]
-fn any_other_retry_after_is_none() {
+fn any_other_retry_after_is_ignored() {
     for value in [
         &b""[..],
         b"-1",
@@ -197,11 +205,11 @@ fn any_other_retry_after_is_none() {
         b"1994-11-06",
     ] {
         assert_eq!(
-            waits(503, value),
+            retry_after_of(503, value),
             None,
             "{}",
             String::from_utf8_lossy(value)
         );
     }
-    assert_eq!(failed(503, "").retry_after(), None);
+    assert_eq!(read_error(503, "").retry_after(), None);
 }

@@ -1,4 +1,4 @@
-//! What holds for any answer.
+//! Properties of any response.
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -6,10 +6,10 @@ use proptest::sample::Index;
 
 use super::*;
 
-/// Visible, so that it can be a token, and not plain enough for a code.
+/// A text that can be a token, but not an error code, so that no error may show it.
 const MARKER: &str = "do<not>log";
 
-/// Members of a token response with the marker anywhere, well-formed or not.
+/// Generates members of a token response, well-formed or not, with the marker anywhere.
 fn marked() -> impl Strategy<Value = Value> {
     let text = prop::sample::select(vec![
         MARKER.to_owned(),
@@ -35,13 +35,13 @@ fn marked() -> impl Strategy<Value = Value> {
     btree_map(name, value, 0..7).prop_map(|members| {
         members
             .into_iter()
-            .map(|(name, it)| (name.to_owned(), it))
+            .map(|(name, value)| (name.to_owned(), value))
             .collect()
     })
 }
 
-/// Bytes that are nearly a token response.
-fn nearly() -> impl Strategy<Value = Vec<u8>> {
+/// Generates bodies that resemble a token response.
+fn plausible_body() -> impl Strategy<Value = Vec<u8>> {
     let value = prop_oneof![
         "[ -~]{0,8}".prop_map(|text| json!(text)),
         any::<String>().prop_map(|text| json!(text)),
@@ -51,13 +51,13 @@ fn nearly() -> impl Strategy<Value = Vec<u8>> {
         Just(json!(null)),
         Just(json!([{}])),
     ];
-    (value.clone(), value.clone(), value.clone(), value).prop_map(|(token, kind, life, scope)| {
+    (value.clone(), value.clone(), value.clone(), value).prop_map(|(token, kind, lifetime, scope)| {
         let kind = if kind.is_number() {
             json!("Bearer")
         } else {
             kind
         };
-        json!({"access_token": token, "token_type": kind, "expires_in": life, "scope": scope})
+        json!({"access_token": token, "token_type": kind, "expires_in": lifetime, "scope": scope})
             .to_string()
             .into_bytes()
     })
@@ -67,8 +67,8 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         1 => vec(any::<u8>(), 0..200),
         1 => vec(prop::sample::select(br#"{}[]":,0-e.\ "#.as_slice()), 0..60),
-        2 => nearly(),
-        1 => (nearly(), any::<Index>(), any::<u8>()).prop_map(|(mut body, at, byte)| {
+        2 => plausible_body(),
+        1 => (plausible_body(), any::<Index>(), any::<u8>()).prop_map(|(mut body, at, byte)| {
             let at = at.index(body.len());
             body[at] = byte;
             body
@@ -83,7 +83,7 @@ proptest! {
     })]
 
     #[test]
-    fn any_answer_is_a_sound_token_or_an_error(
+    fn any_response_is_a_valid_token_or_an_error(
         status in prop_oneof![3 => Just(200_u16), 1 => 100..1_000_u16],
         body in any_bytes(),
         retry_after in vec(any::<u8>(), 0..20),
@@ -96,20 +96,20 @@ proptest! {
         if let Ok(token) = parse(status, &headers, Some(&body)) {
             prop_assert!(status.is_success());
             let value = token.expose_secret();
-            prop_assert!(!value.is_empty() && value.bytes().all(|it| (0x21..=0x7E).contains(&it)));
+            prop_assert!(!value.is_empty() && value.bytes().all(|byte| (0x21..=0x7E).contains(&byte)));
             match token.lifetime() {
                 Lifetime::Unspecified => {}
-                Lifetime::Limited(life) => {
-                    prop_assert!(!life.is_zero() && life <= Duration::from_secs(315_360_000));
+                Lifetime::Limited(lifetime) => {
+                    prop_assert!(!lifetime.is_zero() && lifetime <= Duration::from_secs(315_360_000));
                 }
                 Lifetime::Ended => {}
-                Lifetime::Unlimited => prop_assert!(false, "the server can't say so"),
+                Lifetime::Unlimited => prop_assert!(false, "no response sets this"),
             }
         }
     }
 
     #[test]
-    fn no_error_shows_what_the_body_says(
+    fn no_error_shows_the_body(
         status in prop_oneof![1 => Just(200_u16), 1 => 100..1_000_u16],
         members in marked(),
         cut in prop::option::weighted(0.2, any::<Index>()),
@@ -120,7 +120,10 @@ proptest! {
         }
         match read(status, &body) {
             Ok(token) => prop_assert!(token.expose_secret().contains(MARKER)),
-            Err(error) => prop_assert!(!said(&error).contains(MARKER), "{}", said(&error)),
+            Err(error) => {
+                let output = all_output(&error);
+                prop_assert!(!output.contains(MARKER), "{}", output);
+            }
         }
     }
 }

@@ -1,18 +1,18 @@
-//! Corners: shapes that serde would take, numbers beyond all bounds.
+//! Edge cases: shapes that serde would accept, and numbers out of any range.
 
 use super::*;
 
-/// Rule 15: no JSON object, no token response.
+// serde would read an array as the members in order.
 #[test]
-fn an_array_is_no_token_response() {
+fn array_is_not_a_token_response() {
     for body in [r#"["a"]"#, r#"["a","Bearer",3600,"scope"]"#] {
         assert!(read(200, body).is_err(), "{body}");
     }
 }
 
-/// Rules 13 and 14: "where the response named a Retry-After".
+// The pause is at least as long as `Retry-After`, whatever the status is.
 #[test]
-fn a_200_that_is_no_token_response_keeps_its_retry_after() {
+fn invalid_200_keeps_its_retry_after() {
     let mut headers = HeaderMap::new();
     headers.insert(RETRY_AFTER, "120".parse().unwrap());
     for body in [Some(&b"<html>Maintenance"[..]), Some(b"{}"), None] {
@@ -25,17 +25,21 @@ fn a_200_that_is_no_token_response_keeps_its_retry_after() {
     }
 }
 
-/// Rule 4: the token is accepted all the same.
+// An invalid `expires_in` does not invalidate the token.
 #[test]
-fn a_number_beyond_all_bounds_costs_no_token() {
+fn token_with_an_out_of_range_expires_in_is_accepted() {
     let token = read(200, r#"{"access_token":"a","expires_in":1e400}"#).unwrap();
     assert_ne!(token.lifetime(), Lifetime::Unlimited);
 }
 
-/// Rule 4: garbage means the default life; a numeric string has digits.
+// Rust's own parser would accept these as infinite.
 #[test]
-fn infinity_is_no_number() {
+fn infinity_is_not_a_number() {
     for expires_in in [r#""inf""#, r#""Infinity""#, r#""+infinity""#] {
-        assert_eq!(life(expires_in), Lifetime::Unspecified, "{expires_in}");
+        assert_eq!(
+            lifetime_of(expires_in),
+            Lifetime::Unspecified,
+            "{expires_in}"
+        );
     }
 }
