@@ -3,10 +3,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::cache::cached_token::CachedToken;
 use crate::cache::entry::{Entry, Joined};
-use crate::cache::fetch::waiter::Waited;
+use crate::cache::fetch::waiter::{WaitLimits, Waited};
 use crate::cache::fetch::{Fetcher, runtime};
 use crate::cache::state::{Rejection, RejectionId, Severity};
 use crate::cache::tenants::Tenants;
@@ -16,6 +22,7 @@ use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 
+mod blocking;
 mod builder;
 pub(crate) mod cached_token;
 mod entry;
@@ -28,6 +35,11 @@ mod tenants;
 
 pub use builder::TokenCacheBuilder;
 pub(crate) use fetch::runtime::within;
+
+/// The longest wait for a slot of a caller that has a rejection at hand.
+const SLOT_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait for the fetches that closing ends.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 /// A cache of the tokens of a [`TokenSource`], one per [`TokenRequest`].
 ///
@@ -128,6 +140,77 @@ impl TokenCache {
         }
     }
 
+    /// Returns the token for the source's own configuration if there is one that has not expired.
+    ///
+    /// Never fetches and never waits: it returns a token that is due or late, and starts no refresh.
+    pub fn peek(&self) -> Option<AccessToken> {
+        self.peek_for(&TokenRequest::default())
+    }
+
+    /// Returns the token for this request if there is one that has not expired.
+    ///
+    /// See [`peek`](Self::peek).
+    pub fn peek_for(&self, request: &TokenRequest) -> Option<AccessToken> {
+        let token = self.existing_entry(request)?.peek(self.now())?;
+        Some(AccessToken::held_by(token))
+    }
+
+    /// Returns a token for the source's own configuration, blocking the thread until there is one.
+    ///
+    /// # Errors
+    ///
+    /// The same as of [`token_for_blocking`](Self::token_for_blocking).
+    pub fn token_blocking(&self) -> Result<AccessToken, TokenError> {
+        self.token_for_blocking(&TokenRequest::default())
+    }
+
+    /// Returns a token for this request, blocking the thread until there is one.
+    ///
+    /// This is for threads outside of any runtime, such as the callbacks of a Kafka client. A fetch
+    /// runs on the [`runtime`](TokenCacheBuilder::runtime) of the settings. On a thread of a runtime,
+    /// use [`token_for`](Self::token_for): this method blocks the thread, and on the only thread of a
+    /// runtime the fetch cannot proceed until [`wait_timeout`](TokenCacheBuilder::wait_timeout) ends
+    /// the wait.
+    ///
+    /// # Errors
+    ///
+    /// The same as of [`token_for`](Self::token_for): [`TokenErrorKind::NoRuntime`] if a fetch is needed
+    /// and there is neither a runtime in the settings nor one that the thread belongs to.
+    pub fn token_for_blocking(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
+        let wait_timeout = self.shared.fetcher.wait_timeout;
+        match blocking::wait(self.token_for(request), wait_timeout) {
+            Some(result) => result,
+            None => Err(TokenError::timeout(wait_timeout)),
+        }
+    }
+
+    /// Ends the background work of this cache and of all its clones, for a graceful shutdown.
+    ///
+    /// Usable tokens are still returned until they expire. A call that needs a fetch fails with
+    /// [`TokenErrorKind::Closed`], also if it is waiting now. Waits at most 1 s for the fetches that it
+    /// ends. Further calls do nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the cache is closed at the first poll, and only the wait ends early.
+    pub async fn close(&self) {
+        let shared = &self.shared;
+        shared.fetcher.is_closed.store(true, Ordering::Release);
+        shared.fetcher.limiter.close();
+        let mut entries = shared.tenants.all();
+        entries.push(Arc::clone(&shared.default));
+        let tasks: Vec<_> = entries.into_iter().filter_map(Entry::close).collect();
+        let ended = async {
+            while !tasks.iter().all(AbortHandle::is_finished) {
+                tokio::task::yield_now().await;
+            }
+        };
+        // Without timers, the tasks end without a witness.
+        if let Ok(ended) = within(Instant::now() + CLOSE_WAIT, ended) {
+            let _ = ended.await;
+        }
+    }
+
     /// Calls `f` with the token for a request if it is usable without starting a refresh. Takes no
     /// lock that a refresh holds, allocates nothing and does not wait.
     #[inline]
@@ -153,12 +236,19 @@ impl TokenCache {
     ) -> Result<Arc<CachedToken>, TokenError> {
         // One fetch of the caller's own, and another if that was lost with its runtime.
         let mut starts_left = 2_u32;
+        let fetcher = &self.shared.fetcher;
+        let now = Instant::now();
+        let limits = WaitLimits {
+            until: now + fetcher.wait_timeout,
+            // A caller with a rejection at hand returns that rather than queue for long.
+            slot_until: rejected.map(|_| now + SLOT_WAIT),
+        };
         loop {
             let mut waiter = match self.join(request, rejected, &mut starts_left)? {
                 Joined::Token(token) => return Ok(token),
                 Joined::Waiter(waiter) => waiter,
             };
-            match waiter.wait(&self.shared.fetcher).await? {
+            match waiter.wait(fetcher, limits).await? {
                 Waited::Finished(token) => return Ok(token),
                 Waited::Discarded => starts_left = 2,
                 Waited::Lost => {}
@@ -176,7 +266,7 @@ impl TokenCache {
     ) -> Result<Joined, TokenError> {
         let fetcher = &self.shared.fetcher;
         loop {
-            let runtime = runtime::current();
+            let runtime = self.runtime();
             let (joined, task) = self.entry(request).join(self.now(), rejected, fetcher)?;
             let waiter = match joined {
                 Joined::Token(token) => {
@@ -189,7 +279,19 @@ impl TokenCache {
                 }
                 Joined::Waiter(waiter) => waiter,
             };
+            if waiter.is_cycle() {
+                // Not started: nobody else waits for this fetch.
+                drop(task);
+                let error = TokenError::new(TokenErrorKind::FetchCycle, false);
+                match waiter.fail(error, fetcher)? {
+                    Waited::Finished(token) => return Ok(Joined::Token(token)),
+                    Waited::Discarded | Waited::Lost => continue,
+                }
+            }
             let error = match (runtime, task) {
+                _ if fetcher.is_closed.load(Ordering::Acquire) => {
+                    TokenError::new(TokenErrorKind::Closed, false)
+                }
                 (Ok(runtime), Some(task)) if *starts_left > 0 => {
                     *starts_left -= 1;
                     task.start(&runtime);
@@ -215,7 +317,7 @@ impl TokenCache {
     /// generation `rejected` needs one.
     pub(crate) fn refresh(&self, request: &TokenRequest, rejected: u64) {
         // Without a runtime, the next caller starts it or gets the error.
-        if let Ok(runtime) = runtime::current()
+        if let Ok(runtime) = self.runtime()
             && let Ok((_, Some(task))) =
                 self.entry(request)
                     .join(self.now(), Some(rejected), &self.shared.fetcher)
@@ -261,6 +363,14 @@ impl TokenCache {
     pub(crate) fn record_response(&self, request: &TokenRequest, generation: u64, rejected: bool) {
         if let Some(entry) = self.existing_entry(request) {
             entry.report(|state| state.record_response(generation, rejected));
+        }
+    }
+
+    /// Returns the runtime for fetches.
+    fn runtime(&self) -> Result<Handle, TokenError> {
+        match &self.shared.fetcher.runtime {
+            Some(runtime) => Ok(runtime.clone()),
+            None => runtime::current(),
         }
     }
 

@@ -72,6 +72,10 @@ pub enum TokenErrorKind {
     InvalidSetting,
     /// A token must be fetched, and the caller is not on a tokio runtime with timers. Permanent.
     NoRuntime,
+    /// A token must be fetched, and the cache was [closed](crate::TokenCache::close). Permanent.
+    Closed,
+    /// The source asked its own cache for the token that it was to fetch. Permanent.
+    FetchCycle,
     /// Neither the request nor its task chose a token, although
     /// [`require_request_auth`](crate::BearerAuthLayer::require_request_auth) is set. Permanent.
     RequestAuthMissing,
@@ -315,6 +319,13 @@ impl TokenErrorKind {
             Self::NoRuntime => {
                 "fetching a token needs a tokio runtime with timers: call from within a runtime \
                  that was built with `enable_all`"
+            }
+            Self::Closed => {
+                "the token cache was closed: use it before the shutdown, or make another one"
+            }
+            Self::FetchCycle => {
+                "the token source asked its own cache for the token that it fetches: use another \
+                 cache or another token request"
             }
             Self::RequestAuthMissing => {
                 "neither the request nor its task chose a token: add a `RequestAuth`"

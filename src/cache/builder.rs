@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+
+use tokio::runtime::Handle;
 
 use crate::cache::entry::Entry;
 use crate::cache::fetch::Fetcher;
 use crate::cache::fetch::limiter::FetchLimiter;
+use crate::cache::fetch::runtime::has_timers;
 use crate::cache::state::Timing;
 use crate::cache::tenants::Tenants;
 use crate::cache::{Shared, TokenCache};
@@ -34,12 +38,14 @@ const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct TokenCacheBuilder {
     source: Arc<dyn TokenSource>,
     fetch_timeout: Duration,
+    wait_timeout: Duration,
     default_lifetime: Duration,
     first_pause: Duration,
     longest_pause: Duration,
     max_entries: usize,
     max_fetches: usize,
     clock: Option<Arc<dyn Clock>>,
+    runtime: Option<Handle>,
 }
 
 impl TokenCacheBuilder {
@@ -47,12 +53,14 @@ impl TokenCacheBuilder {
         Self {
             source,
             fetch_timeout: Duration::from_secs(30),
+            wait_timeout: Duration::from_secs(35),
             default_lifetime: Duration::from_secs(300),
             first_pause: Duration::from_secs(1),
             longest_pause: Duration::from_secs(60),
             max_entries: 10_000,
             max_fetches: 64,
             clock: None,
+            runtime: None,
         }
     }
 
@@ -65,6 +73,17 @@ impl TokenCacheBuilder {
     /// Default: 30 s. Must be greater than zero and at most one day.
     pub fn fetch_timeout(mut self, limit: Duration) -> Self {
         self.fetch_timeout = limit;
+        self
+    }
+
+    /// Sets the longest time that a caller waits for a token, including the time in the queue.
+    ///
+    /// The caller then gets a [`Timeout`](crate::TokenErrorKind::Timeout), and the fetch continues. With
+    /// the defaults the fetch's own error comes first.
+    ///
+    /// Default: 35 s. Must be greater than zero and at most one day.
+    pub fn wait_timeout(mut self, limit: Duration) -> Self {
+        self.wait_timeout = limit;
         self
     }
 
@@ -129,6 +148,19 @@ impl TokenCacheBuilder {
         self
     }
 
+    /// Sets the runtime that all fetches run on, whatever runtime their callers are on. The timers of
+    /// callers are of this runtime too.
+    ///
+    /// It is for callers on threads without a runtime, and on runtimes that are polled only now and
+    /// then. It must have timers and must be polled. A fetch that is lost with it is not started again
+    /// elsewhere: callers get a [`NoRuntime`](crate::TokenErrorKind::NoRuntime).
+    ///
+    /// Default: none. A fetch runs on the runtime of the caller that starts it.
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
     /// Creates the cache. Starts no task and sends nothing.
     ///
     /// # Errors
@@ -150,6 +182,9 @@ impl TokenCacheBuilder {
                 longest_pause: self.longest_pause,
             },
             fetch_timeout: self.fetch_timeout,
+            wait_timeout: self.wait_timeout,
+            runtime: self.runtime,
+            is_closed: AtomicBool::new(false),
             limiter: FetchLimiter::new(self.max_fetches),
         };
         TokenCache {
@@ -164,6 +199,7 @@ impl TokenCacheBuilder {
     fn check(&self) -> Result<(), InvalidSetting> {
         for (setting, value) in [
             ("fetch_timeout", self.fetch_timeout),
+            ("wait_timeout", self.wait_timeout),
             ("default_lifetime", self.default_lifetime),
             ("first_pause", self.first_pause),
             ("longest_pause", self.longest_pause),
@@ -173,6 +209,12 @@ impl TokenCacheBuilder {
                     format!("must be greater than zero and at most one day, but is {value:?}");
                 return Err(InvalidSetting::new(setting, requirement));
             }
+        }
+        if let Some(runtime) = &self.runtime
+            && !has_timers(runtime)
+        {
+            let requirement = "must have timers: build it with `enable_time` or `enable_all`";
+            return Err(InvalidSetting::new("runtime", requirement));
         }
         if self.longest_pause < self.first_pause {
             let requirement = format!(
@@ -197,6 +239,7 @@ impl fmt::Debug for TokenCacheBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCacheBuilder")
             .field("fetch_timeout", &self.fetch_timeout)
+            .field("wait_timeout", &self.wait_timeout)
             .field("default_lifetime", &self.default_lifetime)
             .field("first_pause", &self.first_pause)
             .field("longest_pause", &self.longest_pause)

@@ -138,6 +138,23 @@ impl Entry {
         core.fetch.is_none()
     }
 
+    /// Ends the fetch in progress, if there is one. Returns its task.
+    pub(crate) fn close(self: Arc<Self>) -> Option<AbortHandle> {
+        let core = self.lock();
+        let fetch = core.fetch.as_ref()?;
+        let (id, task) = (fetch.id(), fetch.task().cloned());
+        drop(core);
+        FetchOwner::abandon(self, id);
+        task
+    }
+
+    /// Returns the current token unless it has expired.
+    pub(crate) fn peek(&self, now: Moment) -> Option<Arc<CachedToken>> {
+        self.token
+            .get()
+            .filter(|token| token.is_valid() && !token.has_expired(now))
+    }
+
     fn new_task(
         self: &Arc<Self>,
         core: &mut Core,
@@ -189,11 +206,11 @@ impl Entry {
 }
 
 impl FetchOwner for Entry {
-    fn begin(&self, fetch: FetchId, slot: Slot) -> bool {
+    fn begin(&self, fetch: FetchId, slot: Option<Slot>) -> bool {
         let mut core = self.lock();
         match core.fetch.as_mut().filter(|it| it.id() == fetch) {
             Some(handle) => {
-                handle.set_slot(slot);
+                handle.begin(slot);
                 true
             }
             None => {

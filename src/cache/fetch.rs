@@ -8,17 +8,18 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::cache::cached_token::CachedToken;
+use crate::cache::fetch::chain::FetchChain;
 use crate::cache::fetch::limiter::{FetchLimiter, Slot};
 use crate::cache::fetch::waiter::{WAIT_MARGIN, Waiter};
 use crate::cache::state::{FetchId, Fetched, Timing};
@@ -28,6 +29,7 @@ use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 
+mod chain;
 pub(crate) mod limiter;
 pub(crate) mod runtime;
 pub(crate) mod waiter;
@@ -36,6 +38,9 @@ pub(crate) mod waiter;
 const TRY_WAITS: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(400)];
 /// A try that failed after more than this is not repeated in the same fetch.
 const QUICK_FAILURE: Duration = Duration::from_secs(1);
+
+/// A limit that is noticed later than that was missed because nobody polled the runtime.
+const UNDRIVEN: Duration = Duration::from_millis(25);
 
 /// Numbers every token of the process, so that a cache never mistakes another's token for its own.
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
@@ -46,6 +51,11 @@ pub(crate) struct Fetcher {
     pub(crate) timeline: Timeline,
     pub(crate) timing: Timing,
     pub(crate) fetch_timeout: Duration,
+    pub(crate) wait_timeout: Duration,
+    /// Where fetches run and callers have their timers, instead of the callers' runtimes.
+    pub(crate) runtime: Option<Handle>,
+    /// No further fetch starts.
+    pub(crate) is_closed: AtomicBool,
     pub(crate) limiter: Arc<FetchLimiter>,
 }
 
@@ -53,9 +63,9 @@ pub(crate) struct Fetcher {
 ///
 /// Fetches hold it weakly: they must not keep a cache alive.
 pub(crate) trait FetchOwner: Send + Sync + 'static {
-    /// Gives a fetch its slot, before its task starts. Returns false if it is no longer in
-    /// progress.
-    fn begin(&self, fetch: FetchId, slot: Slot) -> bool;
+    /// Notes that the task of a fetch starts, with its slot unless it needs none. Returns false if it
+    /// is no longer in progress.
+    fn begin(&self, fetch: FetchId, slot: Option<Slot>) -> bool;
 
     /// Remembers the task of a fetch, to abort it when the fetch is abandoned.
     fn attach(&self, fetch: FetchId, task: AbortHandle);
@@ -100,6 +110,8 @@ pub(crate) struct FetchTask {
     id: FetchId,
     delay: Duration,
     status: watch::Sender<FetchStatus>,
+    /// The fetch within which the caller runs.
+    parent: Option<FetchChain>,
 }
 
 /// The entry's hold on the fetch in progress. Dropped, it aborts the task and frees the slot.
@@ -108,8 +120,8 @@ pub(crate) struct FetchHandle {
     owner: Weak<dyn FetchOwner>,
     status: watch::Receiver<FetchStatus>,
     task: Option<AbortHandle>,
-    /// Held here rather than by the task, which may be on a runtime that never polls it again. A
-    /// fetch without a slot is queued.
+    is_queued: bool,
+    /// Held here rather than by the task, which may be on a runtime that never polls it again.
     slot: Option<Slot>,
     /// Shared with the waiters, to count them.
     waiting: Arc<()>,
@@ -117,12 +129,17 @@ pub(crate) struct FetchHandle {
 
 impl Fetcher {
     /// Calls the source, up to three times if it fails quickly with a transient error.
-    async fn fetch(&self, request: &TokenRequest) -> Result<(AccessToken, Moment), TokenError> {
+    async fn fetch(
+        &self,
+        request: &TokenRequest,
+        last_poll: &Mutex<Duration>,
+    ) -> Result<(AccessToken, Moment), TokenError> {
         let mut waits = TRY_WAITS.iter();
         loop {
             let started = self.timeline.read();
             let since = Instant::now();
-            let error = match catch_panic(async { self.source.fetch(request).await }).await {
+            let source = async { self.source.fetch(request).await };
+            let error = match catch_panic(source, last_poll).await {
                 Some(Ok(token)) => return Ok((token, started)),
                 Some(Err(error)) => error,
                 None => return Err(TokenError::new(TokenErrorKind::SourcePanicked, true)),
@@ -153,6 +170,7 @@ impl FetchTask {
             owner: Weak::clone(&owner),
             status: receiver,
             task: None,
+            is_queued: true,
             slot: None,
             waiting: Arc::default(),
         };
@@ -163,12 +181,19 @@ impl FetchTask {
             id,
             delay,
             status: sender,
+            parent: FetchChain::current(),
         };
         (task, handle)
     }
 
     /// Starts the fetch on `runtime` as soon as the limiter has a free slot.
+    ///
+    /// A fetch that a source asks for within its own fetch needs no slot: with all slots taken by
+    /// such sources, none would end.
     pub(crate) fn start(self, runtime: &Handle) {
+        if self.parent.is_some() {
+            return self.spawn(runtime, None);
+        }
         let limiter = Arc::clone(&self.fetcher.limiter);
         let runtime = runtime.clone();
         let (owner, id) = (Weak::clone(&self.owner), self.id);
@@ -178,15 +203,18 @@ impl FetchTask {
             }
         };
         let time_limit = self.delay + self.fetcher.fetch_timeout + WAIT_MARGIN;
-        limiter.enqueue(time_limit, abandon, move |slot| self.spawn(&runtime, slot));
+        limiter.enqueue(time_limit, abandon, move |slot| {
+            self.spawn(&runtime, Some(slot));
+        });
     }
 
-    fn spawn(self, runtime: &Handle, slot: Slot) {
+    fn spawn(self, runtime: &Handle, slot: Option<Slot>) {
         let Some(owner) = self.owner.upgrade() else {
             return;
         };
         let id = self.id;
-        if !owner.begin(id, slot) {
+        let is_closed = self.fetcher.is_closed.load(Ordering::Acquire);
+        if is_closed || !owner.begin(id, slot) {
             return;
         }
         let deadline = Instant::now() + self.delay + self.fetcher.fetch_timeout;
@@ -204,7 +232,11 @@ impl FetchTask {
             owner.sent(self.id, self.fetcher.timeline.now());
         }
         let limit = self.fetcher.fetch_timeout;
-        let outcome = match timeout(limit, self.fetcher.fetch(&self.request)).await {
+        let deadline = Instant::now() + limit;
+        let chain = FetchChain::new(Weak::clone(&self.owner), self.parent.clone());
+        let last_poll = Mutex::default();
+        let fetch = chain.scope(self.fetcher.fetch(&self.request, &last_poll));
+        let outcome = match timeout_at(deadline, fetch).await {
             Ok(Ok((token, started))) => Ok(Fetched {
                 token,
                 generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
@@ -212,6 +244,8 @@ impl FetchTask {
                 jitter: fastrand::f64(),
             }),
             Ok(Err(error)) => Err(error),
+            // Nobody polled this runtime in time, which says nothing about the source.
+            Err(_) if Instant::now() > deadline + UNDRIVEN && !is_long(&last_poll) => return,
             Err(_) => Err(TokenError::timeout(limit)),
         };
         self.finish(outcome);
@@ -262,11 +296,18 @@ impl FetchHandle {
 
     /// Returns true if the fetch is queued and no caller waits for it.
     pub(crate) fn is_idle(&self) -> bool {
-        self.slot.is_none() && Arc::strong_count(&self.waiting) == 1
+        self.is_queued && Arc::strong_count(&self.waiting) == 1
     }
 
-    pub(crate) fn set_slot(&mut self, slot: Slot) {
-        self.slot = Some(slot);
+    /// Notes that the task starts.
+    pub(crate) fn begin(&mut self, slot: Option<Slot>) {
+        self.is_queued = false;
+        self.slot = slot;
+    }
+
+    /// Returns the task of the fetch, if it has started.
+    pub(crate) fn task(&self) -> Option<&AbortHandle> {
+        self.task.as_ref()
     }
 
     pub(crate) fn set_task(&mut self, task: AbortHandle) {
@@ -287,17 +328,26 @@ impl Drop for FetchHandle {
     }
 }
 
-/// Polls `future` to its end. Returns `None` if it panics.
-async fn catch_panic<F: Future>(future: F) -> Option<F::Output> {
+/// Polls `future` to its end. Returns `None` if it panics. Notes the time that its last poll
+/// took.
+async fn catch_panic<F: Future>(future: F, last_poll: &Mutex<Duration>) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| {
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        let started = Instant::now();
+        let poll = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(poll) => poll.map(Some),
             // The payload may contain a secret, so it is dropped.
             Err(_) => Poll::Ready(None),
-        }
+        };
+        *last_poll.lock().unwrap_or_else(PoisonError::into_inner) = started.elapsed();
+        poll
     })
     .await
+}
+
+/// Returns true if the source itself took the time in which its limit was missed.
+fn is_long(last_poll: &Mutex<Duration>) -> bool {
+    *last_poll.lock().unwrap_or_else(PoisonError::into_inner) > UNDRIVEN
 }
 
 impl fmt::Debug for Fetcher {

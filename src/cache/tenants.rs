@@ -154,6 +154,16 @@ impl Tenants {
         entry
     }
 
+    /// Returns all entries.
+    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+        let mut all = Vec::with_capacity(self.len());
+        for shard in &*self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            all.extend(shard.values().cloned());
+        }
+        all
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }

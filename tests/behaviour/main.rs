@@ -21,6 +21,7 @@ mod task_local;
 mod tenants;
 mod token_request;
 mod undriven_runtimes;
+mod waiting;
 
 // Each test crate declares the parts of `tests/support` that it uses, so that none is dead code.
 #[path = "../support"]

@@ -15,7 +15,8 @@ pub(crate) struct FetchLimiter {
 }
 
 struct State {
-    free: usize,
+    /// Negative while slow fetches that gave up their slots have not ended.
+    free: isize,
     queue: VecDeque<Queued>,
     running: HashMap<u64, Running>,
     next_number: u64,
@@ -32,6 +33,9 @@ struct Queued {
 
 /// A fetch that holds a slot.
 struct Running {
+    /// When it is slow: it then makes room for others.
+    slow_at: Instant,
+    is_slow: bool,
     deadline: Instant,
     abandon: Abandon,
 }
@@ -44,11 +48,17 @@ pub(crate) struct Slot {
     limiter: Arc<FetchLimiter>,
 }
 
+/// A fetch that has run for that long no longer counts against the limit.
+const SLOW: Duration = Duration::from_secs(2);
+/// The slots that a slow fetch gives up. If they all hang, more and more are let through, so that
+/// the queue ends soon.
+const SLOTS_OF_SLOW: isize = 4;
+
 impl FetchLimiter {
     pub(crate) fn new(slots: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                free: slots,
+                free: isize::try_from(slots).unwrap_or(isize::MAX),
                 queue: VecDeque::new(),
                 running: HashMap::new(),
                 next_number: 0,
@@ -74,11 +84,11 @@ impl FetchLimiter {
         };
         let mut state = self.lock();
         state.queue.push_back(queued);
-        let is_full = state.free == 0;
+        let is_full = state.free <= 0;
         drop(state);
         if is_full {
             // Not left to the callers that wait, whose own time limits may all be shorter.
-            self.abandon_overdue(Instant::now());
+            self.check(Instant::now());
         }
         self.start_queued();
     }
@@ -89,24 +99,36 @@ impl FetchLimiter {
         drop(queue);
     }
 
-    /// Returns the earliest time at which a running fetch is overdue.
-    pub(crate) fn first_deadline(&self) -> Option<Instant> {
+    /// Returns the next time at which a queued fetch should [check](Self::check) the running ones.
+    pub(crate) fn next_check(&self) -> Option<Instant> {
         let state = self.lock();
-        state.running.values().map(|it| it.deadline).min()
+        let running = state.running.values();
+        running
+            .map(|it| if it.is_slow { it.deadline } else { it.slow_at })
+            .min()
     }
 
-    /// Abandons the running fetches that are overdue: their runtimes are not polled, and they block
-    /// the queue.
-    pub(crate) fn abandon_overdue(&self, now: Instant) {
-        let overdue: Vec<_> = self
-            .lock()
-            .running
-            .values()
-            .filter(|running| running.deadline < now)
-            .map(|running| Arc::clone(&running.abandon))
-            .collect();
+    /// Makes room for queued fetches: slow fetches give up their slots, and overdue ones are abandoned,
+    /// since their runtimes are not polled.
+    pub(crate) fn check(self: &Arc<Self>, now: Instant) {
+        let mut state = self.lock();
+        let mut overdue = Vec::new();
+        let mut given_up = 0;
+        for running in state.running.values_mut() {
+            if running.deadline < now {
+                overdue.push(Arc::clone(&running.abandon));
+            } else if !running.is_slow && running.slow_at <= now {
+                running.is_slow = true;
+                given_up += SLOTS_OF_SLOW;
+            }
+        }
+        state.free = state.free.saturating_add(given_up);
+        drop(state);
         for abandon in overdue {
             abandon();
+        }
+        if given_up > 0 {
+            self.start_queued();
         }
     }
 
@@ -126,8 +148,11 @@ impl FetchLimiter {
             let number = state.next_number;
             state.next_number += 1;
             state.free -= 1;
+            let now = Instant::now();
             let running = Running {
-                deadline: Instant::now() + queued.time_limit,
+                slow_at: now + SLOW,
+                is_slow: false,
+                deadline: now + queued.time_limit,
                 abandon: queued.abandon,
             };
             state.running.insert(number, running);
@@ -150,8 +175,13 @@ impl FetchLimiter {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.limiter.lock();
-        let running = state.running.remove(&self.number);
-        state.free += 1;
+        let Some(running) = state.running.remove(&self.number) else {
+            return;
+        };
+        state.free += match running.is_slow {
+            true => 1 - SLOTS_OF_SLOW,
+            false => 1,
+        };
         drop(state);
         drop(running);
         self.limiter.start_queued();

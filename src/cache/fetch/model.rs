@@ -70,6 +70,9 @@ impl Model {
             timeline: Timeline::new(Some(Arc::new(Fixed))),
             timing: TIMING,
             fetch_timeout: Duration::from_secs(30),
+            wait_timeout: Duration::from_secs(30),
+            runtime: None,
+            is_closed: AtomicBool::new(false),
             limiter: FetchLimiter::new(1),
         };
         Self {

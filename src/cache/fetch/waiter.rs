@@ -4,10 +4,12 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Timeout};
 
 use crate::cache::cached_token::CachedToken;
+use crate::cache::fetch::chain::FetchChain;
 use crate::cache::fetch::runtime::within;
 use crate::cache::fetch::{FetchOwner, FetchStatus, Fetcher};
 use crate::cache::state::FetchId;
@@ -16,6 +18,9 @@ use crate::error::TokenError;
 /// The time that callers wait beyond the limit of the fetch: the fetch itself reports its timeout
 /// first, unless its runtime is no longer polled.
 pub(super) const WAIT_MARGIN: Duration = Duration::from_millis(250);
+
+/// The time after the next change among running fetches at which queued ones look again.
+const CHECK_MARGIN: Duration = Duration::from_millis(1);
 
 /// A caller that waits for a fetch.
 pub(crate) struct Waiter {
@@ -51,6 +56,17 @@ enum Then {
     Abandon,
     /// The caller has a late token: use that.
     UseFallback,
+    /// The caller has waited for long enough.
+    GiveUp,
+}
+
+/// The limits of one caller's wait.
+#[derive(Clone, Copy)]
+pub(crate) struct WaitLimits {
+    /// The end of the whole wait.
+    pub(crate) until: Instant,
+    /// The end of the wait for a slot.
+    pub(crate) slot_until: Option<Instant>,
 }
 
 impl Waiter {
@@ -79,13 +95,17 @@ impl Waiter {
     /// # Cancel safety
     ///
     /// Cancel safe: the fetch continues.
-    pub(crate) async fn wait(&mut self, fetcher: &Fetcher) -> Result<Waited, TokenError> {
+    pub(crate) async fn wait(
+        &mut self,
+        fetcher: &Fetcher,
+        limits: WaitLimits,
+    ) -> Result<Waited, TokenError> {
         loop {
-            let patience = match self.check(fetcher) {
+            let patience = match self.check(fetcher, limits) {
                 ControlFlow::Break(waited) => return waited,
                 ControlFlow::Continue(patience) => patience,
             };
-            let change = match within(patience.until, self.status.changed()) {
+            let change = match timer(fetcher, patience.until, self.status.changed()) {
                 Ok(change) => change.await,
                 Err(error) => return fall_back(self.fallback.as_ref(), error, fetcher),
             };
@@ -98,10 +118,14 @@ impl Waiter {
                 }
                 Err(_) if patience.then == Then::CheckAgain => {}
                 Err(_) => {
+                    let limit = match patience.then {
+                        Then::GiveUp => fetcher.wait_timeout,
+                        _ => fetcher.fetch_timeout,
+                    };
                     if patience.then == Then::Abandon {
                         self.abandon();
                     }
-                    return self.fail(TokenError::timeout(fetcher.fetch_timeout), fetcher);
+                    return self.fail(TokenError::timeout(limit), fetcher);
                 }
             }
         }
@@ -120,6 +144,11 @@ impl Waiter {
         }
     }
 
+    /// Returns true if the caller runs within a fetch of the same entry, which waits for the caller.
+    pub(crate) fn is_cycle(&self) -> bool {
+        FetchChain::current().is_some_and(|chain| chain.contains(&self.owner))
+    }
+
     /// Ends the fetch without an outcome, for all callers.
     pub(crate) fn abandon(&self) {
         if let Some(owner) = self.owner.upgrade() {
@@ -128,7 +157,11 @@ impl Waiter {
     }
 
     /// Returns the end of the wait, or how long to wait for a change.
-    fn check(&mut self, fetcher: &Fetcher) -> ControlFlow<Result<Waited, TokenError>, Patience> {
+    fn check(
+        &mut self,
+        fetcher: &Fetcher,
+        limits: WaitLimits,
+    ) -> ControlFlow<Result<Waited, TokenError>, Patience> {
         let status = self.status.borrow_and_update().clone();
         let patience = match status {
             // A caller that is polled late must not get a token that was rejected meanwhile.
@@ -144,11 +177,15 @@ impl Waiter {
             FetchStatus::Queued => {
                 let now = Instant::now();
                 // Done now, since this caller may not stay for the whole time limit of a fetch.
-                fetcher.limiter.abandon_overdue(now);
-                let first_deadline = fetcher.limiter.first_deadline();
-                Patience {
-                    until: first_deadline.unwrap_or(now + fetcher.fetch_timeout) + WAIT_MARGIN,
+                fetcher.limiter.check(now);
+                let next = fetcher.limiter.next_check();
+                let patience = Patience {
+                    until: next.unwrap_or(now + fetcher.fetch_timeout) + CHECK_MARGIN,
                     then: Then::CheckAgain,
+                };
+                match limits.slot_until {
+                    Some(until) => patience.or(until, Then::GiveUp),
+                    None => patience,
                 }
             }
             FetchStatus::Running { deadline } => Patience {
@@ -156,14 +193,33 @@ impl Waiter {
                 then: Then::Abandon,
             },
         };
+        let patience = patience.or(limits.until, Then::GiveUp);
         ControlFlow::Continue(match &self.fallback {
-            Some((_, until)) if *until < patience.until => Patience {
-                until: *until,
-                then: Then::UseFallback,
-            },
-            _ => patience,
+            Some((_, until)) => patience.or(*until, Then::UseFallback),
+            None => patience,
         })
     }
+}
+
+impl Patience {
+    /// Returns the patience that ends first.
+    fn or(self, until: Instant, then: Then) -> Self {
+        if until < self.until {
+            Self { until, then }
+        } else {
+            self
+        }
+    }
+}
+
+/// Limits `future` by a timer of the runtime that the settings name, or of the caller's.
+fn timer<F: Future>(
+    fetcher: &Fetcher,
+    deadline: Instant,
+    future: F,
+) -> Result<Timeout<F>, TokenError> {
+    let _context = fetcher.runtime.as_ref().map(Handle::enter);
+    within(deadline, future)
 }
 
 fn fall_back(

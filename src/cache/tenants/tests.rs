@@ -1,3 +1,4 @@
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use super::*;
@@ -52,6 +53,9 @@ fn fetcher() -> Arc<Fetcher> {
             longest_pause: SECOND,
         },
         fetch_timeout: SECOND,
+        wait_timeout: SECOND,
+        runtime: None,
+        is_closed: AtomicBool::new(false),
         limiter: FetchLimiter::new(1),
     })
 }
