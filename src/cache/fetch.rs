@@ -9,7 +9,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -132,14 +132,14 @@ impl Fetcher {
     async fn fetch(
         &self,
         request: &TokenRequest,
-        last_poll: &Mutex<Duration>,
+        limit: &TimeLimit,
     ) -> Result<(AccessToken, Moment), TokenError> {
         let mut waits = TRY_WAITS.iter();
         loop {
             let started = self.timeline.read();
             let since = Instant::now();
             let source = async { self.source.fetch(request).await };
-            let error = match catch_panic(source, last_poll).await {
+            let error = match catch_panic(source, limit).await {
                 Some(Ok(token)) => return Ok((token, started)),
                 Some(Err(error)) => error,
                 None => return Err(TokenError::new(TokenErrorKind::SourcePanicked, true)),
@@ -231,12 +231,10 @@ impl FetchTask {
         if let Some(owner) = self.owner.upgrade() {
             owner.sent(self.id, self.fetcher.timeline.now());
         }
-        let limit = self.fetcher.fetch_timeout;
-        let deadline = Instant::now() + limit;
+        let limit = TimeLimit::new(self.fetcher.fetch_timeout);
         let chain = FetchChain::new(Weak::clone(&self.owner), self.parent.clone());
-        let last_poll = Mutex::default();
-        let fetch = chain.scope(self.fetcher.fetch(&self.request, &last_poll));
-        let outcome = match timeout_at(deadline, fetch).await {
+        let fetch = chain.scope(self.fetcher.fetch(&self.request, &limit));
+        let outcome = match timeout_at(limit.deadline, fetch).await {
             Ok(Ok((token, started))) => Ok(Fetched {
                 token,
                 generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
@@ -245,8 +243,8 @@ impl FetchTask {
             }),
             Ok(Err(error)) => Err(error),
             // Nobody polled this runtime in time, which says nothing about the source.
-            Err(_) if Instant::now() > deadline + UNDRIVEN && !is_long(&last_poll) => return,
-            Err(_) => Err(TokenError::timeout(limit)),
+            Err(_) if limit.was_missed_by_the_runtime() => return,
+            Err(_) => Err(TokenError::timeout(self.fetcher.fetch_timeout)),
         };
         self.finish(outcome);
     }
@@ -328,9 +326,39 @@ impl Drop for FetchHandle {
     }
 }
 
-/// Polls `future` to its end. Returns `None` if it panics. Notes the time that its last poll
-/// took.
-async fn catch_panic<F: Future>(future: F, last_poll: &Mutex<Duration>) -> Option<F::Output> {
+/// The time limit of a fetch.
+struct TimeLimit {
+    deadline: Instant,
+    /// A poll of the source itself took the time in which the limit was missed.
+    source_blocks: AtomicBool,
+}
+
+impl TimeLimit {
+    fn new(limit: Duration) -> Self {
+        Self {
+            deadline: Instant::now() + limit,
+            source_blocks: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes a poll of the source that started at this time and has ended.
+    fn record_poll(&self, started: Instant) {
+        if started < self.deadline && self.is_late() {
+            self.source_blocks.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn was_missed_by_the_runtime(&self) -> bool {
+        self.is_late() && !self.source_blocks.load(Ordering::Relaxed)
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() > self.deadline + UNDRIVEN
+    }
+}
+
+/// Polls `future` to its end. Returns `None` if it panics.
+async fn catch_panic<F: Future>(future: F, limit: &TimeLimit) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| {
         let started = Instant::now();
@@ -339,15 +367,10 @@ async fn catch_panic<F: Future>(future: F, last_poll: &Mutex<Duration>) -> Optio
             // The payload may contain a secret, so it is dropped.
             Err(_) => Poll::Ready(None),
         };
-        *last_poll.lock().unwrap_or_else(PoisonError::into_inner) = started.elapsed();
+        limit.record_poll(started);
         poll
     })
     .await
-}
-
-/// Returns true if the source itself took the time in which its limit was missed.
-fn is_long(last_poll: &Mutex<Duration>) -> bool {
-    *last_poll.lock().unwrap_or_else(PoisonError::into_inner) > UNDRIVEN
 }
 
 impl fmt::Debug for Fetcher {
