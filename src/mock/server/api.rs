@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use super::message::{self, Body};
-use super::message::{self, Body};
 use super::record::ApiRecord;
 use super::state::State;
 
