@@ -1,5 +1,6 @@
-//! What the fuzz targets in `fuzz/` see of the internals: plain data in, plain data out. What must
-//! hold is said there. Compiled under `cfg(fuzzing)` only, and no part of the public API.
+//! Access to internals for the fuzz targets in `fuzz/`, which check the properties.
+//!
+//! It is compiled with `cfg(fuzzing)` only and is not part of the public API.
 
 use http::Uri;
 
@@ -8,18 +9,18 @@ use crate::policy::attach::AttachPolicy;
 use crate::policy::challenge;
 use crate::policy::origin::Target;
 
-/// A challenge as it was read.
+/// A challenge of a `WWW-Authenticate` field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Challenge {
     /// The scheme as the server wrote it.
     pub scheme: String,
-    /// What stands in place of parameters.
+    /// The token68, which some schemes send in place of parameters.
     pub token68: Option<String>,
-    /// Names and values, in order.
+    /// The names and values of the parameters, in order.
     pub params: Vec<(String, String)>,
 }
 
-/// Reads the challenges of the lines of a `WWW-Authenticate` field.
+/// Parses the lines of a `WWW-Authenticate` field.
 pub fn challenges<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Vec<Challenge> {
     let challenges = challenge::parse(lines).into_iter();
     challenges
@@ -34,8 +35,10 @@ pub fn challenges<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Vec<Challeng
         .collect()
 }
 
-/// Reads an answer of the token endpoint: the token and its life, which is zero if the answer names
-/// none and [`Duration::MAX`](std::time::Duration::MAX) if it never ends.
+/// Parses a response of the token endpoint into the token and its lifetime.
+///
+/// The lifetime is zero if the response contains none, and
+/// [`Duration::MAX`](std::time::Duration::MAX) if it is unlimited.
 #[cfg(feature = "client-credentials")]
 pub fn token_response(
     status: http::StatusCode,
@@ -52,10 +55,10 @@ pub fn token_response(
         Lifetime::Limited(life) => life,
         Lifetime::Unlimited => Duration::MAX,
     };
-    Ok((token, life))
+    Ok((token, lifetime))
 }
 
-/// Where a token may go, by the layer's settings of the same names.
+/// The rules for attaching a token, with the layer's settings of the same names.
 #[derive(Clone, Debug, Default)]
 pub struct Attach(AttachPolicy);
 
@@ -65,7 +68,7 @@ impl Attach {
         self.0.allow_origin(origin)
     }
 
-    /// Names the origin of requests without authority.
+    /// Sets the origin of requests without an authority.
     pub fn assume_origin(&mut self, origin: &str) -> Result<(), InvalidSetting> {
         self.0.assume_origin(origin)
     }
@@ -75,12 +78,12 @@ impl Attach {
         self.0.allow_http();
     }
 
-    /// Whether an `http::Request` to `uri` gets a token.
+    /// Returns true if an `http::Request` to `uri` gets a token.
     pub fn allows_uri(&self, uri: &Uri) -> bool {
         self.0.admit(Target::of_uri(uri)).is_some()
     }
 
-    /// Whether a `reqwest::Request` to `url` gets a token.
+    /// Returns true if a `reqwest::Request` to `url` gets a token.
     #[cfg(feature = "reqwest")]
     pub fn allows_url(&self, url: reqwest::Url) -> bool {
         use crate::exchange::message::RequestView;

@@ -1,4 +1,4 @@
-//! Stand-ins for tests: a token source without a server, and a server on loopback.
+//! Mocks for tests: a token source that needs no server, and a server on loopback.
 
 #[cfg(feature = "mock-server")]
 pub(crate) mod server;

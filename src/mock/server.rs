@@ -1,7 +1,8 @@
 //! An authorization server and a protected API on loopback, for tests.
 //!
-//! One request's way: `serve` (thread, connections, routes) → `token_endpoint` or `api` → `state`
-//! (what the test asked for, the `tokens` issued, the `record`s kept).
+//! The path of a request: `serve` (thread, connections, routes) → `token_endpoint` or `api` →
+//! `state` (the settings, the `tokens` issued, the `record`s kept). `message` reads request bodies
+//! and creates responses for both endpoints.
 
 use std::fmt;
 use std::io;
@@ -17,6 +18,7 @@ use self::state::State;
 
 mod api;
 mod builder;
+mod message;
 mod record;
 mod serve;
 mod state;
@@ -26,7 +28,7 @@ mod tokens;
 pub use self::builder::MockAuthServerBuilder;
 pub use self::record::{ApiRecord, ClientAuthenticationSeen, TokenRecord};
 
-/// A token endpoint and a protected API, real HTTP/1.1 on 127.0.0.1, for tests.
+/// A token endpoint and a protected API for tests, served over HTTP/1.1 on 127.0.0.1.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -44,10 +46,11 @@ pub use self::record::{ApiRecord, ClientAuthenticationSeen, TokenRecord};
 /// assert_eq!(server.api_url(), format!("{}/api", server.origin()));
 ///
 /// // Point the client under test at `token_url` and `api_url`, and then:
-/// server.revoke_all(); // Its next call is answered 401,
-/// server.fail_token_requests(2, http::StatusCode::BAD_GATEWAY); // its next two fetches 502.
+/// server.revoke_all(); // The API rejects the client's token with a 401.
+/// server.fail_token_requests(2, http::StatusCode::BAD_GATEWAY); // The next two fetches get a 502.
 ///
-/// assert_eq!(server.token_requests(), 0); // what it really sent
+/// // The server counts and records the requests that it receives.
+/// assert_eq!(server.token_requests(), 0);
 /// assert!(server.api_log().is_empty());
 ///
 /// server.shutdown().await;
@@ -55,34 +58,34 @@ pub use self::record::{ApiRecord, ClientAuthenticationSeen, TokenRecord};
 /// # }
 /// ```
 ///
-/// # What it serves
+/// # Endpoints
 ///
-/// - `/token`: the client credentials grant (RFC 6749 §4.4), client authentication by form fields
-///   or by HTTP Basic. A wrong request gets the error that RFC 6749 §5.2 names. Tokens are called
-///   `mock-access-token-1`, `mock-access-token-2`, … in the order they were issued.
-/// - `/api` and every path below: 200 with `{"ok":true,"scope":…}` for a token that is known,
-///   unexpired and not revoked, else 401 with a challenge (RFC 6750 §3): without `error` if no
-///   bearer token came, with `invalid_token` if a bad one did. Two `Authorization` headers are a
-///   400. The whole body is read first (64 MiB at most, else 413); `x-mock-body-length` in the
-///   answer tells its length in bytes.
-/// - `/api/redirect?to=URL`: 307 to that URL, whatever token came.
-/// - `/upload` and every path below: 200 without a token, as a pre-signed upload URL would;
-///   [`api_log`](Self::api_log) says whether an `Authorization` header came all the same.
+/// - `/token`: the client credentials grant (RFC 6749 §4.4), with client authentication by form
+///   fields or by HTTP Basic. An invalid request gets the error defined in RFC 6749 §5.2. Tokens
+///   are named `mock-access-token-1`, `mock-access-token-2` and so on, in the order of issue.
+/// - `/api` and every path below it: 200 with `{"ok":true,"scope":…}` for a token that this server
+///   issued and that is neither expired nor revoked, otherwise 401 with a challenge (RFC 6750 §3):
+///   without `error` if the request has no bearer token, with `invalid_token` if it has a bad one.
+///   Two `Authorization` headers get a 400. The server first reads the whole body; one of more than
+///   64 MiB gets a 413. The response header `x-mock-body-length` is the body's length in bytes.
+/// - `/api/redirect?to=URL`: 307 to that URL, with any token or none.
+/// - `/upload` and every path below it: 200 without a token, like a pre-signed upload URL.
+///   [`api_log`](Self::api_log) shows which requests had an `Authorization` header nevertheless.
 ///
-/// # Where it runs
+/// # Runtime
 ///
-/// On a thread and a runtime of its own, in real time: `tokio::time::pause()` in a test neither
-/// stops its latencies nor expires its tokens. Dropping it closes its connections and its port and
-/// waits for that thread, which never blocks; [`shutdown`](Self::shutdown) waits without blocking
-/// the caller's thread.
+/// The server runs on its own thread with its own runtime, in real time: `tokio::time::pause()` in
+/// a test neither skips its latencies nor expires its tokens. Dropping the server closes its
+/// connections and its port and waits for its thread, which takes a moment.
+/// [`shutdown`](Self::shutdown) does the same without blocking the caller's thread.
 ///
-/// A reqwest client that finds `HTTP_PROXY` in the environment sends loopback requests there too:
-/// build it with `no_proxy()`, for the calls and for the token transport.
+/// If `HTTP_PROXY` is set, reqwest sends loopback requests to the proxy too: build the client with
+/// `no_proxy()`, for the calls and for the token transport.
 ///
 /// # Limits
 ///
-/// Each open connection costs a file descriptor here and one in the client: for 1,000 of them in
-/// one process, the usual limit of 1,024 descriptors has to be raised.
+/// Each open connection uses a file descriptor in the server and another one in the client. For
+/// 1,000 connections in one process, raise the usual limit of 1,024 descriptors.
 pub struct MockAuthServer {
     state: Arc<State>,
     origin: String,
@@ -92,90 +95,99 @@ pub struct MockAuthServer {
 }
 
 impl MockAuthServer {
-    /// Starts a server with every setting at its default, on a free port.
+    /// Starts a server with default settings on a free port.
     ///
     /// # Errors
     ///
-    /// The operating system's, if it gives no loopback socket or no thread.
+    /// Returns the operating system's error if it cannot create the loopback socket or the thread.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops a server that was starting.
+    /// Dropping the future stops the server if it is still starting.
     pub async fn start() -> io::Result<MockAuthServer> {
         Self::builder().start().await
     }
 
-    /// Sets up a server that differs from the defaults.
+    /// Returns a builder for a server with other settings.
     pub fn builder() -> MockAuthServerBuilder {
         MockAuthServerBuilder::new()
     }
 
-    /// The token endpoint's URL, `http://127.0.0.1:PORT/token`.
+    /// Returns the URL of the token endpoint, `http://127.0.0.1:PORT/token`.
     pub fn token_url(&self) -> &str {
         &self.token_url
     }
 
-    /// The protected API's URL, `http://127.0.0.1:PORT/api`; any path below it is served too.
+    /// Returns the URL of the protected API, `http://127.0.0.1:PORT/api`.
+    ///
+    /// The API also serves every path below it.
     pub fn api_url(&self) -> &str {
         &self.api_url
     }
 
-    /// Scheme, host and port, `http://127.0.0.1:PORT`.
+    /// Returns the server's origin, `http://127.0.0.1:PORT`.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// The client id that the token endpoint knows; `mock-client` unless the builder named another.
+    /// Returns the client id that the token endpoint accepts.
+    ///
+    /// It is `mock-client`, or the one set by [`MockAuthServerBuilder::client`].
     pub fn client_id(&self) -> &str {
         &self.state.client().id
     }
 
-    /// That client's secret; `mock-secret` unless the builder named another.
+    /// Returns the client secret that the token endpoint accepts.
+    ///
+    /// It is `mock-secret`, or the one set by [`MockAuthServerBuilder::client`].
     pub fn client_secret(&self) -> &str {
         &self.state.client().secret
     }
 
-    /// From now on the API refuses every token issued so far.
+    /// Revokes every token issued so far, so that the API rejects them.
     pub fn revoke_all(&self) {
         self.state.lock().tokens.revoke_all();
     }
 
-    /// From now on the API refuses every token issued so far for this scope.
+    /// Revokes every token issued so far for this scope, so that the API rejects them.
     ///
-    /// Only for a scope written exactly as the token request wrote it.
+    /// The scope must be written exactly as in the token request.
     pub fn revoke_scope(&self, scope: &str) {
         self.state.lock().tokens.revoke_scope(scope);
     }
 
-    /// While `true`, every API request that needs a token is answered 401 `invalid_token`.
+    /// Sets whether the API rejects every token with a 401 and `invalid_token`.
     ///
-    /// `false` at the start. Redirects and uploads need none.
+    /// Requests without a token get the same response. Redirects and uploads need no token, so this
+    /// does not affect them. Default: `false`.
     pub fn refuse_all(&self, refuse: bool) {
         self.state.lock().settings.refuse_all = refuse;
     }
 
-    /// While `true`, every token request is answered 503; `false` at the start.
+    /// Sets whether every token request gets a 503.
     ///
-    /// An outage uses up none of the failures that
-    /// [`fail_token_requests`](Self::fail_token_requests) queued.
+    /// Responses queued by [`fail_token_requests`](Self::fail_token_requests) and the methods like
+    /// it stay queued during the outage. Default: `false`.
     pub fn set_outage(&self, outage: bool) {
         self.state.lock().settings.outage = outage;
     }
 
-    /// The next `times` token requests are answered with `status`, whatever they ask.
+    /// Makes the next `times` token requests fail with `status`.
     ///
     /// The body is an OAuth error: `invalid_request` for 400, `invalid_client` for 401,
-    /// `unauthorized_client` for 403, `temporarily_unavailable` for 503, `server_error` for any
-    /// other 5xx, and a JSON object without a code for the rest. Calls queue up: the failures
-    /// of a second call follow those of the first.
+    /// `unauthorized_client` for 403, `temporarily_unavailable` for 503, and `server_error` for any
+    /// other 5xx. For other statuses it is a JSON object without an error code.
+    ///
+    /// Calls queue up: the failures of a second call follow those of the first.
     pub fn fail_token_requests(&self, times: usize, status: StatusCode) {
         let failure = token_endpoint::failure(status);
         self.state.lock().plan(times, failure);
     }
 
-    /// As [`fail_token_requests`](Self::fail_token_requests), with a `Retry-After` header.
+    /// Makes the next `times` token requests fail with `status` and a `Retry-After` header.
     ///
-    /// In whole seconds, rounded up.
+    /// The header is in whole seconds, rounded up. Everything else is as with
+    /// [`fail_token_requests`](Self::fail_token_requests).
     pub fn fail_token_requests_with_retry_after(
         &self,
         times: usize,
@@ -186,80 +198,88 @@ impl MockAuthServer {
         self.state.lock().plan(times, failure);
     }
 
-    /// The next `times` token requests are answered with this response.
+    /// Makes the token endpoint answer the next `times` requests with `response`.
     ///
-    /// For what servers also send: HTML or an `error` in a 200, a redirect, a token that is none.
-    /// Status, headers and body are sent as they are, except that `Content-Length` and
-    /// `Transfer-Encoding` always fit the body. An informational status (1xx) is no final answer;
-    /// the client sees a 500 or a broken connection. Queues up behind earlier failures.
+    /// Use it for a 200 with HTML or an `error`, a redirect, or an invalid token.
+    ///
+    /// The server sends the status, headers and body unchanged, except that `Content-Length` and
+    /// `Transfer-Encoding` always fit the body. An informational status (1xx) is not a final
+    /// response; the client sees a 500 or a broken connection instead. The response is queued
+    /// after earlier failures.
     pub fn answer_token_requests(&self, times: usize, response: Response<impl Into<Bytes>>) {
         let response = response.map(Into::into);
         self.state.lock().plan(times, response);
     }
 
-    /// How long tokens live that are issued from now on; see [`MockAuthServerBuilder::lifetime`].
+    /// Sets the lifetime of tokens issued from now on.
+    ///
+    /// See [`MockAuthServerBuilder::lifetime`].
     pub fn set_lifetime(&self, lifetime: Duration) {
         self.state.lock().settings.lifetime = lifetime;
     }
 
-    /// How long the token endpoint waits with its answer to requests received from now on; see
-    /// [`MockAuthServerBuilder::token_latency`].
+    /// Sets the latency of the token endpoint for requests received from now on.
+    ///
+    /// See [`MockAuthServerBuilder::token_latency`].
     pub fn set_token_latency(&self, latency: Duration) {
         self.state.lock().settings.token_latency = latency;
     }
 
-    /// How long the API waits with its answer to requests received from now on; see
-    /// [`MockAuthServerBuilder::api_latency`].
+    /// Sets the latency of the API for requests received from now on.
+    ///
+    /// See [`MockAuthServerBuilder::api_latency`].
     pub fn set_api_latency(&self, latency: Duration) {
         self.state.lock().settings.api_latency = latency;
     }
 
-    /// Requests received by the token endpoint, answered or not.
+    /// Returns the number of requests that the token endpoint received, answered or not.
     pub fn token_requests(&self) -> usize {
         self.state.lock().token_requests
     }
 
-    /// Tokens issued.
+    /// Returns the number of tokens issued.
     pub fn tokens_issued(&self) -> usize {
         self.state.lock().tokens.issued()
     }
 
-    /// Requests received by the API (`/api`, `/upload` and every path below), answered or not.
+    /// Returns the number of requests that the API received, answered or not.
+    ///
+    /// They are the requests to `/api`, `/upload` and every path below.
     pub fn api_requests(&self) -> usize {
         self.state.lock().api_requests
     }
 
-    /// How many of them the API answered 401.
+    /// Returns the number of requests that the API answered with a 401.
     pub fn api_unauthorized(&self) -> usize {
         self.state.lock().api_unauthorized
     }
 
-    /// The token requests answered so far, in the order of their answers.
+    /// Returns the token requests answered so far, in the order in which they were answered.
     ///
-    /// Of more than 100,000, the latest. A client that has its answer finds it here. A request
-    /// whose client hung up before the answer is counted by
-    /// [`token_requests`](Self::token_requests) only.
+    /// The log keeps the latest 100,000 records. It contains a request before the client receives
+    /// the response. If the client disconnects before that,
+    /// [`token_requests`](Self::token_requests) counts the request and the log does not contain it.
     pub fn token_log(&self) -> Vec<TokenRecord> {
         self.state.lock().token_log.to_vec()
     }
 
-    /// The API requests read and judged so far, in the order of their judgement.
+    /// Returns the API requests read so far, in the order in which the API checked their tokens.
     ///
-    /// Of more than 100,000, the latest. A client that has its answer finds it here. A request
-    /// whose client hung up before its body had arrived is counted by
-    /// [`api_requests`](Self::api_requests) only.
+    /// The log keeps the latest 100,000 records. It contains a request before the client receives
+    /// the response. If the client disconnects before the body is complete,
+    /// [`api_requests`](Self::api_requests) counts the request and the log does not contain it.
     pub fn api_log(&self) -> Vec<ApiRecord> {
         self.state.lock().api_log.to_vec()
     }
 
     /// Stops the server and waits until its connections and its port are closed.
     ///
-    /// Requests under way are cut off. Dropping the server does the same, but blocks the thread for
-    /// the moment that takes.
+    /// Requests in progress are aborted. Dropping the server does the same, but blocks the current
+    /// thread while the server stops.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the server, which stops all the same.
+    /// Dropping the future drops the server, which also stops it.
     pub async fn shutdown(self) {
         self.server.stop().await;
     }

@@ -1,4 +1,4 @@
-//! Tokens without a server.
+//! A token source that needs no server.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,12 +13,12 @@ use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 
-/// A [`TokenSource`] for tests: `mock-token-1`, `mock-token-2`, …, with failures and waits on request.
+/// A [`TokenSource`] for tests, which returns `mock-token-1`, `mock-token-2` and so on.
 ///
-/// Clones share their state.
+/// A test can queue failures, delay fetches, and hold them until it releases them.
 ///
-/// Tokens live for 1 h unless [`with_lifetime`](Self::with_lifetime) says otherwise. Time is tokio's:
-/// `tokio::time::pause()` and `advance(…)` expire them.
+/// Clones share their failures, holds, counters and token numbers; each clone has its own lifetime
+/// and latency. Time is tokio's: `tokio::time::pause()` and `advance(…)` expire tokens.
 ///
 /// ```
 /// use bearer_auth::{MockTokenSource, TokenCache, TokenError};
@@ -45,7 +45,7 @@ pub struct MockTokenSource {
 
 struct Shared {
     state: Mutex<State>,
-    /// How many [`Hold`]s there are.
+    /// The number of live [`Hold`]s.
     holds: watch::Sender<usize>,
 }
 
@@ -56,14 +56,14 @@ struct State {
     failures: VecDeque<TokenError>,
 }
 
-/// Fetches wait until this is dropped. See [`MockTokenSource::hold`].
-#[must_use = "dropped at once, it holds nothing"]
+/// A guard that makes fetches wait until it is dropped; see [`MockTokenSource::hold`].
+#[must_use = "fetches continue as soon as the `Hold` is dropped"]
 pub struct Hold {
     shared: Arc<Shared>,
 }
 
 impl MockTokenSource {
-    /// A source whose tokens live for 1 h and come at once.
+    /// Creates a source that returns tokens at once, valid for 1 h.
     pub fn new() -> Self {
         Self {
             lifetime: Duration::from_secs(3600),
@@ -75,7 +75,9 @@ impl MockTokenSource {
         }
     }
 
-    /// The life of this clone's tokens. Zero: none is named.
+    /// Sets the lifetime of the tokens that this clone returns.
+    ///
+    /// Zero means that the tokens have no known lifetime, as in [`AccessToken::with_lifetime`].
     ///
     /// Default: 1 h.
     #[must_use]
@@ -84,7 +86,7 @@ impl MockTokenSource {
         self
     }
 
-    /// How long each fetch of this clone takes, by tokio's clock.
+    /// Sets the time that each fetch of this clone takes, by tokio's clock.
     ///
     /// Default: zero.
     #[must_use]
@@ -93,21 +95,24 @@ impl MockTokenSource {
         self
     }
 
-    /// The next fetch that has no failure queued yet fails with this.
+    /// Makes the next fetch fail with `error`, after any failures already queued.
     ///
-    /// A transient failure is tried again in the same flight, which is one more fetch.
+    /// The cache may retry a transient failure before it reports it. The retry calls the source
+    /// again, so it counts as another fetch.
     pub fn fail_next(&self, error: TokenError) {
         self.fail_times(1, error);
     }
 
-    /// As many fetches fail with this, after those that are queued already.
+    /// Makes the next `times` fetches fail with `error`, after any failures already queued.
     pub fn fail_times(&self, times: usize, error: TokenError) {
         self.state()
             .failures
             .extend(std::iter::repeat_n(error, times));
     }
 
-    /// Fetches, those under way too, wait until the [`Hold`] is dropped.
+    /// Makes all fetches wait, including those in progress, until the returned [`Hold`] is dropped.
+    ///
+    /// If there are several holds, fetches wait until the last of them is dropped.
     pub fn hold(&self) -> Hold {
         self.shared.holds.send_modify(|holds| *holds += 1);
         Hold {
@@ -115,12 +120,12 @@ impl MockTokenSource {
         }
     }
 
-    /// How many fetches have begun.
+    /// Returns the number of fetches that have started.
     pub fn fetches(&self) -> usize {
         self.state().requests.len()
     }
 
-    /// What was asked for, in order.
+    /// Returns the requests of all fetches that have started, in order.
     pub fn requests(&self) -> Vec<TokenRequest> {
         self.state().requests.clone()
     }
@@ -140,7 +145,7 @@ impl TokenSource for MockTokenSource {
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;
         }
-        // Fails only if the sender is gone, which `self` keeps.
+        // This fails only if the sender is dropped, and `self` keeps it.
         let _ = self
             .shared
             .holds

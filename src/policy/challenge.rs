@@ -1,109 +1,113 @@
-//! What a `WWW-Authenticate` field asks for: a lenient reader of challenges.
+//! A lenient parser for the challenges in `WWW-Authenticate` fields.
 //!
-//! The grammar is RFC 9110 §11.2–11.4 and §11.6.1, the parameters that matter here are those of
-//! RFC 6750 §3. Servers bend both, and what they say decides whether a token is still good, so
-//! [`parse`] keeps whatever can be read and never fails:
+//! The grammar is in RFC 9110 §11.2–11.4 and §11.6.1; RFC 6750 §3 defines the parameters that
+//! matter here. Many servers deviate from both, and their challenges decide whether a token is
+//! still valid, so [`parse`] keeps everything readable and never fails:
 //!
 //! - **Lines** are independent lists: nothing in one line affects another. Space, tab, CR and LF
-//!   are whitespace, so an obsolete line fold is too; in a value, CR and LF become spaces.
-//! - **Elements** end at a comma outside a quoted string. Empty ones are skipped. The unreadable
-//!   rest of one is skipped up to its comma, and reading goes on behind it.
-//! - **Schemes**: a token at the start of an element, unless `=` follows, begins a challenge, with
-//!   or without anything behind it. A parameter without a value (`Basic realm="x", charset`) looks
-//!   no different and becomes a challenge too.
-//! - **token68** is read where the grammar has it: alone between the scheme and the next comma. So
-//!   `Bearer error=` is a token68. Parameters behind one are kept.
-//! - **Parameters** belong to the last challenge begun in their line (so `Bearer, error="x"` is one
-//!   challenge), and to none before the first. Whitespace around `=` is fine. They may follow each
-//!   other without a comma, as some gateways write them.
-//! - **Duplicates** are all kept, in order: [`param`](Challenge::param) gives the first,
-//!   [`values`](Challenge::values) all. To learn whether a challenge says `invalid_token`, ask all
-//!   of them.
-//! - **Unquoted values** run to whitespace or a comma, whatever they hold (`a@b`, a URL), except a
-//!   double quote or a leading `=`. One pair of single quotes around such a value is removed: to
-//!   HTTP they are letters, but `error='invalid_token'` has one meaning only.
-//! - **Quoted strings** begin where a word could (at the start of an element, after whitespace or
-//!   `=`) and hide everything up to their closing quote, or to the end of the line. A quote in the
-//!   middle of a word is part of the junk: after `realm="my"house"`, the next comma counts.
-//! - **Broken parameters** are dropped: no value, an unterminated quoted string, a quoted string
-//!   with something glued to it. The good ones around them stay. A cut-off `error` is thus no
-//!   `error`, rather than a wrong one.
+//!   are whitespace, and so is an obsolete line fold. In values, CR and LF become spaces.
+//! - **Elements** end at a comma outside of quoted strings. Empty elements are skipped. If part of
+//!   an element is unreadable, the rest of it up to the comma is skipped, and parsing continues
+//!   there.
+//! - **Schemes**: a token at the start of an element begins a challenge unless `=` follows it.
+//!   Nothing else needs to follow. A parameter without a value (`Basic realm="x", charset`) looks
+//!   the same and becomes a challenge too.
+//! - **token68** is read only where the grammar allows it: alone between the scheme and the next
+//!   comma, so `Bearer error=` contains a token68. Parameters after a token68 are kept.
+//! - **Parameters** belong to the latest challenge in their line, so `Bearer, error="x"` is one
+//!   challenge. Parameters before the first challenge are dropped. Whitespace around `=` is
+//!   allowed, and the comma between parameters may be missing, as some gateways omit it.
+//! - **Duplicates** are all kept, in order. `Challenge::param` returns the first value and
+//!   [`values`](Challenge::values) returns all of them. Check all of them to find out whether a
+//!   challenge contains `invalid_token`.
+//! - **Unquoted values** end at whitespace or a comma and may contain anything (`a@b`, a URL)
+//!   except a double quote or a leading `=`. One pair of single quotes around the value is removed:
+//!   in HTTP they are ordinary characters, but `error='invalid_token'` can have only one meaning.
+//! - **Quoted strings** begin where a word can begin: at the start of an element, after whitespace
+//!   or after `=`. They end at the closing quote or at the end of the line, and commas in them have
+//!   no meaning. A quote in the middle of a word begins no quoted string: after `realm="my"house"`,
+//!   the next comma ends the element.
+//! - **Malformed parameters** are dropped: those without a value, with an unterminated quoted
+//!   string, or with other characters directly after a quoted string. The valid parameters around
+//!   them are kept. A truncated `error` is therefore treated as missing rather than as a wrong
+//!   value.
 
-/// Challenges beyond this many, over all lines, are ignored.
+/// The maximum number of challenges in all lines; the rest is ignored.
 const MAX_CHALLENGES: usize = 64;
 
-/// Parameters of one challenge beyond this many are ignored.
+/// The maximum number of parameters in a challenge; the rest is ignored.
 const MAX_PARAMS: usize = 64;
 
-/// One challenge: how a server wants to be authenticated to, and why it was not satisfied.
+/// A challenge: an authentication scheme that the server accepts, and its parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Challenge {
     /// The scheme as the server wrote it.
     scheme: String,
-    /// What schemes such as `Negotiate` send in place of parameters.
+    /// The token68, which schemes such as `Negotiate` send in place of parameters.
     token68: Option<String>,
-    /// Names in lower case, values without quotes and escapes, in the order of the line. Bytes
-    /// that are not UTF-8 became U+FFFD.
+    /// The parameters in order, with names in lower case and values without quotes and escapes.
+    /// Invalid UTF-8 is replaced by U+FFFD.
     params: Vec<(String, String)>,
 }
 
 impl Challenge {
-    /// The scheme as the server wrote it. Schemes are compared without regard to case.
+    /// Returns the scheme as the server wrote it. Schemes are case-insensitive.
     pub(crate) fn scheme(&self) -> &str {
         &self.scheme
     }
 
-    /// Whether the scheme is `Bearer`, in any case.
+    /// Returns true if the scheme is `Bearer`, in any case.
     pub(crate) fn is_bearer(&self) -> bool {
         self.scheme().eq_ignore_ascii_case("bearer")
     }
 
-    /// The value of the first parameter called `name`, in any case.
+    /// Returns the value of the first parameter with this name, which is case-insensitive.
     #[cfg(test)]
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
         self.values(name).next()
     }
 
-    /// The values of all parameters called `name`, in any case; more than one only if the server
-    /// repeated it, which RFC 9110 §11.2 forbids.
+    /// Returns the values of all parameters with this name, which is case-insensitive.
+    ///
+    /// There is more than one only if the server repeats it, which RFC 9110 §11.2 forbids.
     pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &str> {
         self.params
             .iter()
-            .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
+            .filter(move |(param, _)| param.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
 
-    /// Scheme, token68 and parameters.
+    /// Returns the scheme, token68 and parameters.
     #[cfg(fuzzing)]
     pub(crate) fn into_parts(self) -> (String, Option<String>, Vec<(String, String)>) {
         (self.scheme, self.token68, self.params)
     }
 }
 
-/// Reads the challenges from the lines of a `WWW-Authenticate` field, in their order.
+/// Parses the lines of a `WWW-Authenticate` field into challenges, in order.
 ///
-/// Never fails and never panics: the [module documentation](self) says what becomes of what the
-/// grammar doesn't allow. Takes time linear in the length of the lines, and gives at most 64
-/// challenges over all lines with at most 64 parameters each; the rest is ignored.
+/// It never fails; the [module documentation](self) describes how it treats malformed input. It
+/// takes time linear in the length of the lines and returns at most 64 challenges with at most 64
+/// parameters each. The rest is ignored.
 pub(crate) fn parse<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Vec<Challenge> {
     let mut challenges = Vec::new();
     for line in lines {
-        let room = MAX_CHALLENGES.saturating_sub(challenges.len());
-        if room == 0 {
+        let limit = MAX_CHALLENGES.saturating_sub(challenges.len());
+        if limit == 0 {
             break;
         }
-        challenges.extend(parse_line(line, room));
+        challenges.extend(parse_line(line, limit));
     }
     challenges
 }
 
-/// Reads at most `room` challenges from one line.
-fn parse_line(line: &[u8], room: usize) -> Vec<Challenge> {
+/// Parses at most `limit` challenges from a line.
+fn parse_line(line: &[u8], limit: usize) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = Vec::new();
     let mut cursor = Cursor { rest: line };
     while cursor.next_element() {
         if let Some(scheme) = cursor.scheme() {
-            if challenges.len() == room {
+            if challenges.len() == limit {
                 break;
             }
             challenges.push(Challenge {
@@ -124,23 +128,23 @@ fn parse_line(line: &[u8], room: usize) -> Vec<Challenge> {
     challenges
 }
 
-/// What is left of a line.
+/// A position in a line.
 ///
-/// The methods that give an `Option` move past what they read and, except where they say
-/// otherwise, stay where they are if they can't read it.
+/// Methods that return an `Option` advance past the text they read. On `None` they do not advance,
+/// unless their documentation says otherwise.
 #[derive(Clone, Copy)]
 struct Cursor<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Cursor<'a> {
-    /// Moves to the next element that is not empty, or gives `false` at the end of the line.
+    /// Advances to the next element that is not empty. Returns false at the end of the line.
     fn next_element(&mut self) -> bool {
         self.take_while(|byte| is_space(byte) || byte == b',');
         !self.rest.is_empty()
     }
 
-    /// Reads a scheme: a token that is a word of its own, with no `=` behind it.
+    /// Reads a scheme: a token that is a whole word and that no `=` follows.
     fn scheme(&mut self) -> Option<String> {
         let mut ahead = *self;
         let scheme = ahead.take_while(is_token_byte);
@@ -151,7 +155,7 @@ impl<'a> Cursor<'a> {
         Some(text(scheme))
     }
 
-    /// Reads a token68, which nothing but whitespace separates from the end of its element.
+    /// Reads a token68, which must be the last word of its element.
     fn token68(&mut self) -> Option<String> {
         let mut ahead = *self;
         ahead.skip_space();
@@ -164,7 +168,9 @@ impl<'a> Cursor<'a> {
         Some(text(word))
     }
 
-    /// Reads a parameter. Moves past its name, and into its value, even if the value is broken.
+    /// Reads a parameter.
+    ///
+    /// If the value is malformed, this returns `None` but still advances past the name and `=`.
     fn param(&mut self) -> Option<(String, String)> {
         self.skip_space();
         let mut ahead = *self;
@@ -177,7 +183,9 @@ impl<'a> Cursor<'a> {
         Some((text(name).to_ascii_lowercase(), value))
     }
 
-    /// Reads the value of a parameter, quoted or not. Moves past a quoted one even if it is broken.
+    /// Reads the value of a parameter, quoted or not.
+    ///
+    /// Advances past a quoted value even if it is malformed.
     fn value(&mut self) -> Option<String> {
         if self.rest.first() == Some(&b'"') {
             return self.quoted();
@@ -194,8 +202,10 @@ impl<'a> Cursor<'a> {
         Some(text(bare.unwrap_or(word)))
     }
 
-    /// Reads a quoted string, of which the cursor is at the opening quote, if it is terminated and
-    /// nothing is glued to it. Moves past it, and past what is glued to it, in any case.
+    /// Reads a quoted string, starting at the opening quote.
+    ///
+    /// Returns `None` if the closing quote is missing or if other characters directly follow it. In
+    /// either case this advances past the string and the characters after it.
     fn quoted(&mut self) -> Option<String> {
         let mut content = Vec::new();
         let mut bytes = self.rest.iter();
@@ -209,12 +219,12 @@ impl<'a> Cursor<'a> {
             }
         };
         self.rest = bytes.as_slice();
-        let alone = self.at_delimiter();
+        let is_delimited = self.at_delimiter();
         self.skip_word_part();
-        (terminated && alone).then(|| text(&content))
+        (terminated && is_delimited).then(|| text(&content))
     }
 
-    /// Skips what is left of the element, up to its comma.
+    /// Skips the rest of the element, up to its comma.
     fn skip_element(&mut self) {
         loop {
             self.skip_space();
@@ -226,8 +236,9 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Skips what is left of a word, but no further than its next `=`, behind which a quote is the
-    /// beginning of a quoted string.
+    /// Skips the rest of a word, or the part of it up to and including the next `=`.
+    ///
+    /// It stops there because a quote after `=` begins a quoted string.
     fn skip_word_part(&mut self) {
         self.take_while(|byte| !is_delimiter(byte) && byte != b'=');
         self.rest = self.rest.strip_prefix(b"=").unwrap_or(self.rest);
@@ -237,7 +248,7 @@ impl<'a> Cursor<'a> {
         self.take_while(is_space);
     }
 
-    /// The cursor behind `=` and the whitespace on both of its sides, if they come next.
+    /// Returns the position after `=` and the whitespace around it, if `=` comes next.
     fn past_equals(mut self) -> Option<Self> {
         self.skip_space();
         self.rest = self.rest.strip_prefix(b"=")?;
@@ -245,12 +256,12 @@ impl<'a> Cursor<'a> {
         Some(self)
     }
 
-    /// Whether a word that ended here was whole.
+    /// Returns true at whitespace, a comma or the end of the line.
     fn at_delimiter(&self) -> bool {
         self.rest.first().copied().is_none_or(is_delimiter)
     }
 
-    /// Takes the bytes up to the next whitespace or comma.
+    /// Takes the bytes before the next whitespace or comma.
     fn take_word(&mut self) -> &'a [u8] {
         self.take_while(|byte| !is_delimiter(byte))
     }
@@ -265,12 +276,12 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// `tchar` of RFC 9110 §5.6.2.
+/// Returns true for a `tchar` (RFC 9110 §5.6.2).
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// `token68` of RFC 9110 §11.2.
+/// Returns true for a `token68` (RFC 9110 §11.2).
 fn is_token68(word: &[u8]) -> bool {
     let is_token68_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
     word.first().is_some_and(is_token68_byte)

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn other_statuses_do_not() {
+    fn other_statuses_do_not_reject() {
         for status in [200, 204, 302, 400, 403, 407, 429, 500, 503] {
             assert!(
                 !rejects(status, &["Bearer error=\"invalid_token\""]),

@@ -1,4 +1,4 @@
-//! The settings a server starts with.
+//! The builder of the mock server.
 
 use std::fmt;
 use std::io;
@@ -10,9 +10,9 @@ use super::serve::Server;
 use super::state::{Client, Settings, State};
 use super::tokens::MAX_TOKEN_LEN;
 
-/// Settings of a [`MockAuthServer`] that differ from the defaults.
+/// A builder for a [`MockAuthServer`].
 #[derive(Clone)]
-#[must_use = "nothing listens until `start` is called"]
+#[must_use = "the server does not run until `start` is called"]
 pub struct MockAuthServerBuilder {
     client: Client,
     settings: Settings,
@@ -20,48 +20,60 @@ pub struct MockAuthServerBuilder {
 }
 
 impl MockAuthServerBuilder {
-    /// How long a token lives, counted from when its request was received; default 900 s.
+    /// Sets the lifetime of tokens, counted from the receipt of the token request.
     ///
-    /// Sent as `expires_in`, in seconds: a whole number where it is one, else with a fraction.
+    /// The server sends it as `expires_in` in seconds, with a fraction only if needed.
+    ///
+    /// Default: 900 s.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.settings.lifetime = lifetime;
         self
     }
 
-    /// How long the token endpoint waits, once it has read a request, with its answer; default 0.
+    /// Sets how long the token endpoint waits between reading a request and answering it.
     ///
-    /// The token is issued after the wait: a client that hangs up meanwhile gets none.
+    /// The token is issued after the wait, so none is issued if the client disconnects meanwhile.
+    ///
+    /// Default: zero.
     pub fn token_latency(mut self, latency: Duration) -> Self {
         self.settings.token_latency = latency;
         self
     }
 
-    /// How long the API waits, once it has judged a request, with its answer; default 0.
+    /// Sets how long the API waits between checking the token and answering the request.
     ///
-    /// What happens to the token during the wait doesn't change that answer.
+    /// A token that expires or is revoked during the wait does not change the response.
+    ///
+    /// Default: zero.
     pub fn api_latency(mut self, latency: Duration) -> Self {
         self.settings.api_latency = latency;
         self
     }
 
-    /// The one client that the token endpoint knows; default `mock-client` with `mock-secret`.
+    /// Sets the id and secret of the only client that the token endpoint accepts.
+    ///
+    /// Default: `mock-client` and `mock-secret`.
     pub fn client(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
         self.client.id = id.into();
         self.client.secret = secret.into();
         self
     }
 
-    /// Takes id and secret in HTTP Basic as they were sent; default `false`.
+    /// Sets whether the id and secret in HTTP Basic are taken without form decoding.
     ///
-    /// By default they are form-decoded first, as RFC 6749 §2.3.1 has it.
+    /// With `false` the server form-decodes them first, as RFC 6749 §2.3.1 requires.
+    ///
+    /// Default: `false`.
     pub fn raw_basic(mut self, raw: bool) -> Self {
         self.client.raw_basic = raw;
         self
     }
 
-    /// Pads tokens to this many bytes, 64 KiB at most; default 0, which leaves them short.
+    /// Sets the minimum length of tokens in bytes; shorter tokens are padded.
     ///
-    /// About 1,000 is the size of a JWT.
+    /// A typical JWT has about 1,000 bytes. More than 64 KiB is reduced to 64 KiB.
+    ///
+    /// Default: 0, no padding.
     pub fn token_len(mut self, bytes: usize) -> Self {
         self.token_len = bytes.min(MAX_TOKEN_LEN);
         self
@@ -71,11 +83,11 @@ impl MockAuthServerBuilder {
     ///
     /// # Errors
     ///
-    /// The operating system's, if it gives no loopback socket or no thread.
+    /// Returns the operating system's error if it cannot create the loopback socket or the thread.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops a server that was starting.
+    /// Dropping the future stops the server if it is still starting.
     pub async fn start(self) -> io::Result<MockAuthServer> {
         let state = Arc::new(State::new(self.client, self.settings, self.token_len));
         let (address, server) = Server::start(Arc::clone(&state)).await?;

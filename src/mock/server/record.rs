@@ -1,4 +1,4 @@
-//! What the server remembers of each request.
+//! The records that the server keeps of requests.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-/// One request that the token endpoint answered.
+/// A request that the token endpoint answered.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct TokenRecord {
@@ -22,53 +22,55 @@ pub struct TokenRecord {
 }
 
 impl TokenRecord {
-    /// When the request was received, counted from the server's start.
+    /// Returns the time from the server's start to the receipt of the request.
     pub fn at(&self) -> Duration {
         self.at
     }
 
-    /// The status it was answered with.
+    /// Returns the status of the response.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// How the client authenticated, or tried to.
+    /// Returns the method by which the client authenticated or tried to.
     pub fn client_authentication(&self) -> ClientAuthenticationSeen {
         self.client_authentication
     }
 
-    /// The scope it asked for, as it was written.
+    /// Returns the requested scope, exactly as written in the request.
     pub fn scope(&self) -> Option<&str> {
         self.scope.as_deref()
     }
 
-    /// The first form field of this name; never `client_secret`.
+    /// Returns the value of the first form field with this name, except `client_secret`.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params()
             .find(|(field, _)| *field == name)
             .map(|(_, value)| value)
     }
 
-    /// The form's fields in the order they came, without `client_secret`; none if it was no form.
+    /// Returns the names and values of the form's fields in order, without `client_secret`.
+    ///
+    /// Empty if the body was not a form.
     pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
         self.params
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The first `Accept` header.
+    /// Returns the first `Accept` header.
     pub fn accept(&self) -> Option<&str> {
         self.accept.as_deref()
     }
 
-    /// The number of the token it was answered with: 7 for `mock-access-token-7`.
+    /// Returns the number of the token that was issued, such as 7 for `mock-access-token-7`.
     pub fn token_number(&self) -> Option<usize> {
         self.token_number
     }
 }
 
 impl fmt::Debug for TokenRecord {
-    // Without the parameters: a test's own may be secrets.
+    // The parameters are omitted because they may contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenRecord")
             .field("at", &self.at)
@@ -80,23 +82,23 @@ impl fmt::Debug for TokenRecord {
     }
 }
 
-/// Where a token request carried the client's credentials (RFC 6749 §2.3.1).
+/// The place of the client's credentials in a token request (RFC 6749 §2.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientAuthenticationSeen {
-    /// Nowhere.
+    /// The request has no credentials.
     None,
-    /// In the form: `client_secret_post`.
+    /// The form has them (`client_secret_post`).
     Post,
-    /// In an `Authorization` header: `client_secret_basic`.
+    /// An `Authorization` header has them (`client_secret_basic`).
     Basic,
-    /// A secret in the form and an `Authorization` header too, which is an error.
+    /// Both the form and an `Authorization` header have credentials, which is an error.
     Both,
-    /// An `Authorization` header of another scheme, which is an error.
+    /// An `Authorization` header of another scheme has them, which is an error.
     Other,
 }
 
-/// One request that the API judged.
+/// A request that the API answered.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ApiRecord {
@@ -113,61 +115,64 @@ pub struct ApiRecord {
 }
 
 impl ApiRecord {
-    /// When the request was received, counted from the server's start.
+    /// Returns the time from the server's start to the receipt of the request.
     pub fn at(&self) -> Duration {
         self.at
     }
 
-    /// The request's method.
+    /// Returns the request's method.
     pub fn method(&self) -> &Method {
         &self.method
     }
 
-    /// The request's path, without its query.
+    /// Returns the request's path, without the query.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The request's query, if it had one.
+    /// Returns the request's query, if there is one.
     pub fn query(&self) -> Option<&str> {
         self.query.as_deref()
     }
 
-    /// The status it was answered with.
+    /// Returns the status of the response.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Whether an `Authorization` header was there, whatever it held.
+    /// Returns true if the request had an `Authorization` header of any kind.
     pub fn has_authorization(&self) -> bool {
         self.has_authorization
     }
 
-    /// The number of the token it carried, valid or not: 7 for `mock-access-token-7`.
+    /// Returns the number of the request's token, such as 7 for `mock-access-token-7`.
+    ///
+    /// The token may be expired or revoked.
     pub fn token_number(&self) -> Option<usize> {
         self.token_number
     }
 
-    /// The scope that the token it carried was issued for, valid or not.
+    /// Returns the scope of the request's token, which may be expired or revoked.
     pub fn scope(&self) -> Option<&str> {
         self.scope.as_deref()
     }
 
-    /// The body's length in bytes; of a body that was too long, the part that was read.
+    /// Returns the body's length in bytes; for a body over 64 MiB, the length that was read.
     pub fn body_len(&self) -> usize {
         self.body_len
     }
 
-    /// The body as it came, byte for byte.
+    /// Returns the body, unchanged.
     ///
-    /// `None` if it was longer than 1 MiB, or if later records hold 64 MiB of bodies.
+    /// `None` if it was longer than 1 MiB, or if it was dropped because later bodies filled the
+    /// 64 MiB that the log keeps.
     pub fn body(&self) -> Option<&[u8]> {
         self.body.as_deref()
     }
 }
 
 impl fmt::Debug for ApiRecord {
-    // Without query and body: a pre-signed URL is a secret, and so may a body be.
+    // The query and body are omitted: a pre-signed URL is a secret, and a body may contain one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiRecord")
             .field("at", &self.at)
@@ -182,10 +187,12 @@ impl fmt::Debug for ApiRecord {
     }
 }
 
-/// How many records a log keeps; the oldest go first.
+/// The number of records that a log keeps; the oldest are dropped first.
 pub(super) const KEPT_RECORDS: usize = 100_000;
 
-/// How many bytes of bodies the API's log keeps; the oldest go first, their records stay.
+/// The total size in bytes of the bodies that the API's log keeps.
+///
+/// The oldest bodies are dropped first; their records stay.
 pub(super) const KEPT_BODIES: usize = 64 * 1024 * 1024;
 
 #[derive(Default)]
@@ -209,9 +216,9 @@ impl TokenLog {
 #[derive(Default)]
 pub(super) struct ApiLog {
     records: VecDeque<ApiRecord>,
-    /// Bytes of all bodies kept.
+    /// The total size of the bodies kept.
     body_bytes: usize,
-    /// How many of the oldest records have given up their bodies.
+    /// The number of records, from the oldest, whose bodies were dropped.
     without_body: usize,
 }
 

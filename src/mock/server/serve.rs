@@ -1,4 +1,4 @@
-//! The thread, the connections and the routes.
+//! The server's thread, connections and routes.
 
 use std::convert::Infallible;
 use std::io;
@@ -8,26 +8,27 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
 use super::state::State;
-use super::{api, token_endpoint};
+use super::{api, message, token_endpoint};
 
-/// The thread that serves. A runtime of its own keeps the server's time real where a test pauses
-/// the clock, and its work off the test's runtime.
+/// A handle of the server's thread.
+///
+/// The thread has its own runtime, so that its time is real even if a test pauses the clock, and
+/// its work does not run on the test's runtime.
 pub(super) struct Server {
-    /// Dropped to stop the thread.
+    /// Stops the thread when it is dropped.
     stop: Option<oneshot::Sender<Infallible>>,
-    /// Resolves when everything is closed.
+    /// Resolves when the port and all connections are closed.
     stopped: oneshot::Receiver<Infallible>,
     thread: Option<JoinHandle<()>>,
 }
@@ -54,7 +55,7 @@ impl Server {
 
     pub(super) async fn stop(mut self) {
         self.stop = None;
-        // An error is the news: the other half is gone.
+        // This always ends with an error, because the thread drops its half without sending.
         let _ = (&mut self.stopped).await;
     }
 }
@@ -63,70 +64,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // An error would be a panic, which its thread has reported.
+            // An error means that the thread panicked, which the panic hook has already reported.
             let _ = thread.join();
         }
-    }
-}
-
-/// The whole body of a request.
-pub(super) struct Body {
-    /// In bytes; more than what was allowed if reading stopped there.
-    pub(super) len: usize,
-    /// `None` if there were more than should be kept.
-    pub(super) bytes: Option<Bytes>,
-}
-
-impl Body {
-    /// Reads to the end or until there are more than `max` bytes; `None` if the client broke off.
-    pub(super) async fn read(mut incoming: Incoming, keep: usize, max: usize) -> Option<Self> {
-        let mut len = 0;
-        // A copy: a slice of the connection's buffer would keep all of it alive in a record.
-        let mut kept = Some(Vec::new());
-        while let Some(frame) = incoming.frame().await {
-            if let Ok(data) = frame.ok()?.into_data() {
-                len += data.len();
-                if len > keep {
-                    kept = None;
-                }
-                if let Some(kept) = &mut kept {
-                    kept.extend_from_slice(&data);
-                }
-                if len > max {
-                    break;
-                }
-            }
-        }
-        Some(Self {
-            len,
-            bytes: kept.map(Bytes::from),
-        })
-    }
-}
-
-pub(super) fn json(status: StatusCode, body: &Value) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(body.to_string()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-pub(super) fn empty(status: StatusCode) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = status;
-    response
-}
-
-/// Whether `path` is `root` or lies below it.
-pub(super) fn is_within(path: &str, root: &str) -> bool {
-    path.strip_prefix(root)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-pub(super) async fn wait(latency: Duration) {
-    if !latency.is_zero() {
-        tokio::time::sleep(latency).await;
     }
 }
 
@@ -157,13 +97,13 @@ fn run(
             }
         }
     });
-    // With the runtime go the accepting task and every connection.
+    // Dropping the runtime here aborts the accept task and all connections.
 }
 
 fn listen() -> io::Result<(TcpListener, SocketAddr)> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-    // Room for a thousand clients that connect at the same moment.
+    // Enough for a test that opens a thousand connections at once.
     let listener = socket.listen(4096)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
@@ -175,20 +115,20 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
             Ok((stream, _)) => {
                 tokio::spawn(serve(stream, Arc::clone(&state)));
             }
-            // Out of descriptors, most likely: others must close first.
-            Err(_) => wait(Duration::from_millis(10)).await,
+            // Probably out of descriptors: wait until other connections close.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
 }
 
 async fn serve(stream: TcpStream, state: Arc<State>) {
-    // Without it a small answer may wait for the client's acknowledgement of the one before.
+    // Without this, a small response may wait until the client acknowledges the previous one.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(sendable(route(&state, request).await)) }
     });
-    // A connection that breaks off is its client's affair.
+    // An error means that the client disconnected or sent invalid HTTP; there is nothing to do.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -198,15 +138,16 @@ async fn route(state: &State, request: Request<Incoming>) -> Response<Bytes> {
     let path = request.uri().path();
     if path == "/token" {
         token_endpoint::answer(state, request).await
-    } else if is_within(path, api::ROOT) || is_within(path, api::OPEN_ROOT) {
+    } else if api::serves(path) {
         api::answer(state, request).await
     } else {
-        empty(StatusCode::NOT_FOUND)
+        message::empty(StatusCode::NOT_FOUND)
     }
 }
 
-/// Status, headers and body of an answer, and nothing that hyper would refuse to send: a test may
-/// have written it.
+/// Removes everything from a response that hyper would refuse to send.
+///
+/// A test can queue any response, so only its status, headers and body are taken.
 fn sendable(response: Response<Bytes>) -> Response<Full<Bytes>> {
     let (head, body) = response.into_parts();
     let mut response = Response::new(Full::new(body));

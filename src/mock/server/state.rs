@@ -1,4 +1,4 @@
-//! What the server and the test share.
+//! The state that the server and the test share.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use http::Response;
 use super::record::{ApiLog, TokenLog};
 use super::tokens::Tokens;
 
-/// What the server's thread and the test share.
+/// The state shared by the server's thread and the [`MockAuthServer`](super::MockAuthServer).
 pub(super) struct State {
     client: Client,
     started: Instant,
@@ -39,13 +39,14 @@ impl State {
         &self.client
     }
 
-    /// The offset of `moment` from the server's start.
+    /// Returns the time from the server's start to `moment`.
     pub(super) fn since_start(&self, moment: Instant) -> Duration {
         moment.saturating_duration_since(self.started)
     }
 
-    /// Held for a look-up or a note, never across an await. Nothing panics under it; if something
-    /// did, what it guards would still be whole.
+    /// Locks the shared state. Never hold the lock across an await.
+    ///
+    /// A poisoned lock is used anyway: every change leaves the state consistent.
     pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -59,17 +60,19 @@ pub(super) struct Shared {
     pub(super) tokens: Tokens,
     pub(super) token_log: TokenLog,
     pub(super) api_log: ApiLog,
-    /// Answers of the token endpoint that a test asked for, each with how often it is still due.
+    /// Responses queued for the token endpoint, each with the number of times left to send it.
     planned: VecDeque<(usize, Response<Bytes>)>,
 }
 
 impl Shared {
+    /// Queues a response for the next `times` token requests.
     pub(super) fn plan(&mut self, times: usize, response: Response<Bytes>) {
         if times > 0 {
             self.planned.push_back((times, response));
         }
     }
 
+    /// Takes the next queued response, if there is one.
     pub(super) fn next_planned(&mut self) -> Option<Response<Bytes>> {
         let (times, response) = self.planned.front_mut()?;
         if *times > 1 {
@@ -80,7 +83,7 @@ impl Shared {
     }
 }
 
-/// What a test may change at any time.
+/// The settings that a test can change at any time.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) lifetime: Duration,
@@ -90,10 +93,11 @@ pub(super) struct Settings {
     pub(super) refuse_all: bool,
 }
 
+/// The client that the token endpoint accepts.
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) id: String,
     pub(super) secret: String,
-    /// HTTP Basic carries both without the form encoding.
+    /// HTTP Basic carries the id and secret without form encoding.
     pub(super) raw_basic: bool,
 }

@@ -1,4 +1,4 @@
-//! What a test has in hand here, and the client of all these tests; then one theme a module.
+//! Tests of the mock server's handle, and the HTTP client that all these tests share.
 
 use std::io;
 use std::time::Duration;
@@ -19,10 +19,8 @@ mod token_endpoint;
 
 const FORM: &str = "grant_type=client_credentials&client_id=mock-client&client_secret=mock-secret";
 
-// ---- What a test has in hand ----
-
 #[tokio::test]
-async fn names_its_urls_and_its_client() {
+async fn the_handle_returns_urls_and_client_credentials() {
     let server = start().await;
     let port = server.origin().strip_prefix("http://127.0.0.1:").unwrap();
     assert!(port.parse::<u16>().unwrap() > 0);
@@ -55,7 +53,7 @@ async fn debug_shows_no_secret() {
 }
 
 #[test]
-fn handles_cross_threads() {
+fn handles_and_records_are_send_and_sync() {
     fn assert_send_sync<T: Send + Sync>() {}
     assert_send_sync::<MockAuthServer>();
     assert_send_sync::<MockAuthServerBuilder>();
@@ -63,10 +61,9 @@ fn handles_cross_threads() {
     assert_send_sync::<ApiRecord>();
 }
 
-// ---- A client that hides nothing ----
-
 const FORM_TYPE: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
+/// A response as it was received.
 struct Answer {
     status: u16,
     headers: Vec<(String, String)>,

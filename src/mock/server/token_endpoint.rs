@@ -15,17 +15,17 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use super::message::{self, Body};
 use super::record::{ClientAuthenticationSeen, TokenRecord};
-use super::serve::{self, Body};
 use super::state::{Client, State};
 
-/// Longest form that is read.
+/// The longest form in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
-/// The fields that may come once only (RFC 6749 §3.2); others, `resource` for one, may repeat.
-const SINGLE: [&str; 4] = ["grant_type", "client_id", "client_secret", "scope"];
+/// The fields that must not be repeated (RFC 6749 §3.2). Others, such as `resource`, may be.
+const SINGLE_FIELDS: [&str; 4] = ["grant_type", "client_id", "client_secret", "scope"];
 
-/// Answers one request to the token endpoint.
+/// Answers a request to the token endpoint.
 pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Response<Bytes> {
     let received = Instant::now();
     let (latency, planned) = {
@@ -40,13 +40,13 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Respons
     };
     let (head, body) = request.into_parts();
     let Some(body) = Body::read(body, MAX_BODY, MAX_BODY).await else {
-        return serve::empty(StatusCode::BAD_REQUEST);
+        return message::empty(StatusCode::BAD_REQUEST);
     };
     let form = Form::read(&head.headers, &body);
-    let seen = seen(&head.headers, &form);
-    serve::wait(latency).await;
+    let seen = client_authentication(&head.headers, &form);
+    message::wait(latency).await;
 
-    let refusal = planned.or_else(|| refusal(state.client(), &head, &body, &form, seen));
+    let error = planned.or_else(|| request_error(state.client(), &head, &body, &form, seen));
     let scope: Option<Arc<str>> = form.field("scope").map(Arc::from);
     let accept = head
         .headers
@@ -54,7 +54,7 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Respons
         .and_then(|value| value.to_str().ok())
         .map(Arc::from);
     let mut shared = state.lock();
-    let (response, token_number) = match refusal {
+    let (response, token_number) = match error {
         Some(response) => (response, None),
         None => {
             let lifetime = shared.settings.lifetime;
@@ -74,7 +74,7 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Respons
     response
 }
 
-/// The answer with this status that a failing token endpoint gives.
+/// Creates the response of a failing token endpoint with this status.
 pub(super) fn failure(status: StatusCode) -> Response<Bytes> {
     let code = match status {
         StatusCode::BAD_REQUEST => "invalid_request",
@@ -83,15 +83,16 @@ pub(super) fn failure(status: StatusCode) -> Response<Bytes> {
         StatusCode::SERVICE_UNAVAILABLE => "temporarily_unavailable",
         status if status.is_server_error() => "server_error",
         _ => {
-            return no_store(serve::json(
+            return no_store(message::json(
                 status,
-                &json!({ "message": "failure asked for" }),
+                &json!({ "message": "failure requested by the test" }),
             ));
         }
     };
-    oauth_error(status, code, "failure asked for")
+    oauth_error(status, code, "failure requested by the test")
 }
 
+/// Creates the response of a failing token endpoint with `Retry-After`, rounded up to seconds.
 pub(super) fn failure_with_retry_after(
     status: StatusCode,
     retry_after: Duration,
@@ -105,7 +106,7 @@ pub(super) fn failure_with_retry_after(
     response
 }
 
-/// RFC 6749 §5.1.
+/// Creates a successful response (RFC 6749 §5.1).
 fn success(token: String, lifetime: Duration, scope: Option<&str>) -> Response<Bytes> {
     let expires_in = match lifetime.subsec_nanos() {
         0 => Value::from(lifetime.as_secs()),
@@ -116,13 +117,13 @@ fn success(token: String, lifetime: Duration, scope: Option<&str>) -> Response<B
     if let Some(scope) = scope {
         body["scope"] = Value::from(scope);
     }
-    no_store(serve::json(StatusCode::OK, &body))
+    no_store(message::json(StatusCode::OK, &body))
 }
 
-/// RFC 6749 §5.2.
+/// Creates an error response (RFC 6749 §5.2).
 fn oauth_error(status: StatusCode, code: &str, description: &str) -> Response<Bytes> {
     let body = json!({ "error": code, "error_description": description });
-    let mut response = no_store(serve::json(status, &body));
+    let mut response = no_store(message::json(status, &body));
     if status == StatusCode::UNAUTHORIZED {
         let challenge = HeaderValue::from_static("Basic realm=\"token\"");
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
@@ -137,8 +138,8 @@ fn no_store(mut response: Response<Bytes>) -> Response<Bytes> {
     response
 }
 
-/// The answer that says why there is no token; `None` if there is one.
-fn refusal(
+/// Checks a request. Returns the error response, or `None` if the client gets a token.
+fn request_error(
     client: &Client,
     head: &Parts,
     body: &Body,
@@ -147,7 +148,7 @@ fn refusal(
 ) -> Option<Response<Bytes>> {
     let bad_request = |code, description| oauth_error(StatusCode::BAD_REQUEST, code, description);
     if head.method != Method::POST {
-        let mut response = serve::empty(StatusCode::METHOD_NOT_ALLOWED);
+        let mut response = message::empty(StatusCode::METHOD_NOT_ALLOWED);
         response
             .headers_mut()
             .insert(ALLOW, HeaderValue::from_static("POST"));
@@ -157,43 +158,49 @@ fn refusal(
         return Some(oauth_error(
             StatusCode::PAYLOAD_TOO_LARGE,
             "invalid_request",
-            "more than 64 KiB",
+            "the request body is longer than 64 KiB",
         ));
     }
     if !is_form(&head.headers) {
-        return Some(bad_request("invalid_request", "not a form"));
+        return Some(bad_request(
+            "invalid_request",
+            "the Content-Type must be application/x-www-form-urlencoded",
+        ));
     }
-    if SINGLE.iter().any(|name| form.count(name) > 1) {
-        return Some(bad_request("invalid_request", "repeated parameter"));
+    if SINGLE_FIELDS.iter().any(|name| form.count(name) > 1) {
+        return Some(bad_request("invalid_request", "a parameter is repeated"));
     }
     match form.field("grant_type") {
         Some("client_credentials") => {}
         Some(_) => {
             return Some(bad_request(
                 "unsupported_grant_type",
-                "not client_credentials",
+                "grant_type must be client_credentials",
             ));
         }
-        None => return Some(bad_request("invalid_request", "no grant_type")),
+        None => return Some(bad_request("invalid_request", "grant_type is missing")),
     }
     if head.headers.get_all(AUTHORIZATION).iter().count() > 1 {
         return Some(bad_request(
             "invalid_request",
-            "repeated Authorization header",
+            "the Authorization header is repeated",
         ));
     }
     let form_id = form.field("client_id");
     let known = match seen {
         ClientAuthenticationSeen::Both => {
-            return Some(bad_request("invalid_request", "two client authentications"));
+            return Some(bad_request(
+                "invalid_request",
+                "the client uses more than one authentication method",
+            ));
         }
         ClientAuthenticationSeen::Basic => {
-            // The form may name the client as well (RFC 6749 §3.2.1), but not another one.
+            // The form may repeat the client id (RFC 6749 §3.2.1), but must not name another one.
             form_id.is_none_or(|id| id == client.id)
                 && basic_credentials(&head.headers, client.raw_basic)
                     .is_some_and(|(id, secret)| id == client.id && secret == client.secret)
         }
-        // An empty secret may be left out (RFC 6749 §2.3.1).
+        // An empty secret may be omitted (RFC 6749 §2.3.1).
         ClientAuthenticationSeen::Post => {
             form_id.unwrap_or_default() == client.id
                 && form.field("client_secret").unwrap_or_default() == client.secret
@@ -210,7 +217,8 @@ fn refusal(
     ))
 }
 
-fn seen(headers: &HeaderMap, form: &Form) -> ClientAuthenticationSeen {
+/// Returns the method by which the client authenticated or tried to.
+fn client_authentication(headers: &HeaderMap, form: &Form) -> ClientAuthenticationSeen {
     let in_form = form.field("client_id").is_some();
     let secret_in_form = form.field("client_secret").is_some();
     if !headers.contains_key(AUTHORIZATION) {
@@ -228,14 +236,16 @@ fn seen(headers: &HeaderMap, form: &Form) -> ClientAuthenticationSeen {
     }
 }
 
-/// What follows the word `Basic`.
+/// Returns the encoded credentials of HTTP Basic.
 fn basic(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
     scheme.eq_ignore_ascii_case("basic").then(|| rest.trim())
 }
 
-/// Id and secret of HTTP Basic (RFC 6749 §2.3.1: each form-encoded before they are joined).
+/// Returns the client id and secret of HTTP Basic.
+///
+/// The client form-encodes each of them (RFC 6749 §2.3.1); with `raw`, they are not decoded.
 fn basic_credentials(headers: &HeaderMap, raw: bool) -> Option<(String, String)> {
     let decoded = String::from_utf8(STANDARD.decode(basic(headers)?).ok()?).ok()?;
     let (id, secret) = decoded.split_once(':')?;
@@ -246,9 +256,9 @@ fn basic_credentials(headers: &HeaderMap, raw: bool) -> Option<(String, String)>
     }
 }
 
-/// One value, form-decoded. The parser takes whole forms, so what would separate fields is hidden
-/// from it.
+/// Form-decodes a single value.
 fn form_decode(value: &str) -> String {
+    // The parser expects a whole form, so escape the characters that separate fields.
     let name = value.replace('&', "%26").replace('=', "%3D");
     let mut fields = form_urlencoded::parse(name.as_bytes());
     fields
@@ -267,7 +277,7 @@ fn is_form(headers: &HeaderMap) -> bool {
         })
 }
 
-/// The fields of the request, none if it is no form.
+/// The fields of the request's form, empty if the body is not a form.
 struct Form(Vec<(String, String)>);
 
 impl Form {
@@ -280,7 +290,9 @@ impl Form {
         }
     }
 
-    /// The first field of this name; one without a value counts as left out (RFC 6749 §3.2).
+    /// Returns the value of the first field with this name.
+    ///
+    /// A field without a value is treated as omitted (RFC 6749 §3.2).
     fn field(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(field, _)| field == name)?;
         (!value.is_empty()).then_some(value)

@@ -1,4 +1,4 @@
-//! The cases of other projects here; literal cases and properties in the modules.
+//! Tests of the challenge parser. This file runs the test vectors of other projects.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,20 @@ use serde_json::Value;
 
 use super::{Challenge, parse};
 
-mod broken;
 mod grammar;
+mod malformed;
 mod properties;
 
 fn parse_line(line: &str) -> Vec<Challenge> {
     parse([line.as_bytes()])
 }
 
-/// Our reading of one line, in the notation of [`shown`].
+/// Parses a line and formats the challenges with [`shown`].
 fn read(line: &str) -> String {
     shown(&parse_line(line))
 }
 
-/// `Scheme name="value" name="value"; Scheme token68`: one string for a whole result.
+/// Formats challenges as `Scheme name="value" name="value"; Scheme token68`.
 fn shown(challenges: &[Challenge]) -> String {
     let one = |challenge: &Challenge| {
         let mut shown = challenge.scheme.clone();
@@ -34,9 +34,11 @@ fn shown(challenges: &[Challenge]) -> String {
     challenges.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-/// Our reading of the cases in which we differ from their source, in the notation of [`shown`].
-const DEPARTURES: &[(&str, &str)] = &[
-    // What is broken costs itself only; the source drops its challenge, or everything.
+/// The cases in which this parser differs from the project that the case is from.
+///
+/// Each has the result of this parser, formatted by [`shown`].
+const DIFFERENCES: &[(&str, &str)] = &[
+    // Only the malformed part is dropped; the source drops the challenge or everything.
     ("o4w-7", "Scheme"),
     ("o4w-40", "Bearer"),
     ("o4w-41", "Bearer"),
@@ -53,13 +55,13 @@ const DEPARTURES: &[(&str, &str)] = &[
     ("chromium-3", "Basic"),
     ("chromium-4", "Basic"),
     ("chromium-5", r#"Digest qop="auth-int" algorithm="md5""#),
-    // Duplicates are all kept; the source keeps the last one, or refuses the challenge.
+    // All duplicates are kept; the source keeps the last one or rejects the challenge.
     ("o4w-14", r#"Scheme realm="foo" realm="bar""#),
     ("o4w-49", r#"Bearer error="a" error="b""#),
     ("reschke-10", r#"Basic realm="foo" realm="bar""#),
     ("okhttp-28", r#"Other realm="myotherrealm" realm="myrealm""#),
-    // Values need no quotes, `=` may stand between spaces, a bare scheme may end in a comma and
-    // still have parameters.
+    // Values need no quotes, `=` may have spaces around it, and a comma may follow the scheme of a
+    // challenge that has parameters.
     ("o4w-2", r#"Scheme realm="foo""#),
     ("o4w-6", r#"Scheme realm="\\f\\o\\o""#),
     ("reschke-3", r#"Basic realm="foo""#),
@@ -70,13 +72,13 @@ const DEPARTURES: &[(&str, &str)] = &[
     // Single quotes around an unquoted value are removed.
     ("o4w-11", r#"Scheme realm="foo""#),
     ("reschke-5", r#"Basic realm="foo""#),
-    // Parameters behind a token68 are kept.
+    // Parameters after a token68 are kept.
     ("o4w-47", r#"Negotiate abc123== realm="ignored""#),
     ("okhttp-27", r#"Other abc== realm="myrealm""#),
-    // A token68 keeps all its `=`, and may look like a parameter without a value.
+    // A token68 keeps every `=`, and may look like a parameter without a value.
     ("chromium-6", "Digest qop="),
     ("chromium-9", "NTLM SGVsbG8sIFdvcmxkCg==="),
-    // A word alone is a challenge; the source takes it for a parameter without a value.
+    // A single word is a challenge; the source reads it as a parameter without a value.
     (
         "oras-10",
         r#"Bearer realm="https://auth.example.io/token"; service"#,
@@ -86,8 +88,8 @@ const DEPARTURES: &[(&str, &str)] = &[
         r#"Basic realm="blah" param1="this" param2="that"; Basic realm="\"yada\""; this; this-and-that"#,
     ),
     ("hc5-10", "blah blah; blah"),
-    // Schemes are read without knowing them; the source refuses a Basic without realm, an unknown
-    // scheme, and looks at no parameters of Basic.
+    // All schemes are parsed alike. The sources reject a Basic challenge without a realm, reject
+    // unknown schemes, or ignore the parameters of Basic.
     ("reschke-9", "Basic"),
     ("oras-1", "foo bar"),
     ("oras-2", r#"Basic realm="Test Registry""#),
@@ -96,16 +98,20 @@ const DEPARTURES: &[(&str, &str)] = &[
     ("reschke-16", "Basic realm=\"foo-\u{e4}\""),
 ];
 
-/// Every case agrees with its source or is a departure that says how we read it.
+/// Checks that every case gives the result of its source or the one in [`DIFFERENCES`].
 ///
-/// The two agree if the schemes, in any case, and all names, values and token68s are the same; a
-/// parameter that the source has without a value never is, as we keep none.
+/// Two results are equal if the names, values, token68s and, ignoring case, the schemes are the
+/// same. This parser keeps no parameters without a value, so a result with one is never equal.
 #[test]
 fn cases_of_other_projects() {
     let cases: Value =
         serde_json::from_str(include_str!("../../../tests/vectors/challenges.json")).unwrap();
-    let mut departures: BTreeMap<_, _> = DEPARTURES.iter().copied().collect();
-    assert_eq!(departures.len(), DEPARTURES.len(), "a case is listed twice");
+    let mut differences: BTreeMap<_, _> = DIFFERENCES.iter().copied().collect();
+    assert_eq!(
+        differences.len(),
+        DIFFERENCES.len(),
+        "a case is listed twice"
+    );
     let mut wrong = Vec::new();
     for case in cases.as_array().unwrap() {
         let id = case["id"].as_str().unwrap();
@@ -116,24 +122,24 @@ fn cases_of_other_projects() {
             .map(comparable)
             .eq(array(&case["expected"]).iter().map(expected));
         let ours = shown(&challenges);
-        match departures.remove(id) {
-            None if !agrees => wrong.push(format!("{id} is not listed, but we read {ours}")),
-            Some(_) if agrees => wrong.push(format!("{id} is listed, but agrees")),
-            Some(listed) if listed != ours => {
-                wrong.push(format!("{id} is listed as {listed}, but we read {ours}"))
-            }
+        match differences.remove(id) {
+            None if !agrees => wrong.push(format!("{id} is not listed, but the result is {ours}")),
+            Some(_) if agrees => wrong.push(format!("{id} is listed, but equals its source")),
+            Some(listed) if listed != ours => wrong.push(format!(
+                "{id} is listed as {listed}, but the result is {ours}"
+            )),
             _ => {}
         }
     }
     wrong.extend(
-        departures
+        differences
             .keys()
-            .map(|id| format!("{id} is listed, but no case")),
+            .map(|id| format!("{id} is listed, but there is no such case")),
     );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Scheme, token68 and parameters in a form in which equal means that two readings agree.
+/// A scheme, token68 and parameters, normalized for comparison.
 type Comparable = (String, Option<String>, Vec<(String, Option<String>)>);
 
 fn comparable(challenge: &Challenge) -> Comparable {
@@ -162,7 +168,7 @@ fn expected(challenge: &Value) -> Comparable {
     )
 }
 
-/// The elements of an array, or none for `null`.
+/// Returns the elements of an array, or none for `null`.
 fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }

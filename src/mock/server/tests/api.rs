@@ -1,4 +1,4 @@
-//! The API: what it takes, what it refuses, and what it records.
+//! Tests of the API: valid and invalid tokens, redirects, uploads and records.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 
 #[tokio::test]
-async fn the_api_takes_a_good_token() {
+async fn a_valid_token_is_accepted() {
     let server = start().await;
     let token = post_form(&server, FORM).await.token();
     let answer = get_api(&server, &token).await;
@@ -53,7 +53,7 @@ async fn the_api_takes_a_good_token() {
 }
 
 #[tokio::test]
-async fn the_api_challenges() {
+async fn missing_and_invalid_tokens_get_a_challenge() {
     const BARE: &str = "Bearer realm=\"mock\"";
     const INVALID_TOKEN: &str = "Bearer realm=\"mock\", error=\"invalid_token\"";
     const INVALID_REQUEST: &str = "Bearer realm=\"mock\", error=\"invalid_request\"";
@@ -120,7 +120,7 @@ async fn the_api_challenges() {
 }
 
 #[tokio::test]
-async fn the_api_refuses_what_expired_or_was_revoked() {
+async fn expired_and_revoked_tokens_are_rejected() {
     let server = start().await;
     server.set_lifetime(Duration::ZERO);
     let expired = post_form(&server, FORM).await.token();
@@ -151,7 +151,7 @@ async fn the_api_refuses_what_expired_or_was_revoked() {
 }
 
 #[tokio::test]
-async fn a_short_life_ends() {
+async fn a_token_expires_in_real_time() {
     let server = MockAuthServer::builder()
         .lifetime(secs(1))
         .start()
@@ -175,7 +175,7 @@ async fn a_short_life_ends() {
 }
 
 #[tokio::test]
-async fn the_api_refuses_everything_if_asked() {
+async fn refuse_all_rejects_every_token() {
     let server = start().await;
     let token = post_form(&server, FORM).await.token();
     server.refuse_all(true);
@@ -197,7 +197,7 @@ async fn the_api_refuses_everything_if_asked() {
 }
 
 #[tokio::test]
-async fn the_api_judges_before_it_waits() {
+async fn a_token_is_checked_before_the_latency() {
     let server = MockAuthServer::builder()
         .api_latency(Duration::from_millis(150))
         .start()
@@ -218,7 +218,7 @@ async fn the_api_judges_before_it_waits() {
 }
 
 #[tokio::test]
-async fn redirects_where_it_is_told() {
+async fn redirects_go_to_the_given_url() {
     let server = start().await;
     let to = "http://127.0.0.1:1/api?x=1&y=2";
     let path = "/api/redirect?a=b&to=http%3A%2F%2F127.0.0.1%3A1%2Fapi%3Fx%3D1%26y%3D2";
@@ -247,9 +247,9 @@ async fn redirects_where_it_is_told() {
 }
 
 #[tokio::test]
-async fn uploads_need_no_token_and_tell_of_one() {
+async fn uploads_need_no_token_and_record_one() {
     let server = start().await;
-    for (headers, carried) in [
+    for (headers, has_authorization) in [
         (&[][..], false),
         (&[("Authorization", "Bearer x")][..], true),
     ] {
@@ -261,14 +261,14 @@ async fn uploads_need_no_token_and_tell_of_one() {
         let record = server.api_log().pop().unwrap();
         assert_eq!(
             (record.path(), record.has_authorization()),
-            ("/upload/a", carried)
+            ("/upload/a", has_authorization)
         );
     }
     assert_eq!((server.api_requests(), server.api_unauthorized()), (2, 0));
 }
 
 #[tokio::test]
-async fn other_paths_are_unknown() {
+async fn other_paths_are_not_found() {
     let server = start().await;
     for path in ["/", "/apis", "/uploads", "/token/", "/tokens", "*"] {
         let method = if path == "*" { "OPTIONS" } else { "GET" };
@@ -282,7 +282,7 @@ async fn other_paths_are_unknown() {
 }
 
 #[tokio::test]
-async fn reads_bodies_to_the_end() {
+async fn whole_bodies_are_read() {
     let server = start().await;
     let small = vec![b'a'; 1024 * 1024];
     let large = vec![b'b'; 3 * 1024 * 1024 + 1];
@@ -306,7 +306,7 @@ async fn reads_bodies_to_the_end() {
 }
 
 #[tokio::test]
-async fn refuses_bodies_that_are_too_long() {
+async fn bodies_that_are_too_long_are_rejected() {
     let server = start().await;
     let mut stream = connect(&server).await;
     let max = 64 * 1024 * 1024;
@@ -326,7 +326,7 @@ async fn refuses_bodies_that_are_too_long() {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_off_is_counted_but_not_recorded() {
+async fn a_request_cut_short_is_counted_but_not_recorded() {
     let server = start().await;
     let mut stream = connect(&server).await;
     let request = b"POST /api HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc";

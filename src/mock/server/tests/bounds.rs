@@ -1,4 +1,4 @@
-//! Bounds of what is kept.
+//! Tests of the limits on kept tokens, records and bodies.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::mock::server::record::{ApiLog, KEPT_BODIES, KEPT_RECORDS, TokenLog};
 use crate::mock::server::tokens::Tokens;
 
 #[test]
-fn live_tokens_are_never_forgotten() {
+fn valid_tokens_are_never_dropped() {
     let mut tokens = Tokens::new(0);
     let now = Instant::now();
     let (_, oldest) = tokens.issue(now, secs(900), None);
@@ -22,15 +22,15 @@ fn live_tokens_are_never_forgotten() {
     let later = now + secs(1000);
     let (number, newest) = tokens.issue(later, secs(900), None);
     assert_eq!((number, tokens.issued()), (100_102, 100_102));
-    let forgotten = tokens.look_up(&oldest, later).unwrap();
-    assert_eq!((forgotten.number, forgotten.valid), (1, false));
+    let dropped = tokens.look_up(&oldest, later).unwrap();
+    assert_eq!((dropped.number, dropped.valid), (1, false));
     assert!(tokens.look_up(&newest, later).unwrap().valid);
     tokens.revoke_all();
     assert!(!tokens.look_up(&newest, later).unwrap().valid);
 }
 
 #[test]
-fn the_token_log_drops_its_oldest() {
+fn the_token_log_drops_the_oldest_records() {
     let mut log = TokenLog::default();
     for number in 0..KEPT_RECORDS + 3 {
         log.push(TokenRecord {
@@ -51,7 +51,7 @@ fn the_token_log_drops_its_oldest() {
 }
 
 #[test]
-fn the_api_log_drops_its_oldest_bodies_and_records() {
+fn the_api_log_drops_the_oldest_bodies_and_records() {
     let record = |body: &bytes::Bytes| ApiRecord {
         at: Duration::ZERO,
         method: Method::GET,
@@ -83,6 +83,6 @@ fn the_api_log_drops_its_oldest_bodies_and_records() {
     }
     let kept = bodies(&log);
     assert_eq!(kept.len(), KEPT_RECORDS);
-    // The first small one cost the third large one its body; the first five records went.
+    // The first small body displaced the third large one, and the first five records were dropped.
     assert!(kept.iter().all(|body| *body));
 }

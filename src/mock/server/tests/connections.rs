@@ -1,4 +1,4 @@
-//! Connections: kept alive, many at once, and closed in the end.
+//! Tests of connections: reuse, concurrency and shutdown.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::*;
 
 #[tokio::test]
-async fn keeps_connections_alive() {
+async fn connections_are_kept_alive() {
     let server = start().await;
     let token = post_form(&server, FORM).await.token();
     let mut stream = connect(&server).await;
@@ -21,8 +21,8 @@ async fn keeps_connections_alive() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stands_many_connections_at_once() {
-    // Far more would need a higher limit of descriptors than is usual.
+async fn many_connections_are_served_at_once() {
+    // Many more would exceed the usual limit of descriptors.
     let (clients, rounds) = (200, 5);
     let server = start().await;
     let token = post_form(&server, FORM).await.token();
@@ -47,7 +47,7 @@ async fn stands_many_connections_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn concurrent_fetches_get_tokens_of_their_own() {
+async fn concurrent_requests_get_different_tokens() {
     let server = start().await;
     let mut tasks = JoinSet::new();
     for tenant in 0..50 {
@@ -69,7 +69,7 @@ async fn concurrent_fetches_get_tokens_of_their_own() {
 }
 
 #[tokio::test]
-async fn shutdown_closes_port_and_connections() {
+async fn shutdown_closes_the_port_and_connections() {
     let server = MockAuthServer::builder()
         .api_latency(secs(60))
         .start()
@@ -89,7 +89,7 @@ async fn shutdown_closes_port_and_connections() {
 }
 
 #[tokio::test]
-async fn dropping_it_closes_port_and_connections() {
+async fn dropping_the_server_closes_the_port_and_connections() {
     let server = start().await;
     let address = server.origin().strip_prefix("http://").unwrap().to_owned();
     let mut idle = connect(&server).await;
@@ -99,13 +99,13 @@ async fn dropping_it_closes_port_and_connections() {
 }
 
 #[tokio::test]
-async fn a_start_that_is_dropped_leaves_nothing_behind() {
+async fn dropping_the_start_future_stops_the_thread() {
     use std::future::Future;
     use std::pin::pin;
     use std::task::Context;
     for _ in 0..20 {
         let mut start = pin!(MockAuthServer::start());
-        // The drop that follows waits for the thread: it hangs if the thread doesn't stop.
+        // Dropping the future waits for the thread, so the test hangs if the thread does not stop.
         let _ = start
             .as_mut()
             .poll(&mut Context::from_waker(std::task::Waker::noop()));

@@ -1,4 +1,4 @@
-//! The token endpoint's faults: failures, outages and delays.
+//! Tests of failures, outages and latencies of the token endpoint.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use super::*;
 
 #[tokio::test]
-async fn fails_the_next_token_requests() {
+async fn queued_failures_are_sent_in_order() {
     let server = start().await;
     server.fail_token_requests(0, StatusCode::IM_A_TEAPOT);
     server.fail_token_requests(2, StatusCode::BAD_REQUEST);
@@ -38,7 +38,7 @@ async fn fails_the_next_token_requests() {
 }
 
 #[tokio::test]
-async fn names_a_retry_after_if_asked() {
+async fn failures_can_have_retry_after() {
     let server = start().await;
     let too_many = StatusCode::TOO_MANY_REQUESTS;
     server.fail_token_requests_with_retry_after(1, too_many, secs(7));
@@ -54,7 +54,7 @@ async fn names_a_retry_after_if_asked() {
 }
 
 #[tokio::test]
-async fn answers_as_a_test_wrote_it() {
+async fn queued_responses_are_sent_unchanged() {
     let server = start().await;
     let response = Response::builder()
         .status(StatusCode::FOUND)
@@ -82,7 +82,7 @@ async fn answers_as_a_test_wrote_it() {
 }
 
 #[tokio::test]
-async fn survives_any_status() {
+async fn every_status_can_be_queued() {
     let server = start().await;
     for code in 100..=999 {
         let status = StatusCode::from_u16(code).unwrap();
@@ -100,7 +100,7 @@ async fn survives_any_status() {
 }
 
 #[tokio::test]
-async fn an_outage_uses_up_no_failures() {
+async fn queued_failures_outlast_an_outage() {
     let server = start().await;
     server.fail_token_requests(1, StatusCode::BAD_REQUEST);
     server.set_outage(true);
@@ -114,7 +114,7 @@ async fn an_outage_uses_up_no_failures() {
 }
 
 #[tokio::test]
-async fn the_token_endpoint_waits_before_it_issues() {
+async fn a_token_is_issued_after_the_latency() {
     let latency = Duration::from_millis(80);
     let server = MockAuthServer::builder()
         .token_latency(latency)
@@ -125,10 +125,10 @@ async fn the_token_endpoint_waits_before_it_issues() {
     assert_eq!(post_form(&server, FORM).await.status, 200);
     assert!(started.elapsed() >= latency);
 
-    // A client that hangs up gets no token.
+    // No token is issued for a client that disconnects during the wait.
     server.set_token_latency(secs(60));
-    let hung_up = tokio::time::timeout(latency, post_form(&server, FORM)).await;
-    assert!(hung_up.is_err());
+    let disconnected = tokio::time::timeout(latency, post_form(&server, FORM)).await;
+    assert!(disconnected.is_err());
     assert_eq!((server.token_requests(), server.tokens_issued()), (2, 1));
     assert_eq!(server.token_log().len(), 1);
 
@@ -139,7 +139,7 @@ async fn the_token_endpoint_waits_before_it_issues() {
 }
 
 #[tokio::test]
-async fn a_life_counts_from_the_receipt_of_the_request() {
+async fn the_lifetime_counts_from_the_receipt_of_the_request() {
     let server = MockAuthServer::builder()
         .lifetime(Duration::from_millis(300))
         .token_latency(Duration::from_millis(400))
@@ -151,7 +151,7 @@ async fn a_life_counts_from_the_receipt_of_the_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_clock_changes_nothing() {
+async fn a_paused_tokio_clock_does_not_affect_the_server() {
     let latency = Duration::from_millis(60);
     let server = MockAuthServer::builder()
         .token_latency(latency)

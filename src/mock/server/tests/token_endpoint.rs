@@ -1,4 +1,4 @@
-//! The token endpoint: what it issues, what it refuses, and how a client authenticates.
+//! Tests of the token endpoint: tokens, malformed requests, client authentication and records.
 
 use http::StatusCode;
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::*;
 use crate::mock::server::ClientAuthenticationSeen;
 
 #[tokio::test]
-async fn issues_numbered_tokens() {
+async fn tokens_are_numbered() {
     let server = start().await;
     let first = post_form(&server, FORM).await;
     assert_eq!(first.status, 200);
@@ -24,7 +24,7 @@ async fn issues_numbered_tokens() {
 }
 
 #[tokio::test]
-async fn sends_lifetimes_whole_or_fractional() {
+async fn lifetimes_can_be_whole_or_fractional() {
     let server = MockAuthServer::builder()
         .lifetime(secs(60))
         .start()
@@ -45,7 +45,7 @@ async fn sends_lifetimes_whole_or_fractional() {
 }
 
 #[tokio::test]
-async fn pads_tokens() {
+async fn tokens_can_be_padded() {
     let server = MockAuthServer::builder()
         .token_len(1000)
         .start()
@@ -68,7 +68,7 @@ async fn pads_tokens() {
 }
 
 #[tokio::test]
-async fn takes_the_post_method_only() {
+async fn only_post_is_allowed() {
     let server = start().await;
     for method in ["GET", "HEAD", "PUT", "DELETE"] {
         let answer = call(&server, method, "/token", &[], b"").await;
@@ -82,7 +82,7 @@ async fn takes_the_post_method_only() {
 }
 
 #[tokio::test]
-async fn refuses_malformed_requests() {
+async fn malformed_requests_are_errors() {
     let server = start().await;
     let form = |form: &str| form.as_bytes().to_vec();
     let cases = [
@@ -147,7 +147,7 @@ async fn refuses_malformed_requests() {
 }
 
 #[tokio::test]
-async fn takes_content_type_parameters_and_repeated_resources() {
+async fn content_type_parameters_and_repeated_resources_are_accepted() {
     let server = start().await;
     let content_type = (
         "content-type",
@@ -183,7 +183,7 @@ async fn takes_content_type_parameters_and_repeated_resources() {
 }
 
 #[tokio::test]
-async fn authenticates_the_client_by_form() {
+async fn clients_authenticate_by_form() {
     let server = MockAuthServer::builder()
         .client("a b", "s&c=r+t:%")
         .start()
@@ -218,7 +218,7 @@ async fn authenticates_the_client_by_form() {
 }
 
 #[tokio::test]
-async fn authenticates_a_client_without_a_secret() {
+async fn an_empty_secret_can_be_omitted() {
     let server = MockAuthServer::builder()
         .client("open", "")
         .start()
@@ -235,7 +235,7 @@ async fn authenticates_a_client_without_a_secret() {
 }
 
 #[tokio::test]
-async fn authenticates_the_client_by_basic_form_decoded() {
+async fn clients_authenticate_by_basic_with_form_encoding() {
     let server = MockAuthServer::builder()
         .client("a b", "s&c=r+t:%")
         .start()
@@ -265,7 +265,7 @@ async fn authenticates_the_client_by_basic_form_decoded() {
 }
 
 #[tokio::test]
-async fn authenticates_the_client_by_raw_basic_if_asked() {
+async fn clients_authenticate_by_basic_without_form_encoding() {
     let builder = MockAuthServer::builder().client("a b", "s&c=r+t:%41");
     let server = builder.raw_basic(true).start().await.unwrap();
     assert_eq!(post_basic(&server, "a b:s&c=r+t:%41").await.status, 200);
@@ -278,7 +278,7 @@ async fn authenticates_the_client_by_raw_basic_if_asked() {
 }
 
 #[tokio::test]
-async fn refuses_two_client_authentications() {
+async fn two_client_authentications_are_an_error() {
     let server = start().await;
     let basic = format!("Basic {}", STANDARD.encode("mock-client:mock-secret"));
     let grant = "grant_type=client_credentials";
@@ -313,7 +313,7 @@ async fn refuses_two_client_authentications() {
 }
 
 #[tokio::test]
-async fn records_token_requests() {
+async fn token_requests_are_recorded() {
     let server = start().await;
     post_form(&server, &format!("{FORM}&scope=tenant%2F7")).await;
     tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,4 +1,4 @@
-//! Literal cases: what the grammar reads, and what it takes beyond the standard.
+//! Tests of valid input and of the accepted deviations from the grammar.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 fn a_challenge_is_a_scheme_and_parameters() {
     let challenges = parse_line(r#"BEARER Realm="example", error="invalid_token""#);
     let [challenge] = challenges.as_slice() else {
-        panic!("one challenge: {challenges:?}");
+        panic!("expected one challenge: {challenges:?}");
     };
     assert_eq!(challenge.scheme(), "BEARER");
     assert!(challenge.is_bearer());
@@ -37,7 +37,7 @@ fn a_scheme_needs_no_parameters() {
 }
 
 #[test]
-fn one_line_holds_several_challenges() {
+fn a_line_can_contain_several_challenges() {
     assert_eq!(
         read(
             r#"Basic realm="a", charset="UTF-8", Bearer realm="b",error=invalid_token, Negotiate"#
@@ -47,7 +47,7 @@ fn one_line_holds_several_challenges() {
 }
 
 #[test]
-fn lines_are_read_one_by_one_and_in_order() {
+fn lines_are_independent_and_in_order() {
     let lines = [
         r#"Basic realm="open"#,
         r#"error="x""#,
@@ -69,7 +69,7 @@ fn empty_elements_are_skipped() {
 }
 
 #[test]
-fn parameters_follow_a_scheme_even_behind_a_comma() {
+fn a_comma_may_separate_a_scheme_from_its_parameters() {
     assert_eq!(
         read(r#"Bearer, error="invalid_token""#),
         r#"Bearer error="invalid_token""#,
@@ -85,7 +85,7 @@ fn parameters_before_any_scheme_are_dropped() {
 }
 
 #[test]
-fn a_parameter_without_a_value_is_a_challenge_or_nothing() {
+fn a_parameter_without_a_value_is_a_challenge_or_dropped() {
     assert_eq!(
         read(r#"Bearer realm="x", flag"#),
         r#"Bearer realm="x"; flag"#
@@ -106,7 +106,7 @@ fn commas_between_parameters_may_be_missing() {
 }
 
 #[test]
-fn whitespace_is_space_tab_and_line_folds() {
+fn whitespace_includes_tabs_and_line_folds() {
     assert_eq!(
         read("Bearer\r\n\trealm \t=\r\n \"a\r\n b\"\t,\r\n error\t=\tinvalid_token\r\n"),
         "Bearer realm=\"a   b\" error=\"invalid_token\"",
@@ -146,7 +146,7 @@ fn quoted_text_is_never_a_challenge() {
 }
 
 #[test]
-fn unquoted_values_run_to_whitespace_or_a_comma() {
+fn unquoted_values_end_at_whitespace_or_a_comma() {
     assert_eq!(
         read(r"Bearer a=user@example.com, b=https://x.example/?q=1;r, c=\f, d=1/2=="),
         r#"Bearer a="user@example.com" b="https://x.example/?q=1;r" c="\\f" d="1/2==""#,
@@ -168,7 +168,7 @@ fn single_quotes_around_an_unquoted_value_are_removed() {
 }
 
 #[test]
-fn bytes_that_are_not_utf_8_are_replaced() {
+fn invalid_utf_8_is_replaced() {
     let line = b"Bearer a=\"f\xe4\", b=\"\xc3\xa4\", c=\xff";
     assert_eq!(
         shown(&parse([line.as_slice()])),
@@ -178,7 +178,7 @@ fn bytes_that_are_not_utf_8_are_replaced() {
 }
 
 #[test]
-fn token68_stands_alone_behind_its_scheme() {
+fn a_token68_is_alone_after_its_scheme() {
     let challenges = parse_line("Negotiate YII/w-._~+==");
     assert_eq!(challenges[0].token68.as_deref(), Some("YII/w-._~+=="));
     assert_eq!(read("Negotiate abc== , Bearer"), "Negotiate abc==; Bearer");
@@ -191,7 +191,7 @@ fn token68_stands_alone_behind_its_scheme() {
 }
 
 #[test]
-fn duplicates_are_all_kept() {
+fn all_duplicates_are_kept() {
     let challenges = parse_line(r#"Bearer error="invalid_request", Error=invalid_token"#);
     assert_eq!(challenges[0].param("error"), Some("invalid_request"));
     let values: Vec<_> = challenges[0].values("error").collect();

@@ -1,4 +1,4 @@
-//! What holds for any line.
+//! Properties of the parser for generated lines.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::policy::challenge::{MAX_CHALLENGES, MAX_PARAMS, is_token_byte};
 
-/// Bytes that mean something to the grammar, more often than others.
+/// Generates bytes, most of which have a meaning in the grammar.
 fn byte() -> impl Strategy<Value = u8> {
     prop_oneof![
         4 => prop::sample::select(b" ,=\"\\'\t".as_slice()),
@@ -19,7 +19,7 @@ fn token() -> impl Strategy<Value = String> {
     "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,8}"
 }
 
-/// The text of a quoted string: anything but the line breaks that become spaces.
+/// Generates the text of a quoted string, without line breaks because they become spaces.
 fn quotable() -> impl Strategy<Value = String> {
     let hint = prop::sample::select(vec![
         "Bearer",
@@ -38,9 +38,9 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
 }
 
-/// A parameter and one way to write it.
-fn written_param() -> impl Strategy<Value = ((String, String), String)> {
-    let plain = token().prop_filter("single quotes mean something", |value| {
+/// Generates a parameter and its text.
+fn param_and_text() -> impl Strategy<Value = ((String, String), String)> {
+    let plain = token().prop_filter("a leading single quote has a meaning", |value| {
         !value.starts_with('\'')
     });
     let value = prop_oneof![
@@ -54,12 +54,12 @@ fn written_param() -> impl Strategy<Value = ((String, String), String)> {
     })
 }
 
-/// A challenge and one well-formed way to write it.
-fn written_challenge() -> impl Strategy<Value = (Challenge, String)> {
+/// Generates a challenge and its well-formed text.
+fn challenge_and_text() -> impl Strategy<Value = (Challenge, String)> {
     let token68 =
         "[A-Za-z0-9._~+/-]{1,8}={0,2}".prop_map(|text| (Some(text.clone()), vec![], text));
     let comma = prop::sample::select(vec![", ", ",", " ,\t", ",,"]);
-    let params = (vec(written_param(), 0..4), comma).prop_map(|(params, comma)| {
+    let params = (vec(param_and_text(), 0..4), comma).prop_map(|(params, comma)| {
         let (params, lines): (Vec<_>, Vec<_>) = params.into_iter().unzip();
         (None, params, lines.join(comma))
     });
@@ -76,8 +76,8 @@ fn written_challenge() -> impl Strategy<Value = (Challenge, String)> {
     )
 }
 
-/// Junk whose quoted strings are whole, so that the comma behind it can be seen.
-fn closed_junk() -> impl Strategy<Value = String> {
+/// Generates malformed text whose quoted strings are terminated, so that a comma can follow it.
+fn malformed_text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         prop::sample::select(vec!["Basic", "realm=", "=", "?", "\\", "'", "a=b", ""])
             .prop_map(str::to_owned),
@@ -92,7 +92,7 @@ fn closed_junk() -> impl Strategy<Value = String> {
     })
 }
 
-/// The challenge that must never be missed.
+/// Returns the challenge that the parser must always find.
 fn invalid_token() -> Challenge {
     Challenge {
         scheme: "Bearer".into(),
@@ -103,7 +103,7 @@ fn invalid_token() -> Challenge {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_within_the_limits(lines in vec(vec(byte(), 0..300), 0..6)) {
+    fn the_results_for_any_bytes_are_within_the_limits(lines in vec(vec(byte(), 0..300), 0..6)) {
         let challenges = parse(lines.iter().map(Vec::as_slice));
         prop_assert!(challenges.len() <= MAX_CHALLENGES);
         for challenge in &challenges {
@@ -119,7 +119,7 @@ proptest! {
 
     #[test]
     fn well_formed_challenges_round_trip(
-        lines in vec(vec(written_challenge(), 0..4), 0..4),
+        lines in vec(vec(challenge_and_text(), 0..4), 0..4),
         comma in prop::sample::select(vec![",", ", ", " , ,", "\t,\r\n "]),
     ) {
         let written: Vec<String> = lines
@@ -132,7 +132,7 @@ proptest! {
     }
 
     #[test]
-    fn a_bearer_line_is_found_beside_lines_of_junk(
+    fn a_bearer_challenge_is_found_between_arbitrary_lines(
         before in vec(vec(byte(), 0..40), 0..3),
         after in vec(vec(byte(), 0..40), 0..3),
     ) {
@@ -145,9 +145,9 @@ proptest! {
     }
 
     #[test]
-    fn a_bearer_element_is_found_beside_junk_with_whole_quotes(
-        before in closed_junk(),
-        after in closed_junk(),
+    fn a_bearer_challenge_is_found_between_malformed_elements(
+        before in malformed_text(),
+        after in malformed_text(),
     ) {
         let line = format!(r#"{before}, Bearer error="invalid_token", Basic {after}"#);
         let challenges = parse_line(&line);
@@ -157,7 +157,7 @@ proptest! {
     }
 
     #[test]
-    fn quoted_text_yields_its_parameter_and_nothing_else(text in quotable()) {
+    fn quoted_text_is_one_parameter(text in quotable()) {
         let line = format!("Basic realm={}", quoted(&text));
         let expected = Challenge {
             scheme: "Basic".into(),
@@ -168,7 +168,7 @@ proptest! {
     }
 
     #[test]
-    fn unterminated_quoted_text_yields_nothing(text in quotable()) {
+    fn unterminated_quoted_text_is_dropped(text in quotable()) {
         let mut line = format!("Basic realm={}", quoted(&text));
         line.pop();
         prop_assert_eq!(read(&line), "Basic");

@@ -1,10 +1,10 @@
-//! Literal cases: what is broken costs itself only; what is too much is ignored, in linear time.
+//! Tests of malformed and excessive input.
 
 use super::*;
 use crate::policy::challenge::{MAX_CHALLENGES, MAX_PARAMS};
 
 #[test]
-fn an_unterminated_quoted_string_costs_its_parameter_only() {
+fn an_unterminated_quoted_string_drops_only_its_parameter() {
     assert_eq!(
         read(r#"Bearer error="invalid_token", error_description="it exp"#),
         r#"Bearer error="invalid_token""#,
@@ -19,10 +19,10 @@ fn an_unterminated_quoted_string_costs_its_parameter_only() {
 }
 
 #[test]
-fn a_quoted_string_with_something_glued_to_it_costs_its_parameter_only() {
+fn characters_after_a_quoted_string_drop_only_its_parameter() {
     assert_eq!(read(r#"Bearer a="b"c, d="e""#), r#"Bearer d="e""#);
     assert_eq!(read(r#"Bearer a="b";c="d", e=f"#), r#"Bearer e="f""#);
-    // A missing quote swallows the beginning of the next parameter.
+    // After a missing quote, the value extends into the next parameter.
     assert_eq!(
         read(r#"Bearer error="invalid_token, error_description="expired""#),
         "Bearer",
@@ -30,9 +30,9 @@ fn a_quoted_string_with_something_glued_to_it_costs_its_parameter_only() {
 }
 
 #[test]
-fn a_bearer_challenge_is_found_beside_broken_ones() {
+fn a_bearer_challenge_is_found_next_to_malformed_ones() {
     let bearer = r#"Bearer error="invalid_token""#;
-    for broken in [
+    for malformed in [
         "?",
         "@Basic realm=\"x\"",
         "Basic ???",
@@ -57,9 +57,9 @@ fn a_bearer_challenge_is_found_beside_broken_ones() {
         "Basic realm='x, y'",
     ] {
         for line in [
-            format!("{broken}, {bearer}"),
-            format!("{bearer}, {broken}"),
-            format!("{broken},{bearer},{broken}"),
+            format!("{malformed}, {bearer}"),
+            format!("{bearer}, {malformed}"),
+            format!("{malformed},{bearer},{malformed}"),
         ] {
             let found = parse_line(&line)
                 .iter()
@@ -70,7 +70,7 @@ fn a_bearer_challenge_is_found_beside_broken_ones() {
 }
 
 #[test]
-fn parameters_behind_junk_still_count() {
+fn parameters_after_unreadable_elements_are_kept() {
     assert_eq!(
         read(r#"Bearer ???, error="invalid_token""#),
         r#"Bearer error="invalid_token""#,
@@ -98,7 +98,7 @@ fn parameters_beyond_the_limit_are_ignored() {
     assert_eq!(challenges[1].param("a"), Some("1"));
 }
 
-/// In quadratic time each of these lines would take minutes.
+/// In quadratic time, each of these lines would take minutes.
 #[test]
 fn long_hostile_lines_take_linear_time() {
     for unit in [
