@@ -55,7 +55,7 @@ pub fn token_response(
         Lifetime::Limited(life) => life,
         Lifetime::Unlimited => Duration::MAX,
     };
-    Ok((token, lifetime))
+    Ok((token, life))
 }
 
 /// The rules for attaching a token, with the layer's settings of the same names.
