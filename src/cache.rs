@@ -142,7 +142,8 @@ impl TokenCache {
 
     /// Returns the token for the source's own configuration if there is one that has not expired.
     ///
-    /// Never fetches and never waits: it returns a token that is due or late, and starts no refresh.
+    /// Never fetches and never waits: it returns a token that is due or late, and starts no
+    /// refresh.
     pub fn peek(&self) -> Option<AccessToken> {
         self.peek_for(&TokenRequest::default())
     }
@@ -167,15 +168,15 @@ impl TokenCache {
     /// Returns a token for this request, blocking the thread until there is one.
     ///
     /// This is for threads outside of any runtime, such as the callbacks of a Kafka client. A fetch
-    /// runs on the [`runtime`](TokenCacheBuilder::runtime) of the settings. On a thread of a runtime,
-    /// use [`token_for`](Self::token_for): this method blocks the thread, and on the only thread of a
-    /// runtime the fetch cannot proceed until [`wait_timeout`](TokenCacheBuilder::wait_timeout) ends
-    /// the wait.
+    /// runs on the [`runtime`](TokenCacheBuilder::runtime) of the settings. On a thread of a
+    /// runtime, use [`token_for`](Self::token_for): this method blocks the thread, and on the only
+    /// thread of a runtime the fetch cannot proceed until
+    /// [`wait_timeout`](TokenCacheBuilder::wait_timeout) ends the wait.
     ///
     /// # Errors
     ///
-    /// The same as of [`token_for`](Self::token_for): [`TokenErrorKind::NoRuntime`] if a fetch is needed
-    /// and there is neither a runtime in the settings nor one that the thread belongs to.
+    /// The same as of [`token_for`](Self::token_for): [`TokenErrorKind::NoRuntime`] if a fetch is
+    /// needed and there is neither a runtime in the settings nor one that the thread belongs to.
     pub fn token_for_blocking(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
         let wait_timeout = self.shared.fetcher.wait_timeout;
         match blocking::wait(self.token_for(request), wait_timeout) {
@@ -187,8 +188,8 @@ impl TokenCache {
     /// Ends the background work of this cache and of all its clones, for a graceful shutdown.
     ///
     /// Usable tokens are still returned until they expire. A call that needs a fetch fails with
-    /// [`TokenErrorKind::Closed`], also if it is waiting now. Waits at most 1 s for the fetches that it
-    /// ends. Further calls do nothing.
+    /// [`TokenErrorKind::Closed`], also if it is waiting now. Waits at most 1 s for the fetches
+    /// that it ends. Further calls do nothing.
     ///
     /// # Cancel safety
     ///

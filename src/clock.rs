@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{self, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
@@ -125,15 +125,16 @@ impl Moment {
 /// The two clocks are stored one after the other. A reader in between sees one of them as it was,
 /// which is as if it had come a moment earlier or later.
 pub(crate) struct SharedMoment {
-    monotonic: AtomicU64,
-    wall: AtomicU64,
+    // std's also in a model, which would take minutes longer: these only save callers a decision.
+    monotonic: atomic::AtomicU64,
+    wall: atomic::AtomicU64,
 }
 
 impl SharedMoment {
     pub(crate) fn new(moment: Moment) -> Self {
         Self {
-            monotonic: AtomicU64::new(moment.monotonic),
-            wall: AtomicU64::new(moment.wall),
+            monotonic: atomic::AtomicU64::new(moment.monotonic),
+            wall: atomic::AtomicU64::new(moment.wall),
         }
     }
 

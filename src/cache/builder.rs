@@ -78,8 +78,8 @@ impl TokenCacheBuilder {
 
     /// Sets the longest time that a caller waits for a token, including the time in the queue.
     ///
-    /// The caller then gets a [`Timeout`](crate::TokenErrorKind::Timeout), and the fetch continues. With
-    /// the defaults the fetch's own error comes first.
+    /// The caller then gets a [`Timeout`](crate::TokenErrorKind::Timeout), and the fetch continues.
+    /// With the defaults the fetch's own error comes first.
     ///
     /// Default: 35 s. Must be greater than zero and at most one day.
     pub fn wait_timeout(mut self, limit: Duration) -> Self {
@@ -148,12 +148,12 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Sets the runtime that all fetches run on, whatever runtime their callers are on. The timers of
-    /// callers are of this runtime too.
+    /// Sets the runtime that all fetches run on, whatever runtime their callers are on. The timers
+    /// of callers are of this runtime too.
     ///
     /// It is for callers on threads without a runtime, and on runtimes that are polled only now and
-    /// then. It must have timers and must be polled. A fetch that is lost with it is not started again
-    /// elsewhere: callers get a [`NoRuntime`](crate::TokenErrorKind::NoRuntime).
+    /// then. It must have timers and must be polled. A fetch that is lost with it is not started
+    /// again elsewhere: callers get a [`NoRuntime`](crate::TokenErrorKind::NoRuntime).
     ///
     /// Default: none. A fetch runs on the runtime of the caller that starts it.
     pub fn runtime(mut self, runtime: Handle) -> Self {

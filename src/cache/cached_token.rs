@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderValue;
 
@@ -10,7 +10,7 @@ use crate::cache::lifespan::{Lifespan, RefreshTimes};
 use crate::cache::per_thread::PerThread;
 use crate::cache::state::State;
 use crate::clock::{Moment, SharedMoment};
-use crate::sync::{ArcSwapOption, AtomicBool};
+use crate::sync::ArcSwapOption;
 use crate::token::request::TokenRequest;
 use crate::token::{AccessToken, Held, Issued, Parts};
 

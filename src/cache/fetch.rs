@@ -52,7 +52,7 @@ pub(crate) struct Fetcher {
     pub(crate) timing: Timing,
     pub(crate) fetch_timeout: Duration,
     pub(crate) wait_timeout: Duration,
-    /// Where fetches run and callers have their timers, instead of the callers' runtimes.
+    /// The runtime of fetches and of callers' timers, in place of the callers' own.
     pub(crate) runtime: Option<Handle>,
     /// No further fetch starts.
     pub(crate) is_closed: AtomicBool,
@@ -63,8 +63,8 @@ pub(crate) struct Fetcher {
 ///
 /// Fetches hold it weakly: they must not keep a cache alive.
 pub(crate) trait FetchOwner: Send + Sync + 'static {
-    /// Notes that the task of a fetch starts, with its slot unless it needs none. Returns false if it
-    /// is no longer in progress.
+    /// Notes that the task of a fetch starts, with its slot unless it needs none. Returns false if
+    /// it is no longer in progress.
     fn begin(&self, fetch: FetchId, slot: Option<Slot>) -> bool;
 
     /// Remembers the task of a fetch, to abort it when the fetch is abandoned.

@@ -108,8 +108,8 @@ impl FetchLimiter {
             .min()
     }
 
-    /// Makes room for queued fetches: slow fetches give up their slots, and overdue ones are abandoned,
-    /// since their runtimes are not polled.
+    /// Makes room for queued fetches: slow fetches give up their slots, and overdue ones are
+    /// abandoned, since their runtimes are not polled.
     pub(crate) fn check(self: &Arc<Self>, now: Instant) {
         let mut state = self.lock();
         let mut overdue = Vec::new();

@@ -144,7 +144,8 @@ impl Waiter {
         }
     }
 
-    /// Returns true if the caller runs within a fetch of the same entry, which waits for the caller.
+    /// Returns true if the caller runs within a fetch of the same entry, which waits for the
+    /// caller.
     pub(crate) fn is_cycle(&self) -> bool {
         FetchChain::current().is_some_and(|chain| chain.contains(&self.owner))
     }

@@ -54,7 +54,7 @@ struct Observed {
     now: Moment,
     /// The fetch in progress.
     in_progress: Option<FetchId>,
-    /// Whether the fetch in progress waits for the spacing, and when it was sent.
+    /// True if the fetch in progress waits for the spacing; and the time at which it was sent.
     delayed_or_sent: (bool, Option<Moment>),
     running: Vec<Running>,
     /// All generations and rejections so far.
