@@ -18,5 +18,6 @@ mod support;
 mod table;
 mod task_local;
 mod tenants;
+mod token_origins;
 mod token_request;
 mod undriven;
