@@ -1,5 +1,6 @@
 //! What a request, or the task that sends it, says about its token.
 
+use crate::error::InvalidSetting;
 use crate::token::request::TokenRequest;
 
 /// What one request says about its token, in its extensions.
@@ -33,6 +34,9 @@ pub(crate) enum Choice {
 
 impl RequestAuth {
     /// A token with this scope, see [`TokenRequest::scope`].
+    ///
+    /// For a name that contains foreign input, such as a tenant id from a URL, use
+    /// [`single_scope`](Self::single_scope): a space in it could add a scope.
     pub fn scope(scope: impl AsRef<str>) -> Self {
         Self::token(TokenRequest::scope(scope))
     }
@@ -73,6 +77,16 @@ impl RequestAuth {
 
     pub(crate) fn into_parts(self) -> (Option<Choice>, bool) {
         (self.choice, self.without_replay)
+    }
+
+    /// Chooses a token with this scope, which has to be a single name, see
+    /// [`TokenRequest::single_scope`].
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidSetting`] if `name` is not a `scope-token` (RFC 6749 §3.3).
+    pub fn single_scope(name: impl AsRef<str>) -> Result<Self, InvalidSetting> {
+        TokenRequest::single_scope(name).map(Self::token)
     }
 }
 

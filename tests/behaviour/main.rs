@@ -17,6 +17,8 @@ mod spacing;
 mod support;
 mod table;
 mod task_local;
+mod task_local_spawn;
+mod tenant_scopes;
 mod tenants;
 mod token_origins;
 mod token_request;
