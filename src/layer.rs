@@ -71,14 +71,44 @@ impl BearerAuthLayer {
     /// equal; a missing port is the default port of the scheme, and case is ignored. An `http`
     /// origin allows plain http there.
     ///
+    /// Hosts are compared as they are written. The host of a request is never normalized: a dot at
+    /// its end counts, and an IP address has to be in its usual form.
+    ///
     /// Default: every https origin, and loopback.
     ///
     /// # Errors
     ///
     /// Returns [`InvalidSetting`] if `origin` is not just scheme, host and port: if it has a path,
-    /// a trailing `/`, userinfo, a wildcard, or a host that is not ASCII.
+    /// a trailing `/`, userinfo or a wildcard. The same for hosts that would not match: those that
+    /// are not ASCII or are percent-encoded, IPv4 addresses other than four plain decimal numbers
+    /// (`127.1`, `0x7f.0.0.1`), and IPv6 addresses that are not in canonical form (RFC 5952) or
+    /// contain an IPv4 address. Where there is another form to write, the error names it.
     pub fn allow_origin(self, origin: impl AsRef<str>) -> Result<Self, InvalidSetting> {
         self.try_edit(|settings| settings.attach.allow_origin(origin.as_ref()))
+    }
+
+    /// Allows the token to go to the origin of this URL, as [`allow_origin`](Self::allow_origin)
+    /// does.
+    ///
+    /// The URL's path, query and fragment are ignored: the token goes to all paths of the origin.
+    ///
+    /// Default: every https origin, and loopback.
+    ///
+    /// ```
+    /// use bearer_auth::{BearerAuthLayer, StaticTokenSource};
+    ///
+    /// // The same as `allow_origin("https://api.example.com")`.
+    /// let layer = BearerAuthLayer::new(StaticTokenSource::new("opaque")?)
+    ///     .allow_origin_of("https://api.example.com/v2/")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidSetting`] if `url` is not an absolute http or https URL, if it has userinfo
+    /// or a backslash, or for the hosts that `allow_origin` does not accept.
+    pub fn allow_origin_of(self, url: impl AsRef<str>) -> Result<Self, InvalidSetting> {
+        self.try_edit(|settings| settings.attach.allow_origin_of(url.as_ref()))
     }
 
     /// Sets the origin of URIs without authority, for services that add the host themselves.

@@ -1,5 +1,6 @@
 //! The choice of a token by a request, or by the task that sends it.
 
+use crate::error::InvalidSetting;
 use crate::token::request::TokenRequest;
 
 /// A request's choice of its token, to be put into the request's extensions.
@@ -35,6 +36,9 @@ pub(crate) enum Choice {
 
 impl RequestAuth {
     /// Chooses a token with this scope, see [`TokenRequest::scope`].
+    ///
+    /// For a name that contains foreign input, such as a tenant id from a URL, use
+    /// [`single_scope`](Self::single_scope): a space in it could add a scope.
     pub fn scope(scope: impl AsRef<str>) -> Self {
         Self::token(TokenRequest::scope(scope))
     }
@@ -75,6 +79,16 @@ impl RequestAuth {
 
     pub(crate) fn into_parts(self) -> (Option<Choice>, bool) {
         (self.choice, self.without_replay)
+    }
+
+    /// Chooses a token with this scope, which has to be a single name, see
+    /// [`TokenRequest::single_scope`].
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidSetting`] if `name` is not a `scope-token` (RFC 6749 §3.3).
+    pub fn single_scope(name: impl AsRef<str>) -> Result<Self, InvalidSetting> {
+        TokenRequest::single_scope(name).map(Self::token)
     }
 }
 

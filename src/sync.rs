@@ -3,7 +3,7 @@
 
 #[cfg(not(all(test, bearer_auth_model)))]
 mod real {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64};
+    pub(crate) use std::sync::atomic::AtomicU64;
     pub(crate) use std::sync::{Mutex, MutexGuard};
 
     pub(crate) use arc_swap::ArcSwapOption;
@@ -14,7 +14,7 @@ mod model {
     use std::sync::{Arc, PoisonError};
 
     use loom::sync::RwLock;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64};
+    pub(crate) use loom::sync::atomic::AtomicU64;
     pub(crate) use loom::sync::{Mutex, MutexGuard};
 
     /// A replacement for the lock-free cell. The model checks the users of the cell, not the cell.

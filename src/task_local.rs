@@ -75,8 +75,21 @@ impl<F> fmt::Debug for WithRequestAuth<F> {
     }
 }
 
-/// Returns the current task's choice, if it has one.
-pub(crate) fn current() -> Option<RequestAuth> {
+/// Returns the choice of the current task, or `None` outside of [`with_request_auth`].
+///
+/// A spawned task does not inherit the choice. Use this to carry it there. Within nested calls of
+/// `with_request_auth`, it is the choice that results from all of them.
+///
+/// ```
+/// use bearer_auth::task_local::{current, with_request_auth};
+///
+/// # async fn call_the_api() {}
+/// async fn in_the_background() {
+///     let auth = current().unwrap_or_default();
+///     tokio::spawn(with_request_auth(auth, call_the_api()));
+/// }
+/// ```
+pub fn current() -> Option<RequestAuth> {
     poll_once(get_local_item::<Scoped>())
         .flatten()
         .and_then(|scoped| scoped.0)

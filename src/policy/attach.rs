@@ -29,6 +29,12 @@ impl AttachPolicy {
         Ok(())
     }
 
+    pub(crate) fn allow_origin_of(&mut self, url: &str) -> Result<(), InvalidSetting> {
+        let origin = Origin::of_url("allow_origin_of", url)?;
+        self.allowed.push(origin);
+        Ok(())
+    }
+
     pub(crate) fn assume_origin(&mut self, origin: &str) -> Result<(), InvalidSetting> {
         self.assumed = Some(Origin::parse("assume_origin", origin)?);
         Ok(())

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use http::Uri;
 use http::uri::Authority;
 
-use crate::error::InvalidSetting;
+mod host;
+mod parse;
 
 /// The target of a request, borrowed from its URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,53 +229,6 @@ impl KeptHost {
 }
 
 impl Origin {
-    pub(crate) fn parse(setting: &'static str, text: &str) -> Result<Self, InvalidSetting> {
-        let wrong = |what: &str| {
-            let requirement = format!(
-                "must be only scheme, host and port, such as `https://api.example.com`: {what}"
-            );
-            InvalidSetting::new(setting, requirement)
-        };
-        if !text.is_ascii() {
-            return Err(wrong(&punycode_hint(text)));
-        }
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(wrong("`https://` is missing"));
-        };
-        if rest.contains('@') {
-            return Err(wrong("leave out user and password"));
-        }
-        if rest.contains(['/', '?', '#', '\\']) {
-            return Err(wrong("leave out path, query and fragment, a last `/` too"));
-        }
-        if rest.contains('*') {
-            return Err(wrong("wildcards are not supported, name each host"));
-        }
-        let uri: Uri = text
-            .parse()
-            .map_err(|_| wrong("host or port can't be read"))?;
-        match Target::of_uri(&uri).parsed() {
-            Target::Origin { https, host, port } if port != 0 && !rest.ends_with(':') => {
-                let host = host.to_ascii_lowercase();
-                let authority = match (https, port) {
-                    (true, 443) | (false, 80) => host.clone(),
-                    _ => format!("{host}:{port}"),
-                };
-                Ok(Self {
-                    https,
-                    host: host.into(),
-                    port,
-                    authority: authority.into(),
-                })
-            }
-            Target::Origin { .. } => Err(wrong("the port can't be read")),
-            _ if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {
-                Err(wrong("host or port can't be read"))
-            }
-            _ => Err(wrong("the scheme is neither https nor http")),
-        }
-    }
-
     /// Returns true if the text of `target` is this origin's. If false, [`matches`](Self::matches)
     /// decides.
     #[inline]
@@ -312,17 +266,5 @@ pub(crate) fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// Returns a hint with the ASCII form of a host that is not ASCII.
-fn punycode_hint(text: &str) -> String {
-    #[cfg(feature = "reqwest")]
-    if let Some(host) = reqwest::Url::parse(text)
-        .ok()
-        .as_ref()
-        .and_then(|url| url.host_str())
-        && host.is_ascii()
-    {
-        return format!("write the host in its punycode form, `{host}`");
-    }
-    let _ = text;
-    "write the host in its punycode form (`xn--…`)".to_owned()
-}
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
+use crate::error::InvalidSetting;
+
 /// Identifies a token by its scope and parameters. It is the cache's key.
 ///
 /// The default stands for the source's own configuration. [`scope`](TokenRequest::scope) overrides
@@ -59,6 +61,9 @@ impl TokenRequest {
     /// A scope is a list of names, separated by spaces. If it is empty, no scope is sent. If it has
     /// characters that RFC 6749 does not allow, `ClientCredentials` fails with an
     /// [`InvalidSetting`](crate::TokenErrorKind::InvalidSetting) error before it sends anything.
+    ///
+    /// Each space starts a new name. If a part of `scope` is foreign input, such as a tenant id from
+    /// a URL, `1 tenant/2` in its place adds a scope: use [`single_scope`](Self::single_scope).
     pub fn scope(scope: impl AsRef<str>) -> Self {
         Self::with_overrides(Overrides::scope(scope.as_ref()))
     }
@@ -133,6 +138,39 @@ impl TokenRequest {
             hash: HASHER.hash_one(overrides.canonical()),
             overrides: Arc::new(overrides),
         }))
+    }
+
+    /// Creates a request for a token with this scope, which has to be a single name.
+    ///
+    /// Use it in place of [`scope`](Self::scope) for a name that contains foreign input, such as a
+    /// tenant id from a URL: a space in it cannot add a second scope.
+    ///
+    /// The name is not checked further. In particular it may contain `/` and `.`.
+    ///
+    /// ```
+    /// use bearer_auth::TokenRequest;
+    ///
+    /// let request = |id: &str| TokenRequest::single_scope(format!("tenant/{id}"));
+    /// assert_eq!(request("1")?, TokenRequest::scope("tenant/1"));
+    /// assert!(request("1 tenant/2").is_err());
+    /// # Ok::<(), bearer_auth::InvalidSetting>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidSetting`] if `name` is not a `scope-token` (RFC 6749 §3.3): if it is empty,
+    /// or contains anything other than visible ASCII without `"` and `\`.
+    pub fn single_scope(name: impl AsRef<str>) -> Result<Self, InvalidSetting> {
+        let name = name.as_ref();
+        let is_allowed = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
+        if name.is_empty() || !name.bytes().all(is_allowed) {
+            return Err(InvalidSetting::new(
+                "scope",
+                "must be a single name of visible ASCII without spaces, `\"` and `\\` \
+                 (RFC 6749 §3.3)",
+            ));
+        }
+        Ok(Self::scope(name))
     }
 }
 
@@ -258,5 +296,36 @@ mod tests {
     fn empty_scope_is_not_the_default() {
         assert_ne!(TokenRequest::scope(""), TokenRequest::default());
         assert_eq!(TokenRequest::scope("  ").scopes(), Some(""));
+    }
+    #[test]
+    fn single_scope_accepts_exactly_the_scope_tokens() {
+        for byte in 0..=u8::MAX {
+            let name = format!("tenant/{}", char::from(byte));
+            let is_accepted = match TokenRequest::single_scope(&name) {
+                Ok(request) => {
+                    assert_eq!(request, TokenRequest::scope(&name));
+                    assert_eq!(request.scopes(), Some(&*name));
+                    true
+                }
+                Err(error) => {
+                    assert_eq!(error.setting(), "scope");
+                    false
+                }
+            };
+            let is_scope_token = (0x21..=0x7E).contains(&byte) && !b"\"\\".contains(&byte);
+            assert_eq!(is_accepted, is_scope_token, "{byte:#04x}");
+        }
+        for name in [
+            "",
+            " ",
+            "1 tenant/2",
+            " 1",
+            "1 ",
+            "1\ttenant/2",
+            "1\u{a0}2",
+            "1\u{2003}2",
+        ] {
+            assert!(TokenRequest::single_scope(name).is_err(), "{name:?}");
+        }
     }
 }
