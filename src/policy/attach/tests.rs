@@ -272,7 +272,7 @@ fn the_origin_of_a_url_is_kept_whatever_its_length() {
         for other in [
             "http://{}.example",
             "https://{}.example:444",
-            "https://{}.exampl",
+            "https://{}.exa",
             "https://{}b.example",
             "https://b.example",
             "data:text/plain,x",
