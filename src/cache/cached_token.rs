@@ -55,7 +55,7 @@ impl CachedToken {
             copies: request
                 .is_default()
                 .then(|| PerThread::new(|| token.header_with_own_count())),
-            parts: token.issue(current.expires_at, issued),
+            parts: token.issue(current.lifespan.end(), issued),
         };
         cached.update(state);
         Some(cached)

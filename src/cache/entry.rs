@@ -35,7 +35,8 @@ pub(crate) type OnFetchEnd = Arc<dyn Fn() + Send + Sync>;
 struct Core {
     state: State,
     /// The fetch in progress, the same as that of `state`.
-    fetch: Option<FetchHandle>,
+    /// Boxed, since most entries have none.
+    fetch: Option<Box<FetchHandle>>,
     /// The fetch of the token that was stored for readers.
     published: Option<FetchId>,
 }
@@ -164,7 +165,7 @@ impl Entry {
     ) -> FetchTask {
         let owner: Weak<Self> = Arc::downgrade(self);
         let (task, handle) = FetchTask::new(owner, fetcher, &self.request, fetch, delay);
-        core.fetch = Some(handle);
+        core.fetch = Some(Box::new(handle));
         task
     }
 
@@ -187,7 +188,7 @@ impl Entry {
 
     /// Drops the handle of a fetch that was in progress. Called without the lock: this starts the
     /// next fetch in the queue and may evict the entry.
-    fn end(self: Arc<Self>, handle: Option<FetchHandle>) {
+    fn end(self: Arc<Self>, handle: Option<Box<FetchHandle>>) {
         let Some(handle) = handle else {
             return;
         };
@@ -277,7 +278,7 @@ impl FetchOwner for Entry {
 }
 
 impl Core {
-    fn take_fetch(&mut self, fetch: FetchId) -> Option<FetchHandle> {
+    fn take_fetch(&mut self, fetch: FetchId) -> Option<Box<FetchHandle>> {
         self.fetch.take_if(|handle| handle.id() == fetch)
     }
 }

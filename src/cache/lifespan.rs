@@ -1,6 +1,6 @@
 //! The times at which a token is due for a refresh and expires. They scale with its life.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::clock::Moment;
 
@@ -49,6 +49,14 @@ impl Lifespan {
             due: started.plus(due),
             late: started.plus(late),
             expired: started.plus(life),
+        }
+    }
+
+    /// Returns the end by the wall clock, if there is one.
+    pub(crate) fn end(&self) -> Option<SystemTime> {
+        match self.expired {
+            Moment::NEVER => None,
+            expired => expired.wall_time(),
         }
     }
 

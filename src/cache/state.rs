@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use crate::cache::lifespan::{FETCH_SPACING, Lifespan, RefreshTimes};
-use crate::cache::state::arrival::{Life, limited, remaining_life};
+use crate::cache::state::arrival::{Life, remaining_life};
 use crate::cache::state::spacing::RejectionSpacing;
 use crate::clock::Moment;
 use crate::error::{TokenError, TokenErrorKind};
@@ -47,7 +47,8 @@ pub(crate) struct State {
     fetch: Option<Fetch>,
     /// The token that was rejected last. A fetch that started before the rejection must not restore
     /// it.
-    rejected: Option<RejectedToken>,
+    /// Boxed, since few tokens are.
+    rejected: Option<Box<RejectedToken>>,
     pause: Option<Pause>,
     /// The number of fetches that failed since the last success.
     failures: u32,
@@ -187,13 +188,13 @@ impl State {
             }
             if token.is_same_value(&current.token) {
                 generation = current.generation;
-                known = Some((current.lifespan, current.expires_at));
+                known = Some(current.lifespan);
             }
         }
         let life = remaining_life(&token, started, now, timing);
-        let (lifespan, expires_at) = match (life, known) {
+        let lifespan = match (life, known) {
             // The server repeats a token of which it says that it has ended. Its known end stands.
-            (Life::Ended, Some((lifespan, _))) if now.has_reached(lifespan.expired) => {
+            (Life::Ended, Some(lifespan)) if now.has_reached(lifespan.expired) => {
                 let error = TokenError::new(TokenErrorKind::InvalidResponse, true)
                     .with_cause("the token has expired: the server returned it again");
                 return Completed::Failed(match was_in_progress {
@@ -202,9 +203,9 @@ impl State {
                 });
             }
             (Life::Ended, Some(known)) => known,
-            (Life::Ended, None) => limited(timing.default_lifetime, started, now, jitter),
-            (Life::Unlimited, _) => (Lifespan::UNLIMITED, None),
-            (Life::Limited { life, since }, _) => limited(life, since, now, jitter),
+            (Life::Ended, None) => Lifespan::new(timing.default_lifetime, started, now, jitter),
+            (Life::Unlimited, _) => Lifespan::UNLIMITED,
+            (Life::Limited { life, since }, _) => Lifespan::new(life, since, now, jitter),
         };
         self.pause = None;
         self.failures = 0;
@@ -225,7 +226,6 @@ impl State {
             generation,
             fetch,
             lifespan,
-            expires_at,
         });
         Completed::Stored
     }
@@ -439,13 +439,13 @@ impl State {
         self.sequence += 1;
         self.last_success = None;
         if let Some(current) = &self.current {
-            self.rejected = Some(RejectedToken {
+            self.rejected = Some(Box::new(RejectedToken {
                 token: current.token.clone(),
                 generation: current.generation,
                 fetch: current.fetch,
                 sequence: self.sequence,
                 is_pending: true,
-            });
+            }));
         }
     }
 

@@ -1,8 +1,7 @@
 //! The life of a token that arrives.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
-use crate::cache::lifespan::Lifespan;
 use crate::cache::state::Timing;
 use crate::clock::Moment;
 use crate::token::{AccessToken, Lifetime};
@@ -41,17 +40,4 @@ pub(super) fn remaining_life(
         life,
         since: started,
     }
-}
-
-/// Returns the lifespan of a token that lives for `life` since a time, and its end.
-pub(super) fn limited(
-    life: Duration,
-    since: Moment,
-    now: Moment,
-    jitter: f64,
-) -> (Lifespan, Option<SystemTime>) {
-    (
-        Lifespan::new(life, since, now, jitter),
-        since.plus(life).wall_time(),
-    )
 }

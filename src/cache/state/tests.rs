@@ -159,7 +159,7 @@ impl Tested {
     }
 
     fn expires_at(&self) -> Option<SystemTime> {
-        self.state.current().unwrap().expires_at
+        self.state.current().unwrap().lifespan.end()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The inputs and results of the state machine.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::cache::lifespan::Lifespan;
 use crate::cache::state::RejectionId;
@@ -24,7 +24,6 @@ pub(crate) struct CurrentToken {
     /// The fetch that returned the token.
     pub(crate) fetch: FetchId,
     pub(crate) lifespan: Lifespan,
-    pub(crate) expires_at: Option<SystemTime>,
 }
 
 /// A token that a source returned.
