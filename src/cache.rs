@@ -2,6 +2,7 @@
 //! pauses after failures.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::cache::cached_token::CachedToken;
 use crate::cache::entry::{Entry, Joined};
-use crate::cache::fetch::waiter::{WaitLimits, Waited};
+use crate::cache::fetch::waiter::{Wait, Waited};
 use crate::cache::fetch::{Fetcher, runtime};
 use crate::cache::state::{Rejection, RejectionId, Severity};
 use crate::cache::tenants::Tenants;
@@ -36,8 +37,6 @@ mod tenants;
 pub use builder::TokenCacheBuilder;
 pub(crate) use fetch::runtime::within;
 
-/// The longest wait for a slot of a caller that has a rejection at hand.
-const SLOT_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait for the fetches that closing ends.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
@@ -230,26 +229,36 @@ impl TokenCache {
 
     /// Returns the token for a request: at once, or when its fetch has finished. A token of the
     /// generation `rejected` is not one.
-    pub(crate) async fn acquire(
+    pub(crate) fn acquire(
         &self,
         request: &TokenRequest,
         rejected: Option<u64>,
+    ) -> impl Future<Output = Result<Arc<CachedToken>, TokenError>> {
+        let wait = Wait {
+            since: Instant::now(),
+            // Generations begin at 1.
+            rejected: rejected.and_then(NonZeroU64::new),
+        };
+        self.acquire_within(request, wait)
+    }
+
+    async fn acquire_within(
+        &self,
+        request: &TokenRequest,
+        wait: Wait,
     ) -> Result<Arc<CachedToken>, TokenError> {
         // One fetch of the caller's own, and another if that was lost with its runtime.
         let mut starts_left = 2_u32;
-        let fetcher = &self.shared.fetcher;
-        let now = Instant::now();
-        let limits = WaitLimits {
-            until: now + fetcher.wait_timeout,
-            // A caller with a rejection at hand returns that rather than queue for long.
-            slot_until: rejected.map(|_| now + SLOT_WAIT),
-        };
         loop {
-            let mut waiter = match self.join(request, rejected, &mut starts_left)? {
+            let mut waiter = match self.join(
+                request,
+                wait.rejected.map(NonZeroU64::get),
+                &mut starts_left,
+            )? {
                 Joined::Token(token) => return Ok(token),
                 Joined::Waiter(waiter) => waiter,
             };
-            match waiter.wait(fetcher, limits).await? {
+            match waiter.wait(&self.shared.fetcher, &wait).await? {
                 Waited::Finished(token) => return Ok(token),
                 Waited::Discarded => starts_left = 2,
                 Waited::Lost => {}

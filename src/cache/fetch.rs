@@ -116,15 +116,27 @@ pub(crate) struct FetchTask {
 
 /// The entry's hold on the fetch in progress. Dropped, it aborts the task and frees the slot.
 pub(crate) struct FetchHandle {
-    id: FetchId,
-    owner: Weak<dyn FetchOwner>,
+    identity: Arc<Identity>,
     status: watch::Receiver<FetchStatus>,
     task: Option<AbortHandle>,
     is_queued: bool,
     /// Held here rather than by the task, which may be on a runtime that never polls it again.
     slot: Option<Slot>,
-    /// Shared with the waiters, to count them.
-    waiting: Arc<()>,
+}
+
+/// A fetch, as its handle and its waiters know it. They share it, which counts the waiters.
+struct Identity {
+    id: FetchId,
+    owner: Weak<dyn FetchOwner>,
+}
+
+impl Identity {
+    /// Ends the fetch without an outcome, for all callers.
+    fn abandon(&self) {
+        if let Some(owner) = self.owner.upgrade() {
+            owner.abandon(self.id);
+        }
+    }
 }
 
 impl Fetcher {
@@ -166,13 +178,14 @@ impl FetchTask {
     ) -> (Self, FetchHandle) {
         let (sender, receiver) = watch::channel(FetchStatus::Queued);
         let handle = FetchHandle {
-            id,
-            owner: Weak::clone(&owner),
+            identity: Arc::new(Identity {
+                id,
+                owner: Weak::clone(&owner),
+            }),
             status: receiver,
             task: None,
             is_queued: true,
             slot: None,
-            waiting: Arc::default(),
         };
         let task = Self {
             owner,
@@ -277,24 +290,18 @@ impl Drop for FetchTask {
 
 impl FetchHandle {
     pub(crate) fn id(&self) -> FetchId {
-        self.id
+        self.identity.id
     }
 
     /// Adds a caller that waits for the fetch. A late token is its fallback, from the given time
     /// on.
     pub(crate) fn waiter(&self, fallback: Option<(Arc<CachedToken>, Instant)>) -> Waiter {
-        Waiter::new(
-            self.id,
-            Weak::clone(&self.owner),
-            self.status.clone(),
-            Arc::clone(&self.waiting),
-            fallback,
-        )
+        Waiter::new(Arc::clone(&self.identity), self.status.clone(), fallback)
     }
 
     /// Returns true if the fetch is queued and no caller waits for it.
     pub(crate) fn is_idle(&self) -> bool {
-        self.is_queued && Arc::strong_count(&self.waiting) == 1
+        self.is_queued && Arc::strong_count(&self.identity) == 1
     }
 
     /// Notes that the task starts.

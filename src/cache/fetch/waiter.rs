@@ -1,7 +1,8 @@
 //! A caller that waits for a fetch.
 
+use std::num::NonZeroU64;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -11,8 +12,7 @@ use tokio::time::{Instant, Timeout};
 use crate::cache::cached_token::CachedToken;
 use crate::cache::fetch::chain::FetchChain;
 use crate::cache::fetch::runtime::within;
-use crate::cache::fetch::{FetchOwner, FetchStatus, Fetcher};
-use crate::cache::state::FetchId;
+use crate::cache::fetch::{FetchStatus, Fetcher, Identity};
 use crate::error::TokenError;
 
 /// The time that callers wait beyond the limit of the fetch: the fetch itself reports its timeout
@@ -24,13 +24,10 @@ const CHECK_MARGIN: Duration = Duration::from_millis(1);
 
 /// A caller that waits for a fetch.
 pub(crate) struct Waiter {
-    fetch: FetchId,
-    owner: Weak<dyn FetchOwner>,
+    fetch: Arc<Identity>,
     status: watch::Receiver<FetchStatus>,
-    /// Counts the waiters.
-    _waiting: Arc<()>,
     /// A late token, and the time from which it is used instead of waiting on.
-    fallback: Option<(Arc<CachedToken>, Instant)>,
+    fallback: Option<Box<(Arc<CachedToken>, Instant)>>,
 }
 
 /// The end of a wait.
@@ -60,29 +57,27 @@ enum Then {
     GiveUp,
 }
 
-/// The limits of one caller's wait.
-#[derive(Clone, Copy)]
-pub(crate) struct WaitLimits {
-    /// The end of the whole wait.
-    pub(crate) until: Instant,
-    /// The end of the wait for a slot.
-    pub(crate) slot_until: Option<Instant>,
+/// The wait of one caller, which may be for several fetches.
+pub(crate) struct Wait {
+    pub(crate) since: Instant,
+    /// The generation that was rejected, if the caller has a rejection at hand. It returns that
+    /// rather than queue for long.
+    pub(crate) rejected: Option<NonZeroU64>,
 }
+
+/// The longest wait for a slot of a caller that has a rejection at hand.
+const SLOT_WAIT: Duration = Duration::from_secs(1);
 
 impl Waiter {
     pub(super) fn new(
-        fetch: FetchId,
-        owner: Weak<dyn FetchOwner>,
+        fetch: Arc<Identity>,
         status: watch::Receiver<FetchStatus>,
-        waiting: Arc<()>,
         fallback: Option<(Arc<CachedToken>, Instant)>,
     ) -> Self {
         Self {
             fetch,
-            owner,
             status,
-            _waiting: waiting,
-            fallback,
+            fallback: fallback.map(Box::new),
         }
     }
 
@@ -98,18 +93,19 @@ impl Waiter {
     pub(crate) async fn wait(
         &mut self,
         fetcher: &Fetcher,
-        limits: WaitLimits,
+        wait: &Wait,
     ) -> Result<Waited, TokenError> {
         loop {
-            let patience = match self.check(fetcher, limits) {
+            let patience = match self.check(fetcher, wait) {
                 ControlFlow::Break(waited) => return waited,
                 ControlFlow::Continue(patience) => patience,
             };
+            // `?` would reserve space for a second copy of the future, and so would an await here.
             let change = match timer(fetcher, patience.until, self.status.changed()) {
-                Ok(change) => change.await,
-                Err(error) => return fall_back(self.fallback.as_ref(), error, fetcher),
+                Ok(change) => change,
+                Err(error) => return fall_back(self.fallback.as_deref(), error, fetcher),
             };
-            match change {
+            match change.await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => {
                     // The task has abandoned the fetch; if it has not, this prevents a busy loop.
@@ -133,7 +129,7 @@ impl Waiter {
 
     /// Ends the wait with an error or, if there is a fallback that has not expired, with that.
     pub(crate) fn fail(&self, error: TokenError, fetcher: &Fetcher) -> Result<Waited, TokenError> {
-        fall_back(self.fallback.as_ref(), error, fetcher)
+        fall_back(self.fallback.as_deref(), error, fetcher)
     }
 
     /// Returns true if every caller would have abandoned the fetch by now.
@@ -147,21 +143,19 @@ impl Waiter {
     /// Returns true if the caller runs within a fetch of the same entry, which waits for the
     /// caller.
     pub(crate) fn is_cycle(&self) -> bool {
-        FetchChain::current().is_some_and(|chain| chain.contains(&self.owner))
+        FetchChain::current().is_some_and(|chain| chain.contains(&self.fetch.owner))
     }
 
     /// Ends the fetch without an outcome, for all callers.
     pub(crate) fn abandon(&self) {
-        if let Some(owner) = self.owner.upgrade() {
-            owner.abandon(self.fetch);
-        }
+        self.fetch.abandon();
     }
 
     /// Returns the end of the wait, or how long to wait for a change.
     fn check(
         &mut self,
         fetcher: &Fetcher,
-        limits: WaitLimits,
+        wait: &Wait,
     ) -> ControlFlow<Result<Waited, TokenError>, Patience> {
         let status = self.status.borrow_and_update().clone();
         let patience = match status {
@@ -184,9 +178,10 @@ impl Waiter {
                     until: next.unwrap_or(now + fetcher.fetch_timeout) + CHECK_MARGIN,
                     then: Then::CheckAgain,
                 };
-                match limits.slot_until {
-                    Some(until) => patience.or(until, Then::GiveUp),
-                    None => patience,
+                if wait.rejected.is_some() {
+                    patience.or(wait.since + SLOT_WAIT, Then::GiveUp)
+                } else {
+                    patience
                 }
             }
             FetchStatus::Running { deadline } => Patience {
@@ -194,8 +189,8 @@ impl Waiter {
                 then: Then::Abandon,
             },
         };
-        let patience = patience.or(limits.until, Then::GiveUp);
-        ControlFlow::Continue(match &self.fallback {
+        let patience = patience.or(wait.since + fetcher.wait_timeout, Then::GiveUp);
+        ControlFlow::Continue(match self.fallback.as_deref() {
             Some((_, until)) => patience.or(*until, Then::UseFallback),
             None => patience,
         })
@@ -239,8 +234,8 @@ fn fall_back(
 
 #[cfg(all(test, bearer_auth_model))]
 impl Waiter {
-    pub(crate) fn fetch(&self) -> FetchId {
-        self.fetch
+    pub(crate) fn fetch(&self) -> crate::cache::state::FetchId {
+        self.fetch.id
     }
 
     pub(crate) fn status(&self) -> FetchStatus {
