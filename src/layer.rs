@@ -205,7 +205,7 @@ impl BearerAuthLayer {
         self.edit(|settings| settings.rejection = Some(policy))
     }
 
-    /// Requires every request or its task to choose a token, so that no request silently gets that
+    /// Requires every request that would get a token to choose it, or its task to, so that no request silently gets that
     /// of a default tenant.
     ///
     /// A request without a choice fails with

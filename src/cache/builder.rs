@@ -118,8 +118,8 @@ impl TokenCacheBuilder {
 
     /// Sets the maximum number of tokens, not counting that of the default token request.
     ///
-    /// The least recently used token is evicted first, but none that is being fetched. Uses are
-    /// ordered by the second.
+    /// The least recently used token is evicted first, to the second. One with a fetch that runs or
+    /// that a caller waits for is not evicted, so there can be more for a time.
     ///
     /// Default: 10,000. Must be at least 1.
     pub fn max_entries(mut self, entries: usize) -> Self {

@@ -99,19 +99,23 @@ impl Entry {
         };
         let task = started.map(|(fetch, delay)| self.new_task(&mut core, fetcher, fetch, delay));
         let joined = match (wait, self.publish(&mut core), &core.fetch) {
-            (Wait::No, Some(token), _) => Joined::Token(token),
-            (Wait::ForFetch, _, Some(fetch)) => Joined::Waiter(fetch.waiter(None)),
+            (Wait::No, Some(token), _) => Some(Joined::Token(token)),
+            (Wait::ForFetch, _, Some(fetch)) => Some(Joined::Waiter(fetch.waiter(None))),
             (Wait::AtMost(limit), Some(token), Some(fetch)) => {
-                Joined::Waiter(fetch.waiter(Some((token, Instant::now() + limit))))
+                let fallback = (token, Instant::now() + limit);
+                Some(Joined::Waiter(fetch.waiter(Some(fallback))))
             }
-            // The state decided on a token or a fetch that is not there.
-            _ => {
-                return Err(TokenError::transient(
-                    "the token cache is inconsistent: report it",
-                ));
-            }
+            _ => None,
         };
-        Ok((joined, task))
+        // Before a task may be dropped, which takes the lock.
+        drop(core);
+        match joined {
+            Some(joined) => Ok((joined, task)),
+            // The state decided on a token or a fetch that is not there.
+            None => Err(TokenError::transient(
+                "the token cache is inconsistent: report it",
+            )),
+        }
     }
 
     /// Changes the state by something that a user of the token found out.

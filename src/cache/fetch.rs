@@ -75,8 +75,8 @@ pub(crate) trait FetchOwner: Send + Sync + 'static {
 
     /// Stores the outcome of a fetch. Returns the status that the callers see.
     ///
-    /// Takes the handle, as `abandon` does: nothing holds the entry when others learn that the
-    /// fetch has ended, and it may be evicted.
+    /// Consumes the `Arc`, as `abandon` does, so that this call does not keep the entry from being
+    /// evicted.
     fn finish(
         self: Arc<Self>,
         fetch: FetchId,
@@ -233,11 +233,12 @@ impl FetchTask {
         let deadline = Instant::now() + self.delay + self.fetcher.fetch_timeout;
         self.status.send_replace(FetchStatus::Running { deadline });
         // A runtime that is shutting down drops the task here, which abandons the fetch.
-        let task = runtime.spawn(self.run());
+        let task = runtime.spawn(self.run(deadline));
         owner.attach(id, task.abort_handle());
     }
 
-    async fn run(self) {
+    /// Runs the fetch. `deadline` is the one that callers know.
+    async fn run(self, deadline: Instant) {
         if !self.delay.is_zero() {
             sleep(self.delay).await;
         }
@@ -245,6 +246,11 @@ impl FetchTask {
             owner.sent(self.id, self.fetcher.timeline.now());
         }
         let limit = TimeLimit::new(self.fetcher.fetch_timeout);
+        if limit.deadline > deadline + WAIT_MARGIN / 2 {
+            // The runtime polled this task late, which must not make callers give up first.
+            let deadline = limit.deadline;
+            self.status.send_replace(FetchStatus::Running { deadline });
+        }
         let chain = FetchChain::new(Weak::clone(&self.owner), self.parent.clone());
         let fetch = chain.scope(self.fetcher.fetch(&self.request, &limit));
         let outcome = match timeout_at(limit.deadline, fetch).await {

@@ -134,14 +134,15 @@ impl FetchLimiter {
 
     /// Starts queued fetches while slots are free.
     ///
-    /// A fetch can fail as it starts and free its slot from within. The loop that is running
-    /// handles that, so the stack does not grow.
+    /// A fetch can fail as it starts and free its slot from within. The loop that is running handles
+    /// that, so the stack does not grow.
     fn start_queued(self: &Arc<Self>) {
         let mut state = self.lock();
         if state.is_starting {
             return;
         }
         state.is_starting = true;
+        let _reset = ResetStarting(self);
         while state.free > 0
             && let Some(queued) = state.queue.pop_front()
         {
@@ -169,6 +170,17 @@ impl FetchLimiter {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the limiter usable if the future of a source panics as it is dropped.
+struct ResetStarting<'a>(&'a FetchLimiter);
+
+impl Drop for ResetStarting<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().is_starting = false;
+        }
     }
 }
 

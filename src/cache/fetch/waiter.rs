@@ -110,6 +110,10 @@ impl Waiter {
                 Ok(Err(_)) => {
                     // The task has abandoned the fetch; if it has not, this prevents a busy loop.
                     self.abandon();
+                    let has_waited = wait.since.elapsed();
+                    if has_waited >= fetcher.fetch_timeout {
+                        return self.fail(TokenError::timeout(fetcher.fetch_timeout), fetcher);
+                    }
                     return Ok(Waited::Lost);
                 }
                 Err(_) if patience.then == Then::CheckAgain => {}

@@ -24,7 +24,7 @@ pub(super) struct RejectionSpacing {
 /// The response that decides whether the refresh after the last rejection has helped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// None: it is known.
+    /// No response is awaited.
     Known,
     /// The response to the replay of the request that caused the rejection.
     Replay {
