@@ -125,6 +125,7 @@ impl Fetcher {
                 None => return Err(TokenError::new(TokenErrorKind::SourcePanicked, true)),
             };
             let try_again = error.is_transient()
+                && !error.is_final()
                 && error.retry_after().is_none()
                 && since.elapsed() < QUICK_FAILURE;
             match waits.next() {
@@ -208,7 +209,7 @@ impl FetchTask {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(TokenError::timeout(limit)),
         };
-        self.finish(outcome);
+        self.finish(outcome.map_err(|error| error.with_token_request(&self.request)));
     }
 
     /// Stores the outcome, then wakes the callers.

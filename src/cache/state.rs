@@ -200,7 +200,7 @@ impl State {
         let life = match token.lifetime() {
             Lifetime::Unlimited => None,
             Lifetime::Limited(life) => Some(life),
-            Lifetime::Unspecified => Some(timing.default_lifetime),
+            Lifetime::Unspecified | Lifetime::Ended => Some(timing.default_lifetime),
         };
         let (lifespan, expires_at) = match life {
             None => (Lifespan::UNLIMITED, None),
@@ -378,7 +378,7 @@ impl State {
     fn paused(&self, now: Moment) -> Option<TokenError> {
         let pause = self.pause.as_ref()?;
         let remaining = pause.until.checked_sub(now.monotonic())?;
-        (!remaining.is_zero()).then(|| pause.error.clone().with_retry_after(remaining))
+        (!remaining.is_zero()).then(|| pause.error.clone().paused(remaining))
     }
 }
 
