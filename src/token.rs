@@ -64,6 +64,8 @@ pub(crate) struct Parts {
 pub(crate) enum Lifetime {
     Unspecified,
     Limited(Duration),
+    /// The server says that none is left (`expires_in` of 0 or less).
+    Ended,
     Unlimited,
 }
 
@@ -121,6 +123,15 @@ impl AccessToken {
     pub fn without_expiry(self) -> Self {
         self.edited(|parts| {
             parts.lifetime = Lifetime::Unlimited;
+            parts.expires_at = None;
+        })
+    }
+
+    /// Marks the token as one of which the server says that its life has ended.
+    #[cfg(any(test, feature = "client-credentials"))]
+    pub(crate) fn with_ended_lifetime(self) -> Self {
+        self.edited(|parts| {
+            parts.lifetime = Lifetime::Ended;
             parts.expires_at = None;
         })
     }
