@@ -34,25 +34,27 @@ pub fn challenges<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Vec<Challeng
         .collect()
 }
 
-/// Reads an answer of the token endpoint: the token and its life, which is zero if the answer names
-/// none and [`Duration::MAX`](std::time::Duration::MAX) if it never ends.
+/// Reads a response of the token endpoint: the token and its lifetime, which is `None` if the
+/// response names none, and zero if it says that none is left.
 #[cfg(feature = "client-credentials")]
 pub fn token_response(
     status: http::StatusCode,
     headers: &http::HeaderMap,
     body: Option<&[u8]>,
-) -> Result<(crate::AccessToken, std::time::Duration), crate::TokenError> {
+) -> Result<(crate::AccessToken, Option<std::time::Duration>), crate::TokenError> {
     use std::time::Duration;
 
     use crate::token::Lifetime;
 
     let token = crate::token_endpoint::response::parse(status, headers, body)?;
-    let life = match token.lifetime() {
-        Lifetime::Unspecified => Duration::ZERO,
-        Lifetime::Limited(life) => life,
-        Lifetime::Unlimited => Duration::MAX,
+    let lifetime = match token.lifetime() {
+        Lifetime::Unspecified => None,
+        Lifetime::Limited(lifetime) => Some(lifetime),
+        Lifetime::Ended => Some(Duration::ZERO),
+        // No response sets this; the targets allow 10 years at most.
+        Lifetime::Unlimited => Some(Duration::MAX),
     };
-    Ok((token, life))
+    Ok((token, lifetime))
 }
 
 /// Where a token may go, by the layer's settings of the same names.
