@@ -1,5 +1,5 @@
-//! What the fuzz targets in `fuzz/` see of the internals: plain data in, plain data out. What must
-//! hold is said there. Compiled under `cfg(fuzzing)` only, and no part of the public API.
+//! The internals that the fuzz targets in `fuzz/` call, with plain data as input and output. The
+//! targets state what must hold. Compiled under `cfg(fuzzing)` only, and no part of the public API.
 
 use http::Uri;
 
@@ -13,7 +13,7 @@ use crate::policy::origin::Target;
 pub struct Challenge {
     /// The scheme as the server wrote it.
     pub scheme: String,
-    /// What stands in place of parameters.
+    /// The data in place of parameters.
     pub token68: Option<String>,
     /// Names and values, in order.
     pub params: Vec<(String, String)>,
@@ -57,7 +57,7 @@ pub fn token_response(
     Ok((token, lifetime))
 }
 
-/// Where a token may go, by the layer's settings of the same names.
+/// The rules for where a token may go, with the layer's settings of the same names.
 #[derive(Clone, Debug, Default)]
 pub struct Attach(AttachPolicy);
 
@@ -77,12 +77,12 @@ impl Attach {
         self.0.allow_http();
     }
 
-    /// Whether an `http::Request` to `uri` gets a token.
+    /// Returns true if an `http::Request` to `uri` gets a token.
     pub fn allows_uri(&self, uri: &Uri) -> bool {
         self.0.admit(Target::of_uri(uri)).is_some()
     }
 
-    /// Whether a `reqwest::Request` to `url` gets a token.
+    /// Returns true if a `reqwest::Request` to `url` gets a token.
     #[cfg(feature = "reqwest")]
     pub fn allows_url(&self, url: reqwest::Url) -> bool {
         use crate::exchange::message::RequestView;

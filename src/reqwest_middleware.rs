@@ -86,8 +86,8 @@ async fn replay_request(
     Ok(response)
 }
 
-/// Returns the error as the cause of a text. `Error`, like the wrappers of other middlewares, passes
-/// on only the causes of what it holds, and would hide the error itself.
+/// Returns the error as the cause of its own text. `Error`, like the wrappers of other middlewares,
+/// passes on only the causes of what it holds, and would hide the error itself.
 fn token_error(error: TokenError) -> Error {
     let text = error.to_string();
     match Error::middleware(error) {
