@@ -226,8 +226,8 @@ proptest! {
         members.extend(tokens.iter().map(|it| ("access_token", json!(it))));
         members.extend(scopes.iter().map(|it| ("scope", json!(it))));
         members.extend(lives.iter().map(|it| ("expires_in", json!(it))));
-        for at in 0..members.len() {
-            let other = order[at].index(members.len());
+        for (at, other) in order.iter().enumerate().take(members.len()) {
+            let other = other.index(members.len());
             members.swap(at, other);
         }
         let last = |name| members.iter().rfind(|member| member.0 == name).unwrap().1.clone();
