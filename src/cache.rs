@@ -250,18 +250,17 @@ impl TokenCache {
         // One fetch of the caller's own, and another if that was lost with its runtime.
         let mut starts_left = 2_u32;
         loop {
-            let mut waiter = match self.join(
-                request,
-                wait.rejected.map(NonZeroU64::get),
-                &mut starts_left,
-            )? {
-                Joined::Token(token) => return Ok(token),
-                Joined::Waiter(waiter) => waiter,
+            let rejected = wait.rejected.map(NonZeroU64::get);
+            let mut waiter = match self.join(request, rejected, &mut starts_left) {
+                Ok(Joined::Token(token)) => return Ok(token),
+                Ok(Joined::Waiter(waiter)) => waiter,
+                Err(error) => return Err(error.with_token_request(request)),
             };
-            match waiter.wait(&self.shared.fetcher, &wait).await? {
-                Waited::Finished(token) => return Ok(token),
-                Waited::Discarded => starts_left = 2,
-                Waited::Lost => {}
+            match waiter.wait(&self.shared.fetcher, &wait).await {
+                Ok(Waited::Finished(token)) => return Ok(token),
+                Ok(Waited::Discarded) => starts_left = 2,
+                Ok(Waited::Lost) => {}
+                Err(error) => return Err(error.with_token_request(request)),
             }
         }
     }

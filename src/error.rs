@@ -1,12 +1,20 @@
 //! The errors of this crate, with texts that say what to do.
 
-use std::borrow::Cow;
 use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+
+use crate::token::request::TokenRequest;
+
+mod builder;
+mod find;
+mod invalid;
+mod output;
+
+pub use builder::TokenErrorBuilder;
+pub use invalid::{InvalidSetting, InvalidToken};
 
 /// A boxed error of any type, as tower's middleware uses it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -22,17 +30,24 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 pub struct TokenError {
     details: Arc<Details>,
     retry_after: Option<Duration>,
+    /// Differs between the caller of the failed fetch and those that the pause affects.
+    is_paused: bool,
 }
 
+#[derive(Clone)]
 struct Details {
     kind: TokenErrorKind,
     transient: bool,
+    /// Another try in the same fetch cannot succeed.
+    is_final: bool,
     /// The configured time limit that was reached.
     limit: Option<Duration>,
     status: Option<StatusCode>,
     oauth_error: Option<Box<str>>,
     error_description: Option<Box<str>>,
-    cause: Option<BoxError>,
+    token_request: Option<TokenRequest>,
+    token_endpoint: Option<Box<str>>,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 /// The kinds of [`TokenError`].
@@ -47,7 +62,8 @@ pub enum TokenErrorKind {
     /// The token endpoint asks for fewer requests: status 429, or an error code that says so.
     /// Transient.
     Throttled,
-    /// The token endpoint failed: status 408 or 5xx, or `temporarily_unavailable`. Transient.
+    /// The token endpoint failed: status 408 or 5xx, or the error code `temporarily_unavailable`,
+    /// `server_error` or `unknown_error`. Transient.
     Unavailable,
     /// The response is neither a token response (RFC 6749 §5.1) nor a known error. Transient.
     InvalidResponse,
@@ -127,6 +143,28 @@ impl TokenError {
         self.retry_after
     }
 
+    /// Returns true if this call fetched nothing, because the source is paused after a failure.
+    ///
+    /// The error is that of the failed fetch. [`retry_after`](Self::retry_after) returns the time
+    /// until the pause ends.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Returns the request that failed, such as that of a tenant, if the error comes from a cache.
+    ///
+    /// It is not in the error's text.
+    pub fn token_request(&self) -> Option<&TokenRequest> {
+        self.details.token_request.as_ref()
+    }
+
+    /// Returns the host of the token endpoint, without path and query, if the source names it.
+    ///
+    /// It is not in the error's text.
+    pub fn token_endpoint(&self) -> Option<&str> {
+        self.details.token_endpoint.as_deref()
+    }
+
     /// Returns the status of the token endpoint's response.
     pub fn status(&self) -> Option<StatusCode> {
         self.details.status
@@ -149,13 +187,17 @@ impl TokenError {
             details: Arc::new(Details {
                 kind,
                 transient,
+                is_final: false,
                 limit: None,
                 status: None,
                 oauth_error: None,
                 error_description: None,
+                token_request: None,
+                token_endpoint: None,
                 cause: None,
             }),
             retry_after: None,
+            is_paused: false,
         }
     }
 
@@ -164,9 +206,41 @@ impl TokenError {
         Self::new(TokenErrorKind::Timeout, true).edit(|details| details.limit = Some(limit))
     }
 
+    /// Returns the error for a caller that comes while the source is paused.
+    pub(crate) fn paused(mut self, remaining: Duration) -> Self {
+        self.is_paused = true;
+        self.with_retry_after(remaining)
+    }
+
+    /// Returns true if another try in the same fetch cannot succeed, although a later fetch may.
+    pub(crate) fn is_final(&self) -> bool {
+        self.details.is_final
+    }
+
     pub(crate) fn with_cause(self, cause: impl Into<BoxError>) -> Self {
-        let cause = cause.into();
+        let cause = Arc::from(cause.into());
         self.edit(|details| details.cause = Some(cause))
+    }
+
+    /// Adds the request that the cache fetched a token for.
+    pub(crate) fn with_token_request(self, request: &TokenRequest) -> Self {
+        if self.details.token_request.is_some() {
+            // Added when the fetch failed, and shared by all its callers.
+            return self;
+        }
+        self.edit(|details| details.token_request = Some(request.clone()))
+    }
+
+    /// Adds the host of the token endpoint.
+    #[cfg(feature = "client-credentials")]
+    pub(crate) fn with_token_endpoint(self, host: &str) -> Self {
+        self.edit(|details| details.token_endpoint = Some(host.into()))
+    }
+
+    /// Marks a failure that another try in the same fetch cannot end.
+    #[cfg(feature = "client-credentials")]
+    pub(crate) fn without_retry(self) -> Self {
+        self.edit(|details| details.is_final = true)
     }
 
     #[cfg(feature = "client-credentials")]
@@ -179,86 +253,45 @@ impl TokenError {
         self.edit(|details| details.status = Some(status))
     }
 
-    /// Adds what the server says. A code with other characters is dropped, since it could add lines
-    /// or secrets to a log.
+    /// Adds what the server says.
     #[cfg(feature = "client-credentials")]
     pub(crate) fn with_oauth_error(self, code: &str, description: Option<String>) -> Self {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        let is_safe = (1..=64).contains(&code.len()) && code.bytes().all(allowed);
         self.edit(|details| {
-            details.oauth_error = is_safe.then(|| code.into());
+            details.oauth_error = safe_code(code);
             details.error_description = description.map(String::into_boxed_str);
         })
     }
 
-    /// Changes an error that is being made and has no clones yet.
+    /// Changes the details of this error only: its clones keep theirs.
     fn edit(mut self, change: impl FnOnce(&mut Details)) -> Self {
-        if let Some(details) = Arc::get_mut(&mut self.details) {
-            change(details);
-        }
+        change(Arc::make_mut(&mut self.details));
         self
     }
 }
 
-impl fmt::Display for TokenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let details = &self.details;
-        match (details.kind, &details.cause, details.limit) {
-            (TokenErrorKind::InvalidToken, Some(cause), _) => write!(f, "{cause}")?,
-            (TokenErrorKind::InvalidSetting, Some(cause), _) => {
-                write!(f, "invalid setting or request parameter: {cause}")?;
-            }
-            (TokenErrorKind::Timeout, _, Some(limit)) => {
-                f.write_str("the token endpoint did not answer within ")?;
-                write_limit(f, limit)?;
-                f.write_str(": check that it is reachable, or raise `fetch_timeout`")?;
-            }
-            (kind, ..) => f.write_str(kind.text(details.transient))?,
-        }
-        match (details.status, &details.oauth_error) {
-            (Some(status), Some(code)) => write!(f, " ({code}, HTTP {})", status.as_u16())?,
-            (Some(status), None) => write!(f, " (HTTP {})", status.as_u16())?,
-            (None, Some(code)) => write!(f, " ({code})")?,
-            (None, None) => {}
-        }
-        match self.retry_after {
-            Some(Duration::ZERO) => f.write_str("; it may be retried now"),
-            Some(_) => f.write_str("; it may be retried after a pause, see `retry_after`"),
-            None => Ok(()),
-        }
+impl Details {
+    /// Returns the cause if the error's own text contains it.
+    fn shown_cause(&self) -> Option<&(dyn Error + Send + Sync)> {
+        let cause = self.cause.as_deref()?;
+        (cause.is::<InvalidToken>() || cause.is::<InvalidSetting>()).then_some(cause)
     }
 }
 
-/// Writes whole seconds as `30 s`, and anything else in milliseconds, rounded up.
-fn write_limit(f: &mut fmt::Formatter<'_>, limit: Duration) -> fmt::Result {
-    if limit.subsec_nanos() == 0 {
-        write!(f, "{} s", limit.as_secs())
-    } else {
-        write!(f, "{} ms", limit.as_nanos().div_ceil(1_000_000))
-    }
-}
-
-impl fmt::Debug for TokenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenError")
-            .field("kind", &self.details.kind)
-            .field("transient", &self.details.transient)
-            .field("limit", &self.details.limit)
-            .field("status", &self.details.status)
-            .field("oauth_error", &self.details.oauth_error)
-            .field("retry_after", &self.retry_after)
-            .field("cause", &self.details.cause)
-            .finish_non_exhaustive()
-    }
+/// Returns the code, or `None` if it has other characters, which could add lines or secrets to a
+/// log.
+fn safe_code(code: &str) -> Option<Box<str>> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let is_safe = (1..=64).contains(&code.len()) && code.bytes().all(allowed);
+    is_safe.then(|| code.into())
 }
 
 impl Error for TokenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self.details.kind {
-            // `Display` contains the cause, and a report should not show it twice.
-            TokenErrorKind::InvalidToken | TokenErrorKind::InvalidSetting => None,
-            _ => self.details.cause.as_deref().map(|cause| cause as _),
+        // A report should not show the cause twice.
+        if self.details.shown_cause().is_some() {
+            return None;
         }
+        self.details.cause.as_deref().map(|cause| cause as _)
     }
 }
 
@@ -333,73 +366,6 @@ impl TokenErrorKind {
         }
     }
 }
-
-/// A value that cannot be an access token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidToken {
-    /// The position of the first byte that cannot be sent; `None` for an empty value.
-    position: Option<usize>,
-}
-
-impl InvalidToken {
-    pub(crate) fn empty() -> Self {
-        Self { position: None }
-    }
-
-    pub(crate) fn at(position: usize) -> Self {
-        Self {
-            position: Some(position),
-        }
-    }
-}
-
-impl fmt::Display for InvalidToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.position {
-            None => f.write_str(
-                "the access token is empty: it must be one or more of the bytes 0x21 to 0x7E",
-            ),
-            Some(position) => write!(
-                f,
-                "the access token cannot be sent: it must be bytes 0x21 to 0x7E only, but there is \
-                 another at position {position} (was a line break or space read with it?)"
-            ),
-        }
-    }
-}
-
-impl Error for InvalidToken {}
-
-/// A setting or request parameter with an invalid value, and the requirement that it must meet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidSetting {
-    setting: &'static str,
-    requirement: Cow<'static, str>,
-}
-
-impl InvalidSetting {
-    /// Creates the error of a setting that does not meet `requirement`, a text that begins with
-    /// "must".
-    pub(crate) fn new(setting: &'static str, requirement: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            setting,
-            requirement: requirement.into(),
-        }
-    }
-
-    /// Returns the name of the setting, which is the name of its setter.
-    pub fn setting(&self) -> &'static str {
-        self.setting
-    }
-}
-
-impl fmt::Display for InvalidSetting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` {}", self.setting, self.requirement)
-    }
-}
-
-impl Error for InvalidSetting {}
 
 #[cfg(test)]
 mod tests;

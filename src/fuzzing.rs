@@ -1,6 +1,5 @@
-//! Access to internals for the fuzz targets in `fuzz/`, which check the properties.
-//!
-//! It is compiled with `cfg(fuzzing)` only and is not part of the public API.
+//! The internals that the fuzz targets in `fuzz/` call, with plain data as input and output. The
+//! targets state what must hold. Compiled under `cfg(fuzzing)` only, and no part of the public API.
 
 use http::Uri;
 
@@ -14,7 +13,7 @@ use crate::policy::origin::Target;
 pub struct Challenge {
     /// The scheme as the server wrote it.
     pub scheme: String,
-    /// The token68, which some schemes send in place of parameters.
+    /// The data in place of parameters.
     pub token68: Option<String>,
     /// The names and values of the parameters, in order.
     pub params: Vec<(String, String)>,
@@ -35,30 +34,30 @@ pub fn challenges<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Vec<Challeng
         .collect()
 }
 
-/// Parses a response of the token endpoint into the token and its lifetime.
-///
-/// The lifetime is zero if the response contains none, and
-/// [`Duration::MAX`](std::time::Duration::MAX) if it is unlimited.
+/// Reads a response of the token endpoint: the token and its lifetime, which is `None` if the
+/// response names none, and zero if it says that none is left.
 #[cfg(feature = "client-credentials")]
 pub fn token_response(
     status: http::StatusCode,
     headers: &http::HeaderMap,
     body: Option<&[u8]>,
-) -> Result<(crate::AccessToken, std::time::Duration), crate::TokenError> {
+) -> Result<(crate::AccessToken, Option<std::time::Duration>), crate::TokenError> {
     use std::time::Duration;
 
     use crate::token::Lifetime;
 
     let token = crate::token_endpoint::response::parse(status, headers, body)?;
-    let life = match token.lifetime() {
-        Lifetime::Unspecified | Lifetime::Ended => Duration::ZERO,
-        Lifetime::Limited(life) => life,
-        Lifetime::Unlimited => Duration::MAX,
+    let lifetime = match token.lifetime() {
+        Lifetime::Unspecified => None,
+        Lifetime::Limited(lifetime) => Some(lifetime),
+        Lifetime::Ended => Some(Duration::ZERO),
+        // No response sets this; the targets allow 10 years at most.
+        Lifetime::Unlimited => Some(Duration::MAX),
     };
-    Ok((token, life))
+    Ok((token, lifetime))
 }
 
-/// The rules for attaching a token, with the layer's settings of the same names.
+/// The rules for where a token may go, with the layer's settings of the same names.
 #[derive(Clone, Debug, Default)]
 pub struct Attach(AttachPolicy);
 

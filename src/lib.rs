@@ -79,7 +79,9 @@ pub use cache::{TokenCache, TokenCacheBuilder};
 pub use clock::Clock;
 #[cfg(feature = "coarse-clock")]
 pub use clock::CoarseClock;
-pub use error::{BoxError, InvalidSetting, InvalidToken, TokenError, TokenErrorKind};
+pub use error::{
+    BoxError, InvalidSetting, InvalidToken, TokenError, TokenErrorBuilder, TokenErrorKind,
+};
 pub use layer::BearerAuthLayer;
 #[cfg(feature = "mock-server")]
 pub use mock::server::{

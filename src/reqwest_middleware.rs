@@ -7,13 +7,13 @@ use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
+use crate::error::TokenError;
 use crate::exchange::{Attach, NextStep, Replay, Settings, attach};
 use crate::layer::BearerAuthLayer;
 use crate::policy::replay::Kept;
 
-/// A failure to get a token is a [`TokenError`](crate::TokenError) inside `Error::Middleware`,
-/// which
-/// `downcast_ref` finds.
+/// A failure to get a token is a [`TokenError`] inside `Error::Middleware`, which
+/// [`TokenError::find`] and anyhow's `downcast_ref` find.
 ///
 /// # Cancel safety
 ///
@@ -36,7 +36,7 @@ impl Middleware for BearerAuthLayer {
         Box::pin(async move {
             let settings = &*self.settings;
             let plan = settings.plan(&request, extensions.get());
-            let Some(plan) = plan.map_err(Error::middleware)? else {
+            let Some(plan) = plan.map_err(token_error)? else {
                 return next.run(request, extensions).await;
             };
             let mut kept = settings.keep(&plan, &mut request);
@@ -48,7 +48,7 @@ impl Middleware for BearerAuthLayer {
                     drop(kept);
                     // Boxed because it is rare: every request pays for the size of this future.
                     let token = Box::pin(settings.acquire(&plan)).await;
-                    let token = token.map_err(Error::middleware)?;
+                    let token = token.map_err(token_error)?;
                     kept = settings.keep(&plan, &mut request);
                     match attach(&token, &mut request) {
                         Some(attached) => attached,
@@ -84,4 +84,14 @@ async fn replay_request(
     let response = next.run(copy, extensions).await?;
     replay.finish(&response, &kept);
     Ok(response)
+}
+
+/// Returns the error as the cause of its own text. `Error`, like the wrappers of other middlewares,
+/// passes on only the causes of what it holds, and would hide the error itself.
+fn token_error(error: TokenError) -> Error {
+    let text = error.to_string();
+    match Error::middleware(error) {
+        Error::Middleware(error) => Error::Middleware(error.context(text)),
+        error => error,
+    }
 }

@@ -157,6 +157,7 @@ impl Fetcher {
                 None => return Err(TokenError::new(TokenErrorKind::SourcePanicked, true)),
             };
             let try_again = error.is_transient()
+                && !error.is_final()
                 && error.retry_after().is_none()
                 && since.elapsed() < QUICK_FAILURE;
             match waits.next() {
@@ -265,7 +266,7 @@ impl FetchTask {
             Err(_) if limit.was_missed_by_the_runtime() => return,
             Err(_) => Err(TokenError::timeout(self.fetcher.fetch_timeout)),
         };
-        self.finish(outcome);
+        self.finish(outcome.map_err(|error| error.with_token_request(&self.request)));
     }
 
     /// Stores the outcome, then wakes the callers.

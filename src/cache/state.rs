@@ -462,7 +462,7 @@ impl State {
     fn paused(&self, now: Moment) -> Option<TokenError> {
         let pause = self.pause.as_ref()?;
         let remaining = now.until(pause.until);
-        (!remaining.is_zero()).then(|| pause.error.clone().with_retry_after(remaining))
+        (!remaining.is_zero()).then(|| pause.error.clone().paused(remaining))
     }
 }
 

@@ -1,3 +1,6 @@
+use std::fmt;
+use std::io;
+
 use super::*;
 
 fn millis(millis: u64) -> Duration {
@@ -66,4 +69,158 @@ fn cause_is_shown_once() {
     let error = TokenError::permanent("no such file");
     assert!(!error.to_string().contains("no such file"));
     assert_eq!(error.source().unwrap().to_string(), "no such file");
+}
+
+#[test]
+fn details_can_be_added_to_an_error_that_was_cloned() {
+    let first = TokenError::transient("down");
+    let request = TokenRequest::scope("tenant/1");
+    let second = first.clone().with_token_request(&request);
+    assert_eq!(second.token_request(), Some(&request));
+    assert_eq!(second.source().unwrap().to_string(), "down");
+    assert_eq!(first.token_request(), None);
+}
+
+#[test]
+fn request_and_endpoint_are_not_in_the_text() {
+    let error = TokenError::transient("down");
+    let text = error.to_string();
+    let error = error
+        .with_token_request(&TokenRequest::scope("tenant/1"))
+        .edit(|details| details.token_endpoint = Some("identity.example.com".into()));
+    assert_eq!(error.to_string(), text);
+    assert_eq!(error.token_endpoint(), Some("identity.example.com"));
+    let shown = format!("{error:?}");
+    assert!(shown.contains("tenant/1") && shown.contains("identity.example.com"));
+}
+
+#[test]
+fn pause_is_marked() {
+    let error = TokenError::transient("down");
+    assert!(!error.clone().with_retry_after(millis(1)).is_paused());
+    let paused = error.clone().paused(millis(1));
+    assert!(paused.is_paused() && paused.clone().is_paused() && !error.is_paused());
+    assert_eq!(paused.retry_after(), Some(millis(1)));
+}
+
+#[test]
+fn builder_sets_all_details() {
+    let error = TokenError::builder(TokenErrorKind::Throttled)
+        .status(429)
+        .oauth_error("slow_down")
+        .error_description("in words")
+        .retry_after(millis(20_000))
+        .transient(false)
+        .cause("a cause")
+        .build();
+    assert_eq!(error.kind(), TokenErrorKind::Throttled);
+    assert_eq!(error.status(), Some(StatusCode::TOO_MANY_REQUESTS));
+    assert_eq!(error.oauth_error(), Some("slow_down"));
+    assert_eq!(error.error_description(), Some("in words"));
+    assert_eq!(error.retry_after(), Some(millis(20_000)));
+    assert!(!error.is_transient() && !error.is_paused() && !error.is_final());
+    assert_eq!(error.source().unwrap().to_string(), "a cause");
+    assert!(!format!("{error} {error:?}").contains("in words"));
+}
+
+#[test]
+fn builder_drops_what_is_no_status_and_no_safe_code() {
+    for status in [0, 99, 1_000, u16::MAX] {
+        let error = TokenError::builder(TokenErrorKind::Refused).status(401);
+        assert_eq!(error.status(status).build().status(), None, "{status}");
+    }
+    for code in ["", "a b", "a\nb", &"x".repeat(65)] {
+        let error = TokenError::builder(TokenErrorKind::Refused).oauth_error("x");
+        assert_eq!(error.oauth_error(code).build().oauth_error(), None);
+    }
+}
+
+#[test]
+fn builder_knows_which_kinds_are_transient() {
+    use TokenErrorKind::*;
+
+    for (kind, transient) in [
+        (Connection, true),
+        (Timeout, true),
+        (Throttled, true),
+        (Unavailable, true),
+        (InvalidResponse, true),
+        (InvalidClient, false),
+        (InvalidScope, false),
+        (Refused, false),
+        (Redirected, false),
+        (Source, true),
+        (SourcePanicked, true),
+        (InvalidToken, false),
+        (InvalidSetting, false),
+        (NoRuntime, false),
+        (RequestAuthMissing, false),
+    ] {
+        let error = TokenError::builder(kind).build();
+        assert_eq!(error.is_transient(), transient, "{kind:?}");
+    }
+}
+
+#[test]
+fn cause_of_another_type_is_not_in_the_text() {
+    for kind in [TokenErrorKind::InvalidToken, TokenErrorKind::InvalidSetting] {
+        let error = TokenError::builder(kind).cause("hush-hush").build();
+        assert!(!error.to_string().contains("hush-hush"));
+        assert_eq!(error.source().unwrap().to_string(), "hush-hush");
+    }
+}
+
+/// Has a text of its own, and returns what it wraps as its cause.
+#[derive(Debug)]
+struct Wrapper(BoxError);
+
+impl fmt::Display for Wrapper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a wrapper")
+    }
+}
+
+impl Error for Wrapper {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+#[test]
+fn find_looks_through_wrappers() {
+    let error = || TokenError::timeout(millis(1_234));
+    let shared: Arc<dyn Error + Send + Sync> = Arc::new(error());
+    let wrapped: [BoxError; 8] = [
+        error().into(),
+        Box::new(Box::new(error())),
+        Box::new(Arc::new(error())),
+        Box::new(shared),
+        Box::new(Wrapper(error().into())),
+        Box::new(Wrapper(Box::new(Wrapper(error().into())))),
+        Box::new(io::Error::other(error())),
+        Box::new(Wrapper(Box::new(io::Error::other(Wrapper(error().into()))))),
+    ];
+    for wrapped in &wrapped {
+        let found = TokenError::find(&**wrapped);
+        let found = found.unwrap_or_else(|| panic!("not found in {wrapped:?}"));
+        assert_eq!(found.to_string(), error().to_string());
+    }
+}
+
+#[test]
+fn find_returns_the_outermost_error_or_none() {
+    let outer = TokenError::permanent(TokenError::timeout(millis(1)));
+    assert_eq!(
+        TokenError::find(&outer).map(TokenError::kind),
+        Some(TokenErrorKind::Source)
+    );
+    for other in [
+        BoxError::from("x"),
+        io::Error::other("x").into(),
+        Box::new(io::Error::from(io::ErrorKind::NotFound)),
+        Box::new(Wrapper("x".into())),
+        Box::new(InvalidToken::at(7)),
+    ] {
+        assert!(TokenError::find(&*other).is_none(), "{other:?}");
+    }
 }

@@ -80,8 +80,11 @@ impl TokenSource for ClientCredentials {
         check_scope(scope)?;
         let params: Vec<_> = request.params().collect();
         params.iter().try_for_each(|(name, _)| check_param(name))?;
-        let raw = transport.send(template.request(scope, &params)).await?;
-        response::parse(raw.status, &raw.headers, raw.body.as_deref())
+        let sent = transport.send(template.request(scope, &params)).await;
+        sent.and_then(|raw| response::parse(raw.status, &raw.headers, raw.body.as_deref()))
+            .map_err(|error| {
+                error.with_token_endpoint(template.token_url.host().unwrap_or_default())
+            })
     }
 }
 

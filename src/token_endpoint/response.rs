@@ -1,16 +1,19 @@
 //! Parses the response of the token endpoint (RFC 6749 §5) into a token or a typed error.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::header::RETRY_AFTER;
-use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
-use serde_json::Value;
+use http::header::{DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::value::RawValue;
 
 use crate::clock;
 use crate::error::{TokenError, TokenErrorKind};
 use crate::token::{AccessToken, LONGEST_LIFE};
+use crate::token_endpoint::response::members::{Members, text};
+use crate::token_endpoint::response::repair::repaired;
+
+mod members;
+mod repair;
 
 /// The maximum length of a body, in bytes. Longer ones are not parsed.
 pub(crate) const LONGEST_BODY: usize = 256 * 1024;
@@ -24,20 +27,58 @@ const PERMANENT_CODES: [&str; 5] = [
     "unsupported_grant_type",
 ];
 
-const NOT_AN_OBJECT: &str = "the body is not a JSON object in UTF-8";
+/// The values of `token_type` that mean Bearer, in any case. Apigee sends the second.
+const BEARER_TYPES: [&str; 2] = ["Bearer", "BearerToken"];
 
-/// The members of the JSON object that are used. Their types are lenient, as real servers differ.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Members<'a> {
-    access_token: Value,
-    token_type: Value,
-    /// Unparsed, since a number may exceed every numeric type.
-    #[serde(borrow)]
-    expires_in: Option<&'a RawValue>,
-    scope: Value,
-    error: Value,
-    error_description: Value,
+impl AccessToken {
+    /// Reads a token from the response of a token endpoint (RFC 6749 §5), for a custom source that
+    /// sends the token request itself.
+    ///
+    /// Reads it as [`ClientCredentials`](crate::ClientCredentials) does: `expires_in` may be a
+    /// number in a string, an absent `token_type` means Bearer, text need not be UTF-8, and of a
+    /// repeated member the last one counts.
+    ///
+    /// ```
+    /// use bearer_auth::{AccessToken, TokenError, TokenRequest, TokenSource};
+    ///
+    /// struct RefreshToken {
+    ///     client: reqwest::Client,
+    ///     refresh_token: String,
+    /// }
+    ///
+    /// #[async_trait::async_trait]
+    /// impl TokenSource for RefreshToken {
+    ///     async fn fetch(&self, _: &TokenRequest) -> Result<AccessToken, TokenError> {
+    ///         let request = self
+    ///             .client
+    ///             .post("https://identity.example.com/connect/token")
+    ///             .header("content-type", "application/x-www-form-urlencoded")
+    ///             // This refresh token needs no encoding.
+    ///             .body(format!("grant_type=refresh_token&refresh_token={}", self.refresh_token));
+    ///         let response = request.send().await.map_err(TokenError::transient)?;
+    ///         let (status, headers) = (response.status(), response.headers().clone());
+    ///         let body = response.bytes().await.map_err(TokenError::transient)?;
+    ///         AccessToken::from_token_response(status, &headers, &body)
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`TokenError`] if the response is not a token response (RFC 6749 §5.1). Its kind
+    /// follows from the status and the error code (RFC 6749 §5.2), and it has the time of the
+    /// `Retry-After` header. A body of more than 256 KiB is an error, too.
+    pub fn from_token_response(
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Self, TokenError> {
+        parse(
+            status,
+            headers,
+            (body.len() <= LONGEST_BODY).then_some(body),
+        )
+    }
 }
 
 /// Parses a response of the token endpoint.
@@ -48,11 +89,12 @@ pub(crate) fn parse(
     headers: &HeaderMap,
     body: Option<&[u8]>,
 ) -> Result<AccessToken, TokenError> {
-    let error = match body.map(members) {
-        Some(Ok(members)) if status.is_success() && text(&members.error).is_none() => {
-            match token(members) {
+    let body = body.map(repaired);
+    let error = match body.as_ref().map(|body| Members::parse(body)) {
+        Some(Ok(members)) if status.is_success() && code(&members).is_none() => {
+            match token(&members, status) {
                 Ok(token) => return Ok(token),
-                Err(cause) => invalid_response(status).with_cause(cause),
+                Err(error) => error,
             }
         }
         Some(Ok(members)) => error_response(status, Some(&members)),
@@ -69,50 +111,44 @@ pub(crate) fn parse(
     })
 }
 
-fn members(body: &[u8]) -> Result<Members<'_>, &'static str> {
-    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Err("the body is empty");
-    }
-    // serde would accept an array as the members in order.
-    if !body.trim_ascii_start().starts_with(b"{") {
-        return Err(NOT_AN_OBJECT);
-    }
-    // serde's message is dropped, since it may repeat parts of the body.
-    serde_json::from_slice(body).map_err(|_| NOT_AN_OBJECT)
-}
-
-fn token(members: Members<'_>) -> Result<AccessToken, &'static str> {
-    let Value::String(value) = members.access_token else {
-        return Err("the body has no `access_token` that is a string");
+fn token(members: &Members<'_>, status: StatusCode) -> Result<AccessToken, TokenError> {
+    let invalid = |cause: &'static str| invalid_response(status).with_cause(cause);
+    let Some(value) = text(members.access_token) else {
+        return Err(invalid("the body has no `access_token` that is a string"));
     };
-    let is_bearer = match &members.token_type {
-        Value::Null => true,
-        Value::String(token_type) => token_type.eq_ignore_ascii_case("bearer"),
-        _ => false,
-    };
-    if !is_bearer {
-        return Err("the `token_type` is not Bearer (RFC 6750)");
+    if !is_bearer(members.token_type) {
+        // The server would return the same type again.
+        return Err(invalid("the `token_type` is not Bearer (RFC 6750)").without_retry());
     }
     let mut token = AccessToken::new(value)
-        .map_err(|_| "the `access_token` is not one or more of the bytes 0x21 to 0x7E")?;
-    if let Some(lifetime) = members.expires_in.and_then(lifetime) {
-        token = token.with_lifetime(lifetime);
-    }
-    if let Value::String(scope) = members.scope {
+        .map_err(|_| invalid("the `access_token` is not one or more of the bytes 0x21 to 0x7E"))?;
+    token = match members.expires_in.and_then(lifetime) {
+        Some(Duration::ZERO) => token.with_ended_lifetime(),
+        Some(lifetime) => token.with_lifetime(lifetime),
+        None => token,
+    };
+    if let Some(scope) = text(members.scope) {
         token = token.with_scope(scope);
     }
     Ok(token)
 }
 
-/// Returns the lifetime if it is a positive number, also in a string. Any other value is ignored.
+/// Returns true for an absent type, and for one that means Bearer.
+fn is_bearer(token_type: Option<&RawValue>) -> bool {
+    if token_type.is_none_or(|raw| raw.get() == "null") {
+        return true;
+    }
+    text(token_type).is_some_and(|token_type| {
+        let is_same = |bearer: &&str| token_type.eq_ignore_ascii_case(bearer);
+        BEARER_TYPES.iter().any(is_same)
+    })
+}
+
+/// Returns the lifetime if it is a number, also in a string; zero if it is zero or less. Any other
+/// value is ignored.
 fn lifetime(expires_in: &RawValue) -> Option<Duration> {
-    let raw = expires_in.get();
-    let text: String = if raw.starts_with('"') {
-        serde_json::from_str(raw).ok()?
-    } else {
-        raw.to_owned()
-    };
+    // A number is read from its text, since it may exceed every numeric type.
+    let text = text(Some(expires_in)).unwrap_or_else(|| expires_in.get().to_owned());
     let text: &str = text.trim();
     // Rust parses `inf` and `NaN` as numbers, which JSON does not know.
     if !text.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first))
@@ -122,7 +158,7 @@ fn lifetime(expires_in: &RawValue) -> Option<Duration> {
     }
     let seconds: f64 = text.parse().ok()?;
     if seconds <= 0.0 {
-        return None;
+        return Some(Duration::ZERO);
     }
     Some(
         Duration::try_from_secs_f64(seconds)
@@ -133,16 +169,21 @@ fn lifetime(expires_in: &RawValue) -> Option<Duration> {
 
 /// Returns the error for a response that is not a token response, by its error code and status.
 fn error_response(status: StatusCode, members: Option<&Members<'_>>) -> TokenError {
-    let code = members.and_then(|members| text(&members.error));
-    let description = members
-        .and_then(|members| text(&members.error_description))
-        .map(str::to_owned);
-    let (kind, transient) = kind(status, code.unwrap_or_default());
+    let code = members.and_then(code);
+    let (kind, transient) = kind(status, code.as_deref().unwrap_or_default());
     let error = TokenError::new(kind, transient).with_status(status);
     match code {
-        Some(code) => error.with_oauth_error(code, description),
+        Some(code) => {
+            let description = members.and_then(|members| text(members.error_description));
+            error.with_oauth_error(&code, description.filter(|text| !text.is_empty()))
+        }
         None => error,
     }
+}
+
+/// Returns the error code if there is one.
+fn code(members: &Members<'_>) -> Option<String> {
+    text(members.error).filter(|code| !code.is_empty())
 }
 
 fn kind(status: StatusCode, code: &str) -> (TokenErrorKind, bool) {
@@ -150,7 +191,9 @@ fn kind(status: StatusCode, code: &str) -> (TokenErrorKind, bool) {
 
     let by_code = match code {
         "too_many_requests" | "slow_down" => Some((Kind::Throttled, true)),
-        "temporarily_unavailable" => Some((Kind::Unavailable, true)),
+        "temporarily_unavailable" | "server_error" | "unknown_error" => {
+            Some((Kind::Unavailable, true))
+        }
         "invalid_client" | "unauthorized_client" => Some((Kind::InvalidClient, false)),
         "invalid_scope" | "invalid_target" => Some((Kind::InvalidScope, false)),
         code if PERMANENT_CODES.contains(&code) => Some((Kind::Refused, false)),
@@ -171,20 +214,24 @@ fn invalid_response(status: StatusCode) -> TokenError {
     TokenError::new(TokenErrorKind::InvalidResponse, true).with_status(status)
 }
 
-fn text(value: &Value) -> Option<&str> {
-    value.as_str().filter(|text| !text.is_empty())
-}
-
 /// Returns the time to wait by the `Retry-After` header, in seconds or as an HTTP date (RFC 9110
 /// §10.2.3). A date in the past means zero.
+///
+/// A date counts from the response's own `Date`, since the server's clock may differ from the local
+/// one.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // Digits that overflow still mean a long time.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(clock::wall_now()).unwrap_or_default())
+    let until = date(headers, &RETRY_AFTER)?;
+    let now = date(headers, &DATE).unwrap_or_else(clock::wall_now);
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?.trim()).ok()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod rejection_spacing;
 mod rejections;
 mod requests;
 mod secrets;
+mod server_quirks;
 mod service_polls;
 mod single_flight;
 mod source_failures;

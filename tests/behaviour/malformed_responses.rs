@@ -100,13 +100,11 @@ fn body(body: impl AsRef<[u8]>) -> Endpoint {
     ))
 }
 
-/// Sends a token response whose member `name` is an array or object nested to this depth.
+/// Sends a token response whose last member, `name`, is an array or object nested to this depth.
 fn nested(name: &str, open: &str, close: &str, depth: usize) -> Endpoint {
     let (open, close) = (open.repeat(depth), close.repeat(depth));
-    body(format!(
-        "{{\"{name}\":{open}0{close},{}",
-        TOKEN.strip_prefix('{').unwrap()
-    ))
+    let token = TOKEN.strip_suffix('}').unwrap();
+    body(format!("{token},\"{name}\":{open}0{close}}}"))
 }
 
 fn padded(length: usize) -> Vec<u8> {
@@ -209,7 +207,7 @@ fn bodies_without_a_usable_token_are_errors() {
     let utf16: Vec<u8> = [0xFF, 0xFE].into_iter().chain(utf16).collect();
     let html = response("200 OK", "content-type: text/html\r\n", TOKEN);
     let no_content = bytes("HTTP/1.1 204 No Content\r\n\r\n");
-    let twice = r#"{"access_token":"sesame","access_token":"sesame"}"#;
+    let twice = r#"{"access_token":"open","access_token":"sesame"}"#;
     let object = r#"{"":"#;
     check! {
         "an empty body" => [Err(InvalidResponse); 2], body("");
@@ -222,12 +220,13 @@ fn bodies_without_a_usable_token_are_errors() {
         "a NUL" => [Err(InvalidResponse); 2], body(r#"{"access_token":"ses\u0000ame"}"#);
         "a raw NUL" => [Err(InvalidResponse); 2], body("{\"access_token\":\"ses\0ame\"}");
         "NULs at the end" => [Err(InvalidResponse); 2], body(format!("{TOKEN}\0\0"));
-        "two tokens" => [Err(InvalidResponse); 2], body(twice);
+        "two tokens, of which the last counts" => [Ok(()); 2], body(twice);
         "UTF-16" => [Err(InvalidResponse); 2], body(utf16);
         "UTF-8 with a byte order mark" => [Ok(()); 2], body(format!("\u{FEFF}{TOKEN}"));
-        "Latin-1" => [Err(InvalidResponse); 2],
+        "Latin-1 in the token" => [Err(InvalidResponse); 2],
+            body(b"{\"access_token\":\"sesam\xE9\"}");
+        "Latin-1 in another member" => [Ok(()); 2],
             body(b"{\"access_token\":\"sesame\",\"scope\":\"caf\xE9\"}");
-        // An unknown member is skipped without a check of its encoding.
         "Latin-1 in an unknown member" => [Ok(()); 2],
             body(b"{\"access_token\":\"sesame\",\"name\":\"caf\xE9\"}");
         "deep arrays" => [Ok(()); 2], nested("x", "[", "]", 100_000);

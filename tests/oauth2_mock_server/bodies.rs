@@ -61,7 +61,7 @@ fn failures() -> Vec<Failure> {
         transient(
             "server_error",
             body(error_body("server_error")),
-            InvalidResponse,
+            Unavailable,
         )
         .code("server_error"),
         transient("slow_down", body(error_body("slow_down")), Throttled).code("slow_down"),
@@ -111,17 +111,20 @@ fn failures() -> Vec<Failure> {
             "token_type mac",
             merge(json!({ "token_type": "mac" })),
             InvalidResponse,
-        ),
+        )
+        .tried_once(),
         transient(
             "token_type DPoP",
             merge(json!({ "token_type": "DPoP" })),
             InvalidResponse,
-        ),
+        )
+        .tried_once(),
         transient(
             "token_type a number",
             merge(json!({ "token_type": 1 })),
             InvalidResponse,
-        ),
+        )
+        .tried_once(),
         transient("an empty object", body(json!({})), InvalidResponse),
         transient(
             "an array",

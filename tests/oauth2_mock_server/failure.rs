@@ -23,6 +23,7 @@ pub(crate) struct Failure {
     response: Value,
     kind: TokenErrorKind,
     transient: bool,
+    is_tried_once: bool,
     code: Option<&'static str>,
 }
 
@@ -33,6 +34,7 @@ pub(crate) fn transient(name: &'static str, response: Value, kind: TokenErrorKin
         response,
         kind,
         transient: true,
+        is_tried_once: false,
         code: None,
     }
 }
@@ -61,6 +63,12 @@ pub(crate) fn error_body(code: &str) -> Value {
 }
 
 impl Failure {
+    /// Expects a single try, although the error is transient.
+    pub(crate) fn tried_once(mut self) -> Self {
+        self.is_tried_once = true;
+        self
+    }
+
     /// Sets the expected OAuth error code.
     pub(crate) fn code(mut self, code: &'static str) -> Self {
         self.code = Some(code);
@@ -154,7 +162,7 @@ impl Failure {
     }
 
     fn tries(&self) -> usize {
-        if self.transient && self.retry_after().is_none() {
+        if self.transient && !self.is_tried_once && self.retry_after().is_none() {
             3
         } else {
             1

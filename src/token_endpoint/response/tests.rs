@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::error::TokenErrorKind as Kind;
@@ -103,8 +103,8 @@ fn positive_expires_in_is_used_up_to_ten_years() {
 
 #[test]
 fn any_other_expires_in_is_ignored() {
-    let plain = "0 -0 0.0 -1 -3600.5 -1e12 1e-300 null true false {} {\"s\":3600} [] [3600]";
-    let quoted = "| |0|-3600|NaN|zzz|3600s|3,600|0x10|2100-01-01T00:00:00Z".split('|');
+    let plain = "null true false {} {\"s\":3600} [] [3600] NaN Infinity 3600s 0x10 03600";
+    let quoted = "| |NaN|zzz|3600s|3,600|0x10|2100-01-01T00:00:00Z".split('|');
     let quoted = quoted
         .map(|text| json!(text).to_string())
         .collect::<Vec<_>>();
@@ -117,6 +117,19 @@ fn any_other_expires_in_is_ignored() {
     }
     let without = read(200, r#"{"access_token":"a"}"#).unwrap();
     assert_eq!(without.lifetime(), Lifetime::Unspecified);
+}
+
+#[test]
+fn numeric_expires_in_of_zero_or_less_marks_the_token() {
+    for expires_in in [
+        "0", "-0", "0.0", "-1", "-3600.5", "-1e12", "-1e400", "1e-300",
+    ] {
+        assert_eq!(lifetime_of(expires_in), Lifetime::Ended, "{expires_in}");
+        let quoted = json!(expires_in).to_string();
+        assert_eq!(lifetime_of(&quoted), Lifetime::Ended, "{quoted}");
+    }
+    let token = read(200, r#"{"access_token":"a","expires_in":0}"#).unwrap();
+    assert_eq!(token.expires_at(), None);
 }
 
 #[test]
@@ -142,7 +155,14 @@ fn granted_scope_is_kept() {
 
 #[test]
 fn token_type_is_absent_or_bearer_in_any_case() {
-    for token_type in ["Bearer", "bearer", "BEARER", "bEaReR"] {
+    for token_type in [
+        "Bearer",
+        "bearer",
+        "BEARER",
+        "bEaReR",
+        "BearerToken",
+        "bearertoken",
+    ] {
         let body = json!({"access_token": "a", "token_type": token_type}).to_string();
         assert_eq!(read(200, body).unwrap().expose_secret(), "a");
     }
@@ -152,6 +172,7 @@ fn token_type_is_absent_or_bearer_in_any_case() {
         r#""DPoP""#,
         r#""mac""#,
         r#""Bearer ""#,
+        r#""Bearer Token""#,
         "1",
         "{}",
         r#"["Bearer"]"#,
@@ -159,8 +180,8 @@ fn token_type_is_absent_or_bearer_in_any_case() {
         let body = format!(r#"{{"access_token":"a","token_type":{token_type}}}"#);
         let error = read_error(200, body);
         assert_eq!(
-            (error.kind(), error.is_transient()),
-            (Kind::InvalidResponse, true)
+            (error.kind(), error.is_transient(), error.is_final()),
+            (Kind::InvalidResponse, true, true)
         );
         assert_eq!(
             cause(&error),
@@ -172,7 +193,7 @@ fn token_type_is_absent_or_bearer_in_any_case() {
 
 #[test]
 fn invalid_200_is_a_transient_error() {
-    let not_json = "the body is not a JSON object in UTF-8";
+    let not_json = "the body is not a JSON object";
     let no_token = "the body has no `access_token` that is a string";
     let unsendable = "the `access_token` is not one or more of the bytes 0x21 to 0x7E";
     for (body, text) in [
@@ -183,7 +204,11 @@ fn invalid_200_is_a_transient_error() {
         (b"access_token=a&token_type=bearer", not_json),
         (b"{\"access_token\":\"a\"", not_json),
         (b"{\"access_token\":\"a\"} {}", not_json),
-        (b"{\"access_token\":\"\xFF\"}", not_json),
+        (b"{\"access_token\":\"\xFF\"}", unsendable),
+        (b"{\"access_token\":\"a\0\"}", unsendable),
+        (b"{\"access_token\":\"\\ud800\"}", unsendable),
+        (b"{\"access_token\":\"a\\q\"}", unsendable),
+        (b"{\"access_token\":NaN}", no_token),
         (b"{\0\"\0a\0", not_json),
         (b"null", not_json),
         (b"\"a\"", not_json),
@@ -210,11 +235,12 @@ fn invalid_200_is_a_transient_error() {
             error.is_transient(),
             error.status(),
             error.oauth_error(),
+            error.is_final(),
         );
         let shown = String::from_utf8_lossy(body);
         assert_eq!(
             actual,
-            (Kind::InvalidResponse, true, Some(OK), None),
+            (Kind::InvalidResponse, true, Some(OK), None, false),
             "{shown}"
         );
         assert!(
@@ -235,6 +261,16 @@ fn too_long_body_is_an_error() {
     assert_eq!(cause(&error), "the body is longer than 262144 bytes");
     let error = parse(StatusCode::UNAUTHORIZED, &HeaderMap::new(), None).unwrap_err();
     assert_eq!((error.kind(), error.is_transient()), (Kind::Refused, false));
+
+    let padded = |len| {
+        let mut body = br#"{"access_token":"a"}"#.to_vec();
+        body.resize(len, b' ');
+        body
+    };
+    let read = |body: Vec<u8>| AccessToken::from_token_response(OK, &HeaderMap::new(), &body);
+    assert!(read(padded(LONGEST_BODY)).is_ok());
+    let error = read(padded(LONGEST_BODY + 1)).unwrap_err();
+    assert_eq!(cause(&error), "the body is longer than 262144 bytes");
 }
 
 #[test]

@@ -19,7 +19,6 @@ fn kind_and_transience_follow_from_status_and_error_code() {
         (400, "unsupported_grant_type", Refused, permanent),
         (400, "invalid_grant", Refused, permanent),
         (400, "invalid_request", Refused, permanent),
-        (400, "server_error", Refused, permanent),
         (400, "", Refused, permanent),
         (403, "access_denied", Refused, permanent),
         (404, "", Refused, permanent),
@@ -28,6 +27,9 @@ fn kind_and_transience_follow_from_status_and_error_code() {
         (400, "too_many_requests", Throttled, transient),
         (400, "slow_down", Throttled, transient),
         (400, "temporarily_unavailable", Unavailable, transient),
+        (400, "server_error", Unavailable, transient),
+        (400, "unknown_error", Unavailable, transient),
+        (200, "server_error", Unavailable, transient),
         (200, "invalid_client", InvalidClient, permanent),
         (200, "unauthorized_client", InvalidClient, permanent),
         (200, "invalid_scope", InvalidScope, permanent),
@@ -48,6 +50,7 @@ fn kind_and_transience_follow_from_status_and_error_code() {
         (599, "unsupported_grant_type", Unavailable, transient),
         (302, "", Redirected, permanent),
         (307, "temporarily_unavailable", Redirected, permanent),
+        (302, "server_error", Redirected, permanent),
         (399, "", Redirected, permanent),
         (101, "", InvalidResponse, transient),
         (600, "", InvalidResponse, transient),
@@ -188,6 +191,34 @@ fn retry_after_may_be_a_date() {
             Some(Duration::ZERO),
             "{form}"
         );
+    }
+}
+
+#[test]
+fn retry_after_as_a_date_counts_from_the_date_of_the_response() {
+    let response_time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let wait = |date: &[u8], until: SystemTime| {
+        let headers = HeaderMap::from_iter([
+            (DATE, date.try_into().unwrap()),
+            (
+                RETRY_AFTER,
+                httpdate::fmt_http_date(until).try_into().unwrap(),
+            ),
+        ]);
+        retry_after(&headers)
+    };
+    let date = httpdate::fmt_http_date(response_time).into_bytes();
+    let later = response_time + Duration::from_secs(20);
+    assert_eq!(wait(&date, later), Some(Duration::from_secs(20)));
+    assert_eq!(
+        wait(&date, response_time - Duration::from_secs(20)),
+        Some(Duration::ZERO)
+    );
+    // The local clock stands in for a `Date` that cannot be read.
+    for invalid in [&b"yesterday"[..], b"", b"\xFF"] {
+        assert_eq!(wait(invalid, later), Some(Duration::ZERO));
+        let in_an_hour = wait(invalid, SystemTime::now() + Duration::from_secs(3_600));
+        assert!((3_500..=3_600).contains(&in_an_hour.unwrap().as_secs()));
     }
 }
 

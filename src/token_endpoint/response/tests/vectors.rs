@@ -33,7 +33,7 @@ const DEPARTURES: &[(&str, &str)] = &[
     ("oauthlib-urlencoded-error", NOT_JSON),
 ];
 const NOT_BEARER: &str = "an error: the `token_type` is not Bearer (RFC 6750)";
-const NOT_JSON: &str = "an error: the body is not a JSON object in UTF-8";
+const NOT_JSON: &str = "an error: the body is not a JSON object";
 
 /// Every case is read as its source reads it, or is listed in `DEPARTURES` with the result.
 ///
