@@ -66,6 +66,8 @@ pub(crate) enum Lifetime {
     Unspecified,
     Limited(Duration),
     /// The server says that none is left (`expires_in` of 0 or less).
+    // Only token responses say so.
+    #[cfg_attr(not(feature = "client-credentials"), allow(dead_code))]
     Ended,
     Unlimited,
 }
