@@ -27,6 +27,8 @@ pub struct TokenError {
 struct Details {
     kind: TokenErrorKind,
     transient: bool,
+    /// A time limit ended the try, so another try is worth it however long this one took.
+    retryable_timeout: bool,
     /// The configured time limit that was reached.
     limit: Option<Duration>,
     status: Option<StatusCode>,
@@ -42,7 +44,8 @@ pub enum TokenErrorKind {
     /// The token endpoint could not be reached, or the connection broke. Transient.
     Connection,
     /// The fetch reached its time limit
-    /// ([`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout)). Transient.
+    /// ([`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout)), or its last try reached its
+    /// own (`try_timeout` of `ClientCredentialsBuilder`, or a limit of the HTTP client). Transient.
     Timeout,
     /// The token endpoint asks for fewer requests: status 429, or an error code that says so.
     /// Transient.
@@ -66,7 +69,8 @@ pub enum TokenErrorKind {
     Source,
     /// The source panicked. Transient.
     SourcePanicked,
-    /// The source returned a token that no header can carry ([`InvalidToken`]). Permanent.
+    /// The source returned a token that no header can carry ([`InvalidToken`]). Permanent, except
+    /// for an empty one: it may be read from a file that is being replaced.
     InvalidToken,
     /// A setting or a parameter of the token request is invalid ([`InvalidSetting`]). Permanent.
     InvalidSetting,
@@ -145,6 +149,7 @@ impl TokenError {
             details: Arc::new(Details {
                 kind,
                 transient,
+                retryable_timeout: false,
                 limit: None,
                 status: None,
                 oauth_error: None,
@@ -185,6 +190,17 @@ impl TokenError {
             details.oauth_error = is_safe.then(|| code.into());
             details.error_description = description.map(String::into_boxed_str);
         })
+    }
+
+    /// Marks a try that a time limit ended: it may be tried again whatever it took.
+    #[cfg(feature = "client-credentials")]
+    pub(crate) fn with_retryable_timeout(self) -> Self {
+        self.edit(|details| details.retryable_timeout = true)
+    }
+
+    /// Returns true if a time limit of one try ended it.
+    pub(crate) fn is_retryable_timeout(&self) -> bool {
+        self.details.retryable_timeout
     }
 
     /// Changes an error that is being made and has no clones yet.
@@ -259,8 +275,12 @@ impl Error for TokenError {
 }
 
 impl From<InvalidToken> for TokenError {
+    /// Converts an empty token into a transient error and any other invalid one into a permanent
+    /// error.
+    ///
+    /// A file that is being replaced is empty for a moment, so the cache tries again.
     fn from(error: InvalidToken) -> Self {
-        Self::new(TokenErrorKind::InvalidToken, false).with_cause(error)
+        Self::new(TokenErrorKind::InvalidToken, error.is_empty()).with_cause(error)
     }
 }
 
@@ -339,6 +359,11 @@ impl InvalidToken {
         Self {
             position: Some(position),
         }
+    }
+
+    /// Returns true if the value is empty.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.position.is_none()
     }
 }
 
