@@ -323,15 +323,13 @@ impl ChosenTransport {
             #[cfg(feature = "reqwest")]
             Self::Default => Self::Reqwest(Box::new(default_client())).build(),
             #[cfg(feature = "reqwest")]
-            Self::Reqwest(builder) => {
-                match ReqwestTransport::new(*builder) {
-                    Ok(transport) => Ok(Box::new(transport)),
-                    Err(error) => Err(InvalidSetting::new(
-                        "reqwest_builder",
-                        format!("must build a client, but reqwest reports: {error}"),
-                    )),
-                }
-            }
+            Self::Reqwest(builder) => match ReqwestTransport::new(*builder) {
+                Ok(transport) => Ok(Box::new(transport)),
+                Err(error) => Err(InvalidSetting::new(
+                    "reqwest_builder",
+                    format!("must build a client, but reqwest reports: {error}"),
+                )),
+            },
             #[cfg(not(feature = "reqwest"))]
             Self::Default => Err(InvalidSetting::new(
                 "transport",

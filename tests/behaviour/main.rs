@@ -2,9 +2,11 @@
 
 mod behaviour_table;
 mod capacity;
+mod connections;
 mod early_rejections;
 mod expiry;
 mod malformed_responses;
+mod mock_source;
 mod origins;
 mod outages;
 mod public_api;
@@ -18,6 +20,7 @@ mod single_flight;
 mod source_failures;
 mod task_local;
 mod tenants;
+mod token_files;
 mod token_request;
 mod undriven_runtimes;
 
