@@ -67,3 +67,12 @@ fn cause_is_shown_once() {
     assert!(!error.to_string().contains("no such file"));
     assert_eq!(error.source().unwrap().to_string(), "no such file");
 }
+
+#[test]
+fn empty_token_is_transient_and_any_other_invalid_token_permanent() {
+    let empty = TokenError::from(InvalidToken::empty());
+    let invalid = TokenError::from(InvalidToken::at(0));
+    assert_eq!(empty.kind(), TokenErrorKind::InvalidToken);
+    assert_eq!(invalid.kind(), TokenErrorKind::InvalidToken);
+    assert!(empty.is_transient() && !invalid.is_transient());
+}

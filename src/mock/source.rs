@@ -127,8 +127,8 @@ impl MockTokenSource {
         self.fail_times_for(request, 1, error);
     }
 
-    /// Makes the next `times` fetches of a token for `request` fail with `error`, after any failures
-    /// already queued that apply to it.
+    /// Makes the next `times` fetches of a token for `request` fail with `error`, after any
+    /// failures already queued that apply to it.
     pub fn fail_times_for(&self, request: &TokenRequest, times: usize, error: TokenError) {
         self.queue(Some(request.clone()), times, error);
     }

@@ -206,9 +206,9 @@ impl ClientCredentialsBuilder {
     /// Sends token requests through a reqwest client built from `builder`, for example with a
     /// proxy, your own CA or mTLS.
     ///
-    /// The builder keeps its protocol, time limits and `User-Agent`. Set a `connect_timeout` that is
-    /// shorter than [`try_timeout`](Self::try_timeout): without one, a host whose first address does
-    /// not answer uses up each try.
+    /// The builder keeps its protocol, time limits and `User-Agent`. Set a `connect_timeout` that
+    /// is shorter than [`try_timeout`](Self::try_timeout): without one, a host whose first address
+    /// does not answer uses up each try.
     ///
     /// Redirects are disabled on it, and so are the `Referer` header and the pool of idle
     /// connections. Each token request, even with HTTP/2, uses a connection of its own, since an

@@ -243,3 +243,16 @@ fn body_error(error: TokenError, status: StatusCode, headers: &HeaderMap) -> Tok
         None => error,
     }
 }
+
+#[cfg(all(test, feature = "reqwest"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_client_speaks_http_1_and_has_a_connect_timeout() {
+        // reqwest has no accessors, but its `Debug` shows the settings.
+        let debug = format!("{:?}", default_client());
+        assert!(debug.contains("http1_only: true"), "{debug}");
+        assert!(debug.contains("connect_timeout: 5s"), "{debug}");
+    }
+}

@@ -237,10 +237,21 @@ async fn a_slow_body_keeps_the_status_and_the_retry_after() {
     }
 }
 
-/// A tower service of which the first clones are stuck: the first is never ready, the second never
-/// answers.
-#[derive(Clone, Default)]
-struct Stuck(Arc<AtomicUsize>);
+/// A tower service whose first clone is never ready, and whose second never answers.
+#[derive(Default)]
+struct Stuck {
+    clones: Arc<AtomicUsize>,
+    number: usize,
+}
+
+impl Clone for Stuck {
+    fn clone(&self) -> Self {
+        Self {
+            clones: Arc::clone(&self.clones),
+            number: 1 + self.clones.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
 
 impl Service<Request<Full<Bytes>>> for Stuck {
     type Response = Response<Full<Bytes>>;
@@ -248,14 +259,14 @@ impl Service<Request<Full<Bytes>>> for Stuck {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        match self.0.fetch_add(1, Ordering::Relaxed) {
-            0 => Poll::Pending,
+        match self.number {
+            1 => Poll::Pending,
             _ => Poll::Ready(Ok(())),
         }
     }
 
     fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
-        match self.0.load(Ordering::Relaxed) {
+        match self.number {
             2 => Box::pin(pending()),
             _ => Box::pin(ready(Ok(Response::new(Full::from(TOKEN))))),
         }
@@ -296,6 +307,7 @@ fn a_try_timeout_out_of_range_is_an_error_of_build() {
 mod silent {
     use std::net::SocketAddr;
 
+    use hyper_util::client::legacy::connect::HttpConnector;
     use reqwest::dns::{Addrs, Name, Resolve, Resolving};
     use tokio::net::{TcpSocket, TcpStream};
     use tokio::time::timeout;
@@ -371,5 +383,16 @@ mod silent {
         let source = source(URL).allow_http().try_timeout(20 * TRY_TIMEOUT);
         cache(source.reqwest_builder(client)).token().await.unwrap();
         assert_eq!(endpoint.counts(), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_connect_timeout_of_a_tower_transport_is_a_timeout() {
+        let silent = Silent::start().await;
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(Duration::from_millis(20)));
+        let client = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
+        let source = source(&format!("http://{}/token", silent.address)).transport(client);
+        let error = cache(source).token().await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Timeout);
     }
 }
