@@ -255,4 +255,51 @@ mod tests {
         assert!(debug.contains("http1_only: true"), "{debug}");
         assert!(debug.contains("connect_timeout: 5s"), "{debug}");
     }
+
+    /// Takes half of the connect timeout in real time. Only Linux drops connection attempts when a
+    /// backlog is full.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_default_client_passes_over_a_silent_address() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        use tokio::net::{TcpListener, TcpSocket, TcpStream};
+        use tokio::time::timeout;
+
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let silent = socket.listen(0).unwrap();
+        let silent_address = silent.local_addr().unwrap();
+        let connect = || {
+            timeout(
+                Duration::from_millis(500),
+                TcpStream::connect(silent_address),
+            )
+        };
+        let mut backlog = Vec::new();
+        while let Ok(stream) = connect().await {
+            backlog.push(stream.unwrap());
+        }
+
+        let answering = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = [silent_address, answering.local_addr().unwrap()];
+        let client = default_client()
+            .no_proxy()
+            .resolve_to_addrs("id.test", &addresses);
+        let transport = ReqwestTransport::new(client).unwrap();
+        let request = Request::post("http://id.test/token").body(Bytes::from("x"));
+        let limit = TryLimit::start(Duration::from_secs(10));
+        let send = transport.send(request.unwrap(), limit);
+        let answer = async {
+            let (mut stream, _) = answering.accept().await.unwrap();
+            let mut read = Vec::new();
+            while !read.ends_with(b"\r\n\r\nx") {
+                stream.read_buf(&mut read).await.unwrap();
+            }
+            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            stream.write_all(response).await.unwrap();
+            stream
+        };
+        let (response, _stream) = tokio::join!(send, answer);
+        assert_eq!(response.unwrap().body.unwrap(), "ok");
+    }
 }
