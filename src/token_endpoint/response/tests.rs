@@ -25,7 +25,7 @@ fn read_error(status: u16, body: impl AsRef<[u8]>) -> TokenError {
     read(status, body).unwrap_err()
 }
 
-/// Returns the lifetime of a token with this `expires_in`. No `expires_in` invalidates the token.
+/// Returns the lifetime of a token with this `expires_in`. The token is valid with any value.
 fn lifetime_of(expires_in: &str) -> Lifetime {
     let body = format!(r#"{{"access_token":"a","token_type":"Bearer","expires_in":{expires_in}}}"#);
     let token = read(200, body).unwrap();
