@@ -40,6 +40,8 @@ struct Details {
     transient: bool,
     /// Another try in the same fetch cannot succeed.
     is_final: bool,
+    /// A time limit ended the try, so another try is worth it however long this one took.
+    retryable_timeout: bool,
     /// The configured time limit that was reached.
     limit: Option<Duration>,
     status: Option<StatusCode>,
@@ -57,7 +59,8 @@ pub enum TokenErrorKind {
     /// The token endpoint could not be reached, or the connection broke. Transient.
     Connection,
     /// The fetch reached its time limit
-    /// ([`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout)). Transient.
+    /// ([`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout)), or its last try reached its
+    /// own (`try_timeout` of `ClientCredentialsBuilder`, or a limit of the HTTP client). Transient.
     Timeout,
     /// The token endpoint asks for fewer requests: status 429, or an error code that says so.
     /// Transient.
@@ -82,7 +85,8 @@ pub enum TokenErrorKind {
     Source,
     /// The source panicked. Transient.
     SourcePanicked,
-    /// The source returned a token that no header can carry ([`InvalidToken`]). Permanent.
+    /// The source returned a token that no header can carry ([`InvalidToken`]). Permanent, except
+    /// for an empty one: it may be read from a file that is being replaced.
     InvalidToken,
     /// A setting or a parameter of the token request is invalid ([`InvalidSetting`]). Permanent.
     InvalidSetting,
@@ -188,6 +192,7 @@ impl TokenError {
                 kind,
                 transient,
                 is_final: false,
+                retryable_timeout: false,
                 limit: None,
                 status: None,
                 oauth_error: None,
@@ -262,6 +267,17 @@ impl TokenError {
         })
     }
 
+    /// Marks a try that a time limit ended: it may be tried again whatever it took.
+    #[cfg(feature = "client-credentials")]
+    pub(crate) fn with_retryable_timeout(self) -> Self {
+        self.edit(|details| details.retryable_timeout = true)
+    }
+
+    /// Returns true if a time limit of one try ended it.
+    pub(crate) fn is_retryable_timeout(&self) -> bool {
+        self.details.retryable_timeout
+    }
+
     /// Changes the details of this error only: its clones keep theirs.
     fn edit(mut self, change: impl FnOnce(&mut Details)) -> Self {
         change(Arc::make_mut(&mut self.details));
@@ -296,8 +312,12 @@ impl Error for TokenError {
 }
 
 impl From<InvalidToken> for TokenError {
+    /// Converts an empty token into a transient error and any other invalid one into a permanent
+    /// error.
+    ///
+    /// A file that is being replaced is empty for a moment, so the cache tries again.
     fn from(error: InvalidToken) -> Self {
-        Self::new(TokenErrorKind::InvalidToken, false).with_cause(error)
+        Self::new(TokenErrorKind::InvalidToken, error.is_empty()).with_cause(error)
     }
 }
 

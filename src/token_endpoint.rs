@@ -4,3 +4,4 @@
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod transport;
+pub(crate) mod try_limit;

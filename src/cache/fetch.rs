@@ -36,7 +36,8 @@ pub(crate) mod waiter;
 
 /// The upper bounds of the random waits before the second and third try of a fetch.
 const TRY_WAITS: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(400)];
-/// A try that failed after more than this is not repeated in the same fetch.
+/// A try that failed after more than this is not repeated in the same fetch, unless a time limit
+/// ended it.
 const QUICK_FAILURE: Duration = Duration::from_secs(1);
 
 /// A limit that is noticed later than that was missed because nobody polled the runtime.
@@ -159,7 +160,7 @@ impl Fetcher {
             let try_again = error.is_transient()
                 && !error.is_final()
                 && error.retry_after().is_none()
-                && since.elapsed() < QUICK_FAILURE;
+                && (error.is_retryable_timeout() || since.elapsed() < QUICK_FAILURE);
             match waits.next() {
                 Some(wait) if try_again => sleep(wait.mul_f64(fastrand::f64())).await,
                 _ => return Err(error),

@@ -21,6 +21,11 @@ impl InvalidToken {
             position: Some(position),
         }
     }
+
+    /// Returns true if the value is empty.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.position.is_none()
+    }
 }
 
 impl fmt::Display for InvalidToken {

@@ -224,3 +224,12 @@ fn find_returns_the_outermost_error_or_none() {
         assert!(TokenError::find(&*other).is_none(), "{other:?}");
     }
 }
+
+#[test]
+fn empty_token_is_transient_and_any_other_invalid_token_permanent() {
+    let empty = TokenError::from(InvalidToken::empty());
+    let invalid = TokenError::from(InvalidToken::at(0));
+    assert_eq!(empty.kind(), TokenErrorKind::InvalidToken);
+    assert_eq!(invalid.kind(), TokenErrorKind::InvalidToken);
+    assert!(empty.is_transient() && !invalid.is_transient());
+}

@@ -53,7 +53,16 @@ struct Shared {
 struct State {
     requests: Vec<TokenRequest>,
     issued: usize,
-    failures: VecDeque<TokenError>,
+    failures: VecDeque<Failure>,
+}
+
+/// A failure of a number of fetches.
+struct Failure {
+    /// The only request that it is for, or `None` for all requests.
+    request: Option<TokenRequest>,
+    /// The number of fetches that are still to fail; never zero.
+    times: usize,
+    error: TokenError,
 }
 
 /// A guard that makes fetches wait until it is dropped; see [`MockTokenSource::hold`].
@@ -104,10 +113,31 @@ impl MockTokenSource {
     }
 
     /// Makes the next `times` fetches fail with `error`, after any failures already queued.
+    ///
+    /// With `usize::MAX`, all fetches fail until [`clear_failures`](Self::clear_failures).
     pub fn fail_times(&self, times: usize, error: TokenError) {
-        self.state()
-            .failures
-            .extend(std::iter::repeat_n(error, times));
+        self.queue(None, times, error);
+    }
+
+    /// Makes the next fetch of a token for `request` fail with `error`.
+    ///
+    /// Fetches for other requests leave the failure in the queue. A request of another scope,
+    /// resource, audience or parameter is another request.
+    pub fn fail_next_for(&self, request: &TokenRequest, error: TokenError) {
+        self.fail_times_for(request, 1, error);
+    }
+
+    /// Makes the next `times` fetches of a token for `request` fail with `error`, after any
+    /// failures already queued that apply to it.
+    pub fn fail_times_for(&self, request: &TokenRequest, times: usize, error: TokenError) {
+        self.queue(Some(request.clone()), times, error);
+    }
+
+    /// Removes all failures from the queue, so that the next fetch succeeds.
+    ///
+    /// A fetch in progress that waits for a [`Hold`] or its latency succeeds too.
+    pub fn clear_failures(&self) {
+        self.state().failures.clear();
     }
 
     /// Makes all fetches wait, including those in progress, until the returned [`Hold`] is dropped.
@@ -130,11 +160,36 @@ impl MockTokenSource {
         self.state().requests.clone()
     }
 
+    fn queue(&self, request: Option<TokenRequest>, times: usize, error: TokenError) {
+        if times > 0 {
+            self.state().failures.push_back(Failure {
+                request,
+                times,
+                error,
+            });
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes the first failure in the queue that applies to `request`.
+    fn next_failure(&mut self, request: &TokenRequest) -> Option<TokenError> {
+        let applies =
+            |failure: &Failure| failure.request.as_ref().is_none_or(|only| only == request);
+        let position = self.failures.iter().position(applies)?;
+        let failure = self.failures.get_mut(position)?;
+        failure.times -= 1;
+        if failure.times > 0 {
+            return Some(failure.error.clone());
+        }
+        self.failures.remove(position).map(|failure| failure.error)
     }
 }
 
@@ -154,7 +209,7 @@ impl TokenSource for MockTokenSource {
             .await;
         let number = {
             let mut state = self.state();
-            if let Some(error) = state.failures.pop_front() {
+            if let Some(error) = state.next_failure(request) {
                 return Err(error);
             }
             state.issued += 1;

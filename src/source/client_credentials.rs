@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,7 +20,13 @@ use crate::token_endpoint::request::{
     ClientAuthentication, TokenRequestTemplate, check_param, check_scope, token_url,
 };
 use crate::token_endpoint::response;
+#[cfg(feature = "reqwest")]
+use crate::token_endpoint::transport::{ReqwestTransport, default_client};
 use crate::token_endpoint::transport::{TowerTransport, Transport};
+use crate::token_endpoint::try_limit::TryLimit;
+
+const DEFAULT_TRY_TIMEOUT: Duration = Duration::from_secs(10);
+const LONGEST_TRY_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A [`TokenSource`] for the client credentials grant (RFC 6749 §4.4).
 ///
@@ -47,6 +54,7 @@ struct Shared {
     /// The default scope, with its names separated by single spaces.
     scope: TokenRequest,
     transport: Box<dyn Transport>,
+    try_timeout: Duration,
 }
 
 impl ClientCredentials {
@@ -64,6 +72,7 @@ impl ClientCredentials {
             params: Vec::new(),
             allow_http: false,
             transport: ChosenTransport::Default,
+            try_timeout: DEFAULT_TRY_TIMEOUT,
         }
     }
 }
@@ -75,12 +84,16 @@ impl TokenSource for ClientCredentials {
             template,
             scope,
             transport,
+            try_timeout,
         } = &*self.shared;
         let scope = request.scopes().or(scope.scopes()).unwrap_or_default();
         check_scope(scope)?;
         let params: Vec<_> = request.params().collect();
         params.iter().try_for_each(|(name, _)| check_param(name))?;
-        let sent = transport.send(template.request(scope, &params)).await;
+        let limit = TryLimit::start(*try_timeout);
+        let sent = transport
+            .send(template.request(scope, &params), limit)
+            .await;
         sent.and_then(|raw| response::parse(raw.status, &raw.headers, raw.body.as_deref()))
             .map_err(|error| {
                 error.with_token_endpoint(template.token_url.host().unwrap_or_default())
@@ -112,6 +125,7 @@ pub struct ClientCredentialsBuilder {
     params: Vec<(String, String)>,
     allow_http: bool,
     transport: ChosenTransport,
+    try_timeout: Duration,
 }
 
 enum ChosenTransport {
@@ -178,12 +192,33 @@ impl ClientCredentialsBuilder {
         self
     }
 
+    /// Sets the time limit of one try, from connecting to the end of the response.
+    ///
+    /// A try that reaches it, or the connect timeout of the HTTP client, may be tried again within
+    /// the fetch, so that a dead connection or an address that does not answer costs one try. Keep
+    /// it well below [`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout), which limits all
+    /// tries together. It holds for every transport, including the time until a tower service is
+    /// ready.
+    ///
+    /// Default: 10 s. Must be greater than zero and at most one day.
+    pub fn try_timeout(mut self, limit: Duration) -> Self {
+        self.try_timeout = limit;
+        self
+    }
+
     /// Sends token requests through a reqwest client built from `builder`, for example with a
     /// proxy, your own CA or mTLS.
     ///
-    /// Redirects are disabled on it, and so is the `Referer` header.
+    /// The builder keeps its protocol, time limits and `User-Agent`. Set a `connect_timeout` that
+    /// is shorter than [`try_timeout`](Self::try_timeout): without one, a host whose first address
+    /// does not answer uses up each try.
     ///
-    /// Default: `reqwest::Client::builder()`.
+    /// Redirects are disabled on it, and so are the `Referer` header and the pool of idle
+    /// connections. Each token request, even with HTTP/2, uses a connection of its own, since an
+    /// idle one may be dead without a sign of it.
+    ///
+    /// Default: a client with HTTP/1.1 only, a connect timeout of 5 s and the `User-Agent`
+    /// `bearer-auth/` with the version of this crate.
     #[cfg(feature = "reqwest")]
     pub fn reqwest_builder(mut self, builder: reqwest::ClientBuilder) -> Self {
         self.transport = ChosenTransport::Reqwest(Box::new(builder));
@@ -194,6 +229,10 @@ impl ClientCredentialsBuilder {
     ///
     /// The service must not follow redirects, since the request contains the client secret. This
     /// crate cannot disable them.
+    ///
+    /// The service's own pool decides if a try uses a new connection. A client of HTTP/1.1 closes
+    /// the connection of a try that reached [`try_timeout`](Self::try_timeout). A client of HTTP/2
+    /// keeps it: enable its keep-alive pings, or the next try may use the same dead connection.
     ///
     /// Default: a reqwest client, see `reqwest_builder`. Without the feature `reqwest` there is no
     /// default, and a transport is required.
@@ -222,6 +261,7 @@ impl ClientCredentialsBuilder {
     ///   [`ClientAuthentication::SecretBasicRaw`].
     /// - The scope has characters that RFC 6749 §3.3 does not allow.
     /// - The name of a parameter is empty or that of a standard field.
+    /// - `try_timeout` is zero or more than one day.
     /// - The reqwest client cannot be built.
     /// - There is no transport, which is possible only without the feature `reqwest`.
     pub fn build(self) -> Result<ClientCredentials, InvalidSetting> {
@@ -240,6 +280,13 @@ impl ClientCredentialsBuilder {
         self.params
             .iter()
             .try_for_each(|(name, _)| check_param(name))?;
+        if self.try_timeout.is_zero() || self.try_timeout > LONGEST_TRY_TIMEOUT {
+            let requirement = format!(
+                "must be greater than zero and at most one day, but is {:?}",
+                self.try_timeout
+            );
+            return Err(InvalidSetting::new("try_timeout", requirement));
+        }
         let transport = self.transport.build()?;
         let template = TokenRequestTemplate {
             token_url,
@@ -254,6 +301,7 @@ impl ClientCredentialsBuilder {
                 template,
                 scope,
                 transport,
+                try_timeout: self.try_timeout,
             }),
         })
     }
@@ -266,6 +314,7 @@ impl fmt::Debug for ClientCredentialsBuilder {
             .field("client_authentication", &self.authentication)
             .field("scope", &self.scope)
             .field("allow_http", &self.allow_http)
+            .field("try_timeout", &self.try_timeout)
             .finish_non_exhaustive()
     }
 }
@@ -275,17 +324,15 @@ impl ChosenTransport {
         match self {
             Self::Service(transport) => Ok(transport),
             #[cfg(feature = "reqwest")]
-            Self::Default => Self::Reqwest(Box::default()).build(),
+            Self::Default => Self::Reqwest(Box::new(default_client())).build(),
             #[cfg(feature = "reqwest")]
-            Self::Reqwest(builder) => {
-                match crate::token_endpoint::transport::ReqwestTransport::new(*builder) {
-                    Ok(transport) => Ok(Box::new(transport)),
-                    Err(error) => Err(InvalidSetting::new(
-                        "reqwest_builder",
-                        format!("must build a client, but reqwest reports: {error}"),
-                    )),
-                }
-            }
+            Self::Reqwest(builder) => match ReqwestTransport::new(*builder) {
+                Ok(transport) => Ok(Box::new(transport)),
+                Err(error) => Err(InvalidSetting::new(
+                    "reqwest_builder",
+                    format!("must build a client, but reqwest reports: {error}"),
+                )),
+            },
             #[cfg(not(feature = "reqwest"))]
             Self::Default => Err(InvalidSetting::new(
                 "transport",

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use form_urlencoded::{Serializer, byte_serialize};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Uri};
 use zeroize::Zeroizing;
 
@@ -53,6 +53,8 @@ impl TokenRequestTemplate {
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        // Few transports decode, and a token is too short to gain from compression.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(authorization) = self.authorization() {
             headers.insert(AUTHORIZATION, authorization);
         }
@@ -218,6 +220,7 @@ mod tests {
             "application/x-www-form-urlencoded"
         );
         assert_eq!(request.headers()[ACCEPT], "application/json");
+        assert_eq!(request.headers()[ACCEPT_ENCODING], "identity");
         assert!(!request.headers().contains_key(AUTHORIZATION));
         let fields: Vec<_> = form_urlencoded::parse(request.body()).collect();
         let expected = [

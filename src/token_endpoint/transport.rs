@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind};
 use std::iter::successors;
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
+#[cfg(feature = "reqwest")]
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
@@ -16,11 +18,22 @@ use tower_service::Service;
 
 use crate::error::{BoxError, TokenError, TokenErrorKind};
 use crate::token_endpoint::response::{LONGEST_BODY, retry_after};
+use crate::token_endpoint::try_limit::{TryLimit, is_io_timeout, timed_out};
+
+/// The time in which the client that is built by default must connect, TLS included. Several
+/// addresses of one host share it, so that a silent first one does not take all of it.
+#[cfg(feature = "reqwest")]
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends one token request, without following redirects.
 #[async_trait]
 pub(crate) trait Transport: Send + Sync + 'static {
-    async fn send(&self, request: Request<Bytes>) -> Result<RawResponse, TokenError>;
+    /// Sends the request and reads the response, all within the limit.
+    async fn send(
+        &self,
+        request: Request<Bytes>,
+        limit: TryLimit,
+    ) -> Result<RawResponse, TokenError>;
 }
 
 /// A response of the token endpoint, not parsed yet.
@@ -57,48 +70,70 @@ pub(crate) struct ReqwestTransport(reqwest::Client);
 
 #[cfg(feature = "reqwest")]
 impl ReqwestTransport {
+    /// Builds the client. `builder` keeps its protocol, time limits and `User-Agent`.
     pub(crate) fn new(builder: reqwest::ClientBuilder) -> Result<Self, reqwest::Error> {
         builder
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
+            // Each try gets a new connection: a pooled one may be dead without a sign of it, and
+            // between two token requests its peer has time to forget it.
+            .pool_max_idle_per_host(0)
             .build()
             .map(Self)
     }
 }
 
+/// Returns the builder of the client that is used if the user gives none.
+#[cfg(feature = "reqwest")]
+pub(crate) fn default_client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("bearer-auth/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        // A token request gains nothing from HTTP/2.
+        .http1_only()
+}
+
 #[cfg(feature = "reqwest")]
 #[async_trait]
 impl Transport for ReqwestTransport {
-    async fn send(&self, request: Request<Bytes>) -> Result<RawResponse, TokenError> {
+    async fn send(
+        &self,
+        request: Request<Bytes>,
+        limit: TryLimit,
+    ) -> Result<RawResponse, TokenError> {
         let request = reqwest::Request::try_from(request).map_err(reqwest_error)?;
-        let mut response = self.0.execute(request).await.map_err(reqwest_error)?;
+        let response = async { self.0.execute(request).await.map_err(reqwest_error) };
+        let mut response = limit.run(response).await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = LimitedBody::default();
-        let mut fits = true;
-        while fits {
-            match response.chunk().await {
-                Ok(Some(chunk)) => fits = body.push(chunk),
-                Ok(None) => break,
-                Err(error) => return Err(body_error(reqwest_error(error), status, &headers)),
+        let body = async {
+            let mut body = LimitedBody::default();
+            while let Some(chunk) = response.chunk().await.map_err(reqwest_error)? {
+                if !body.push(chunk) {
+                    return Ok(None);
+                }
             }
+            Ok(Some(body.0.freeze()))
+        };
+        match limit.run(body).await {
+            Ok(body) => Ok(RawResponse {
+                status,
+                headers,
+                body,
+            }),
+            Err(error) => Err(body_error(error, status, &headers)),
         }
-        Ok(RawResponse {
-            status,
-            headers,
-            body: fits.then(|| body.0.freeze()),
-        })
     }
 }
 
 #[cfg(feature = "reqwest")]
 fn reqwest_error(error: reqwest::Error) -> TokenError {
-    let kind = if error.is_timeout() {
-        TokenErrorKind::Timeout
-    } else {
-        TokenErrorKind::Connection
-    };
     // The URL may contain confidential parameters.
-    TokenError::new(kind, true).with_cause(error.without_url())
+    let error = error.without_url();
+    if error.is_timeout() {
+        timed_out(error)
+    } else {
+        TokenError::new(TokenErrorKind::Connection, true).with_cause(error)
+    }
 }
 
 /// Sends token requests through a tower service, which is cloned for each request.
@@ -120,43 +155,46 @@ where
     R::Data: Send,
     R::Error: Into<BoxError>,
 {
-    async fn send(&self, request: Request<Bytes>) -> Result<RawResponse, TokenError> {
+    async fn send(
+        &self,
+        request: Request<Bytes>,
+        limit: TryLimit,
+    ) -> Result<RawResponse, TokenError> {
         let mut service = self
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        poll_fn(|cx| service.poll_ready(cx))
-            .await
-            .map_err(connection_error)?;
-        let response = service
-            .call(request.map(Full::new))
-            .await
-            .map_err(connection_error)?;
-        let (parts, body) = response.into_parts();
-        let mut body = pin!(body);
-        let mut collected = LimitedBody::default();
-        let mut fits = true;
-        while fits {
-            match next_frame(body.as_mut()).await {
-                Some(Ok(Some(data))) => fits = collected.push(data),
-                Some(Ok(None)) => {}
-                Some(Err(error)) => {
-                    return Err(body_error(
-                        connection_error(error),
-                        parts.status,
-                        &parts.headers,
-                    ));
+        let response = async {
+            poll_fn(|cx| service.poll_ready(cx))
+                .await
+                .map_err(connection_error)?;
+            service
+                .call(request.map(Full::new))
+                .await
+                .map_err(connection_error)
+        };
+        let (parts, body) = limit.run(response).await?.into_parts();
+        let body = async {
+            let mut body = pin!(body);
+            let mut collected = LimitedBody::default();
+            while let Some(frame) = next_frame(body.as_mut()).await {
+                if let Some(data) = frame.map_err(connection_error)?
+                    && !collected.push(data)
+                {
+                    return Ok(None);
                 }
-                None => break,
             }
+            Ok(Some(collected.0.freeze()))
+        };
+        match limit.run(body).await {
+            Ok(body) => Ok(RawResponse {
+                status: parts.status,
+                headers: parts.headers,
+                body,
+            }),
+            Err(error) => Err(body_error(error, parts.status, &parts.headers)),
         }
-        let body = fits.then(|| collected.0.freeze());
-        Ok(RawResponse {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        })
     }
 }
 
@@ -174,6 +212,9 @@ fn connection_error(error: impl Into<BoxError>) -> TokenError {
         Ok(error) => return reqwest_error(*error),
         Err(error) => error,
     };
+    if is_io_timeout(&*error) {
+        return timed_out(error);
+    }
     TokenError::new(TokenErrorKind::Connection, true).with_cause(error)
 }
 
@@ -200,5 +241,65 @@ fn body_error(error: TokenError, status: StatusCode, headers: &HeaderMap) -> Tok
     match retry_after(headers) {
         Some(wait) => error.with_retry_after(wait),
         None => error,
+    }
+}
+
+#[cfg(all(test, feature = "reqwest"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_client_speaks_http_1_and_has_a_connect_timeout() {
+        // reqwest has no accessors, but its `Debug` shows the settings.
+        let debug = format!("{:?}", default_client());
+        assert!(debug.contains("http1_only: true"), "{debug}");
+        assert!(debug.contains("connect_timeout: 5s"), "{debug}");
+    }
+
+    /// Takes half of the connect timeout in real time. Only Linux drops connection attempts when a
+    /// backlog is full.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_default_client_passes_over_a_silent_address() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        use tokio::net::{TcpListener, TcpSocket, TcpStream};
+        use tokio::time::timeout;
+
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let silent = socket.listen(0).unwrap();
+        let silent_address = silent.local_addr().unwrap();
+        let connect = || {
+            timeout(
+                Duration::from_millis(500),
+                TcpStream::connect(silent_address),
+            )
+        };
+        let mut backlog = Vec::new();
+        while let Ok(stream) = connect().await {
+            backlog.push(stream.unwrap());
+        }
+
+        let answering = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = [silent_address, answering.local_addr().unwrap()];
+        let client = default_client()
+            .no_proxy()
+            .resolve_to_addrs("id.test", &addresses);
+        let transport = ReqwestTransport::new(client).unwrap();
+        let request = Request::post("http://id.test/token").body(Bytes::from("x"));
+        let limit = TryLimit::start(Duration::from_secs(10));
+        let send = transport.send(request.unwrap(), limit);
+        let answer = async {
+            let (mut stream, _) = answering.accept().await.unwrap();
+            let mut read = Vec::new();
+            while !read.ends_with(b"\r\n\r\nx") {
+                stream.read_buf(&mut read).await.unwrap();
+            }
+            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            stream.write_all(response).await.unwrap();
+            stream
+        };
+        let (response, _stream) = tokio::join!(send, answer);
+        assert_eq!(response.unwrap().body.unwrap(), "ok");
     }
 }

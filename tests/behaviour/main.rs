@@ -2,10 +2,12 @@
 
 mod behaviour_table;
 mod capacity;
+mod connections;
 mod early_rejections;
 mod expiry;
 mod late_tokens;
 mod malformed_responses;
+mod mock_source;
 mod origins;
 mod outages;
 mod public_api;
@@ -22,6 +24,7 @@ mod task_local;
 mod task_local_spawn;
 mod tenant_scopes;
 mod tenants;
+mod token_files;
 mod token_origins;
 mod token_request;
 mod undriven_runtimes;
