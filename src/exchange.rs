@@ -6,8 +6,8 @@
 //!   └─▶ pass through ◀─┘                                            └─▶ Replay
 //! ```
 //!
-//! The values passed between steps are small, because moving them dominates the cost of the hot path
-//! (it is bound by store forwarding).
+//! The values passed between steps are small, because moving them dominates the cost of the hot
+//! path (it is bound by store forwarding).
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -78,8 +78,8 @@ pub(crate) enum NextStep {
 
 /// One request whose token was rejected and that may be replayed with another.
 ///
-/// `S` is a borrow of the settings or a handle to them. If dropped before the response to the replay,
-/// the first response to the new token decides in its place.
+/// `S` is a borrow of the settings or a handle to them. If it is dropped before the response to the
+/// replay, the first response to the new token decides in its place.
 pub(crate) struct Replay<S: Deref<Target = Settings>> {
     settings: S,
     plan: RequestPlan,

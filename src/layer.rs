@@ -205,8 +205,8 @@ impl BearerAuthLayer {
         self.edit(|settings| settings.rejection = Some(policy))
     }
 
-    /// Requires every request that would get a token to choose it, or its task to, so that no request silently gets that
-    /// of a default tenant.
+    /// Requires every request that would get a token to choose it, or its task to, so that no
+    /// request silently gets that of a default tenant.
     ///
     /// A request without a choice fails with
     /// [`RequestAuthMissing`](crate::TokenErrorKind::RequestAuthMissing). The task's choice is read

@@ -22,8 +22,8 @@ mod future;
 pub use future::ResponseFuture;
 use future::Sent;
 
-/// The longest wait for the inner service before a replay. After it the caller gets the response that
-/// is at hand: the inner service may become ready only once that is dropped.
+/// The longest wait for the inner service before a replay. After it the caller gets the response
+/// that is at hand: the inner service may become ready only once that is dropped.
 const READY_LIMIT: Duration = Duration::from_secs(1);
 
 /// The service that [`BearerAuthLayer`](crate::BearerAuthLayer) wraps around an inner service.

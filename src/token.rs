@@ -28,8 +28,8 @@ const PREFIX: &str = "Bearer ";
 ///
 /// `Debug` shows no secret. The value is stored once, inside the complete header value, and that
 /// memory is zeroed when the last clone of the token and of the header is dropped. This crate
-/// cannot zero the copies in the buffers of an HTTP client, nor those in the response that the token
-/// was parsed from.
+/// cannot zero the copies in the buffers of an HTTP client, nor those in the response that the
+/// token was parsed from.
 ///
 /// ```
 /// use std::time::Duration;

@@ -62,8 +62,9 @@ impl TokenRequest {
     /// characters that RFC 6749 does not allow, `ClientCredentials` fails with an
     /// [`InvalidSetting`](crate::TokenErrorKind::InvalidSetting) error before it sends anything.
     ///
-    /// Each space starts a new name. If a part of `scope` is foreign input, such as a tenant id from
-    /// a URL, `1 tenant/2` in its place adds a scope: use [`single_scope`](Self::single_scope).
+    /// Each space starts a new name. If a part of `scope` is foreign input, such as a tenant id
+    /// from a URL, `1 tenant/2` in its place adds a scope: use
+    /// [`single_scope`](Self::single_scope).
     pub fn scope(scope: impl AsRef<str>) -> Self {
         Self::with_overrides(Overrides::scope(scope.as_ref()))
     }

@@ -287,7 +287,8 @@ fn check(name: &str, endpoint: &Endpoint, transport: &str, expected: Result<(), 
 
     server.has_recovered.store(true, Ordering::Relaxed);
     let next = runtime.block_on(async {
-        sleep(error.retry_after().unwrap()).await;
+        // On a busy machine a limit can be noticed so late that no pause follows.
+        sleep(error.retry_after().unwrap_or_default()).await;
         cache.token().await
     });
     assert_eq!(next.unwrap().expose_secret(), "well-formed", "{name}");

@@ -134,8 +134,8 @@ impl FetchLimiter {
 
     /// Starts queued fetches while slots are free.
     ///
-    /// A fetch can fail as it starts and free its slot from within. The loop that is running handles
-    /// that, so the stack does not grow.
+    /// A fetch can fail as it starts and free its slot from within. The loop that is running
+    /// handles that, so the stack does not grow.
     fn start_queued(self: &Arc<Self>) {
         let mut state = self.lock();
         if state.is_starting {
