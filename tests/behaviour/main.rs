@@ -11,6 +11,7 @@ mod origins;
 mod outage;
 mod poll;
 mod redirects;
+mod replayed_bodies;
 mod room;
 mod secrets;
 mod spacing;
