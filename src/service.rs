@@ -277,12 +277,12 @@ where
 }
 
 /// Replays a rejected request with another token. Without one, or if the service does not become
-/// ready, returns the rejection.
+/// ready or the replay fails at once, returns the rejection.
 async fn replay_request<S, Q>(
     mut replay: Replay<Arc<Settings>>,
     mut service: S,
     mut copy: Q,
-    rejection: S::Response,
+    mut rejection: S::Response,
 ) -> Result<S::Response, BoxError>
 where
     Q: RequestView,
@@ -290,7 +290,7 @@ where
     S::Response: ResponseView,
     S::Error: Into<BoxError>,
 {
-    let Some(token) = replay.acquire().await else {
+    let Some(token) = replay.acquire(&mut rejection).await else {
         return Ok(rejection);
     };
     let ready = within(
@@ -304,9 +304,8 @@ where
     if !is_ready {
         return Ok(rejection);
     }
-    drop(rejection);
     let kept = replay.attach(&token, &mut copy);
-    let response = service.call(copy).await.map_err(Into::into)?;
-    replay.finish(&response, &kept);
-    Ok(response)
+    let response = service.call(copy);
+    let response = replay.receive(response, kept, rejection).await;
+    response.map_err(Into::into)
 }
