@@ -27,6 +27,7 @@ use crate::request_auth::{Choice, RequestAuth};
 use crate::token::request::TokenRequest;
 
 pub(crate) mod message;
+mod receive;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 
@@ -184,7 +185,7 @@ impl Settings {
                 true => Severity::Invalid,
                 false => Severity::Refused,
             };
-            self.reject(plan, attached, severity, matches!(kept, Kept::Copy(_)))
+            self.reject(plan, attached, severity, can_replay(kept, response))
         } else {
             NextStep::Return
         }
@@ -237,14 +238,13 @@ impl Settings {
         rejects: bool,
     ) -> bool {
         // The client may have followed a redirect to an origin that cannot judge this token.
-        let is_foreign = response
-            .origin()
-            .is_some_and(|origin| match (plan.destination, kept) {
-                (Destination::Allowed(index), _) => !self.attach.is_allowed_origin(index, origin),
-                (Destination::Any, Kept::Copy(copy)) => !copy.target().is_same_origin(origin),
-                (Destination::Any, Kept::Origin(kept)) => !kept.is_same_origin(origin),
-                (Destination::Any, Kept::Nothing) => false,
-            });
+        let origin = response.location().map(|location| location.target);
+        let is_foreign = origin.is_some_and(|origin| match (plan.destination, kept) {
+            (Destination::Allowed(index), _) => !self.attach.is_allowed_origin(index, origin),
+            (Destination::Any, Kept::Copy(copy)) => !copy.target().is_same_origin(origin),
+            (Destination::Any, Kept::Origin(kept)) => !kept.is_same_origin(origin),
+            (Destination::Any, Kept::Nothing) => false,
+        });
         if is_foreign {
             return false;
         }
@@ -262,6 +262,21 @@ impl Settings {
             Some(policy) => policy.rejects(response.status(), response.headers()),
         }
     }
+}
+
+/// Returns true if the request can be replayed after this response.
+///
+/// The server that redirected a request may have processed it, so a redirected request is replayed
+/// only if its method is safe (RFC 9110 §9.2.1).
+#[cold]
+fn can_replay<Q: RequestView>(kept: &Kept<Q>, response: &impl ResponseView) -> bool {
+    let Kept::Copy(copy) = kept else {
+        return false;
+    };
+    let is_redirected = response
+        .location()
+        .is_some_and(|location| !location.is_same(copy.location()));
+    !is_redirected || copy.method().is_safe()
 }
 
 /// Attaches the token to the request, unless the caller has set the header.
@@ -314,12 +329,19 @@ impl<S: Deref<Target = Settings>> Replay<S> {
     }
 
     /// Returns another token for the replay, or `None` if there is none or it is the same.
-    pub(crate) async fn acquire(&mut self) -> Option<Arc<CachedToken>> {
+    ///
+    /// If the refresh failed or is paused, adds the error to the extensions of `rejection`.
+    pub(crate) async fn acquire(
+        &mut self,
+        rejection: &mut impl ResponseView,
+    ) -> Option<Arc<CachedToken>> {
         let (cache, rejected) = (&self.settings.cache, self.attached.generation);
         let token = cache
             .acquire(&self.plan.token_request, Some(rejected))
             .await;
-        let token = token.ok();
+        let token = token
+            .map_err(|error| rejection.extensions_mut().insert(error))
+            .ok();
         let token = token.filter(|token| token.generation() != self.attached.generation);
         if token.is_none() {
             self.abandon();
@@ -336,17 +358,6 @@ impl<S: Deref<Target = Settings>> Replay<S> {
             self.attached = attached;
         }
         kept
-    }
-
-    /// Records the response to the replay, which goes to the caller in any case.
-    pub(crate) fn finish<Q: RequestView>(&mut self, response: &impl ResponseView, kept: &Kept<Q>) {
-        let (settings, plan) = (&*self.settings, &self.plan);
-        let rejected = settings.is_rejected(plan, self.attached, response, kept);
-        if let Some(rejection) = self.pending_verdict.take() {
-            settings
-                .cache
-                .record_replay(&plan.token_request, rejection, rejected);
-        }
     }
 
     fn abandon(&mut self) {

@@ -25,11 +25,13 @@ use crate::source::TokenSource;
 ///
 /// A response that rejects the token (see [`reject_when`](Self::reject_when)) makes the cache fetch
 /// another, and the request is replayed once if its body can be sent twice. The caller gets the
-/// response to the replay or, if no other token could be obtained, the first response in full.
+/// response to the replay or, if no other token could be obtained, the first response in full. If
+/// the refresh failed or is paused, the [`TokenError`](crate::TokenError) is in that response's
+/// extensions.
 ///
-/// Concurrency limits, rate limits, retries and overall timeouts belong outside of this layer.
-/// Inside, a request that waits for a token holds its slot, and a replay needs another slot within
-/// 1 s.
+/// Concurrency limits, rate limits, retries and overall timeouts belong outside of this layer. With
+/// a limit inside, a request that waits for a token gives back the slot that it was ready with and
+/// waits for another afterwards, and a replay needs a slot within 1 s.
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, StaticTokenSource};
@@ -152,7 +154,7 @@ impl BearerAuthLayer {
     /// A clone must produce the same bytes as the original.
     ///
     /// Default: `()`, `Bytes`, `String`, `Vec<u8>`, `&'static str`, `&'static [u8]`, `Full<Bytes>`,
-    /// `Empty<Bytes>`, and reqwest bodies that are not streams.
+    /// `Option<Full<Bytes>>`, `Empty<Bytes>`, and reqwest bodies that are not streams.
     ///
     /// ```
     /// # use bearer_auth::{BearerAuthLayer, StaticTokenSource};
@@ -165,6 +167,36 @@ impl BearerAuthLayer {
     #[must_use]
     pub fn replay_body<B: Clone + 'static>(self) -> Self {
         self.edit(|settings| settings.replay.add_body::<B>())
+    }
+
+    /// Enables replays of requests with bodies of type `B` for which `copy` returns a second body.
+    ///
+    /// For bodies that can sometimes be copied: those with a `try_clone`, or boxed ones that are
+    /// empty. The second body must produce the same bytes as the first. A request for which `copy`
+    /// returns `None` is sent once. Each request with such a body is copied, so `copy` should be
+    /// cheap.
+    ///
+    /// Default: the types of [`replay_body`](Self::replay_body), which are always copied. Of
+    /// several calls for one type, the last one counts.
+    ///
+    /// Boxed bodies (`axum::body::Body`, `tonic::body::Body`, `BoxBody`) hide what they contain, but
+    /// can tell if they are empty:
+    ///
+    /// ```
+    /// use axum::body::Body;
+    /// use bearer_auth::{BearerAuthLayer, StaticTokenSource};
+    /// use http_body::Body as _;
+    ///
+    /// let layer = BearerAuthLayer::new(StaticTokenSource::new("opaque")?)
+    ///     .replay_body_with::<Body>(|body| body.is_end_stream().then(Body::empty));
+    /// # Ok::<(), bearer_auth::InvalidToken>(())
+    /// ```
+    #[must_use]
+    pub fn replay_body_with<B: 'static>(
+        self,
+        copy: impl Fn(&B) -> Option<B> + Send + Sync + 'static,
+    ) -> Self {
+        self.edit(|settings| settings.replay.add_body_with(copy))
     }
 
     /// Sets a closure that decides which responses reject the token.

@@ -68,22 +68,21 @@ impl Middleware for BearerAuthLayer {
     }
 }
 
-/// Replays a rejected request with another token. Without one, returns the rejection.
+/// Replays a rejected request with another token. Without one, or if the replay fails at once,
+/// returns the rejection.
 async fn replay_request(
     mut replay: Replay<&Settings>,
     kept: Kept<Request>,
-    rejection: Response,
+    mut rejection: Response,
     extensions: &mut Extensions,
     next: Next<'_>,
 ) -> Result<Response> {
-    let (Some(token), Kept::Copy(mut copy)) = (replay.acquire().await, kept) else {
+    let (Some(token), Kept::Copy(mut copy)) = (replay.acquire(&mut rejection).await, kept) else {
         return Ok(rejection);
     };
-    drop(rejection);
     let kept = replay.attach(&token, &mut copy);
-    let response = next.run(copy, extensions).await?;
-    replay.finish(&response, &kept);
-    Ok(response)
+    let response = next.run(copy, extensions);
+    replay.receive(response, kept, rejection).await
 }
 
 /// Returns the error as the cause of its own text. `Error`, like the wrappers of other middlewares,

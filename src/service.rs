@@ -1,8 +1,8 @@
 //! The tower service: one of the two drivers of the [exchange](crate::exchange).
 
 use std::fmt;
-use std::future::poll_fn;
-use std::mem;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use http::{Request, Response};
 use tokio::time::Instant;
 use tower_service::Service;
 
+use crate::cache::cached_token::CachedToken;
 use crate::cache::within;
 use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
@@ -30,6 +31,10 @@ const READY_LIMIT: Duration = Duration::from_secs(1);
 ///
 /// Its error is [`BoxError`]: the inner service's own error or a [`TokenError`](crate::TokenError),
 /// which `downcast_ref` finds.
+///
+/// It is ready when the inner service is. A request that has to wait for a token is not sent to the
+/// service that was ready, but to a clone of it, which becomes ready after that wait: a permit that
+/// the inner service holds when it is ready is not held meanwhile.
 ///
 /// # Cancel safety
 ///
@@ -94,7 +99,10 @@ impl<S> BearerAuth<S> {
         let plan = match settings.plan(&request, request.request_auth()) {
             Ok(Some(plan)) => plan,
             Ok(None) => return ResponseFuture::pass_through(self.inner.call(request)),
-            Err(error) => return ResponseFuture::failed(error.into()),
+            Err(error) => {
+                self.discard_readiness();
+                return ResponseFuture::failed(error.into());
+            }
         };
         let kept = settings.keep(&plan, &mut request);
         let attached = match settings.attach_cached(&plan, &mut request) {
@@ -102,10 +110,9 @@ impl<S> BearerAuth<S> {
             Attach::HeaderIsSet => return ResponseFuture::pass_through(self.inner.call(request)),
             Attach::NoToken => {
                 let settings = Arc::clone(&self.settings.0);
-                // Call the service that was polled ready; keep the unpolled clone.
-                let clone = self.inner.clone();
-                let ready = mem::replace(&mut self.inner, clone);
-                return ResponseFuture::boxed(acquire_and_send(settings, plan, ready, request));
+                self.discard_readiness();
+                let service = self.inner.clone();
+                return ResponseFuture::boxed(acquire_and_send(settings, plan, service, request));
             }
         };
         // Each case puts its future together at the end: large parts are moved once, and a part
@@ -126,6 +133,18 @@ impl<S> BearerAuth<S> {
                 ResponseFuture::sent(future, sent(self), Kept::Nothing, None)
             }
         }
+    }
+
+    /// Replaces the inner service, which was polled ready and is not called, with a clone.
+    ///
+    /// A service that is ready may hold a permit that others wait for, the token transport among
+    /// them.
+    #[cold]
+    fn discard_readiness(&mut self)
+    where
+        S: Clone,
+    {
+        self.inner = self.inner.clone();
     }
 }
 
@@ -180,20 +199,20 @@ impl<S: fmt::Debug> fmt::Debug for BearerAuth<S> {
     }
 }
 
-/// Waits for a token, then continues as the hot path does.
+/// Waits for a token and for the service, then continues as the hot path does.
 async fn acquire_and_send<S, Q>(
     settings: Arc<Settings>,
     plan: RequestPlan,
-    mut service: S,
+    service: S,
     mut request: Q,
 ) -> Result<S::Response, BoxError>
 where
     Q: RequestView,
-    S: Service<Q>,
+    S: Service<Q> + Clone,
     S::Response: ResponseView,
     S::Error: Into<BoxError>,
 {
-    let token = settings.acquire(&plan).await?;
+    let (token, mut service) = acquire_then_ready::<S, Q>(&settings, &plan, service).await?;
     let kept = settings.keep(&plan, &mut request);
     let attached = attach(&token, &mut request);
     let response = service.call(request).await.map_err(Into::into)?;
@@ -210,13 +229,60 @@ where
     }
 }
 
+/// Waits for a token, then until the service is ready. Returns both.
+///
+/// The service is not ready while this waits for a token, see [`BearerAuth::discard_readiness`].
+async fn acquire_then_ready<S, Q>(
+    settings: &Settings,
+    plan: &RequestPlan,
+    service: S,
+) -> Result<(Arc<CachedToken>, S), BoxError>
+where
+    S: Service<Q> + Clone,
+    S::Error: Into<BoxError>,
+{
+    let token = settings.acquire(plan).await?;
+    let mut ready = service.clone();
+    if !wait_until_ready(&mut ready).await? {
+        return Ok((token, ready));
+    }
+    // The token may have expired or been rejected during that wait. If another one is there, this
+    // is ready at once.
+    let mut current = pin!(settings.acquire(plan));
+    if let Poll::Ready(token) = poll_fn(|cx| Poll::Ready(current.as_mut().poll(cx))).await {
+        return Ok((token?, ready));
+    }
+    drop(ready);
+    let token = current.await?;
+    let mut ready = service;
+    wait_until_ready(&mut ready).await?;
+    Ok((token, ready))
+}
+
+/// Returns true if the service was not ready at once.
+async fn wait_until_ready<S, Q>(service: &mut S) -> Result<bool, BoxError>
+where
+    S: Service<Q>,
+    S::Error: Into<BoxError>,
+{
+    let mut has_waited = false;
+    poll_fn(|cx| {
+        let poll = service.poll_ready(cx);
+        has_waited |= poll.is_pending();
+        poll
+    })
+    .await
+    .map_err(Into::into)?;
+    Ok(has_waited)
+}
+
 /// Replays a rejected request with another token. Without one, or if the service does not become
-/// ready, returns the rejection.
+/// ready or the replay fails at once, returns the rejection.
 async fn replay_request<S, Q>(
     mut replay: Replay<Arc<Settings>>,
     mut service: S,
     mut copy: Q,
-    rejection: S::Response,
+    mut rejection: S::Response,
 ) -> Result<S::Response, BoxError>
 where
     Q: RequestView,
@@ -224,7 +290,7 @@ where
     S::Response: ResponseView,
     S::Error: Into<BoxError>,
 {
-    let Some(token) = replay.acquire().await else {
+    let Some(token) = replay.acquire(&mut rejection).await else {
         return Ok(rejection);
     };
     let ready = within(
@@ -238,9 +304,8 @@ where
     if !is_ready {
         return Ok(rejection);
     }
-    drop(rejection);
     let kept = replay.attach(&token, &mut copy);
-    let response = service.call(copy).await.map_err(Into::into)?;
-    replay.finish(&response, &kept);
-    Ok(response)
+    let response = service.call(copy);
+    let response = replay.receive(response, kept, rejection).await;
+    response.map_err(Into::into)
 }

@@ -1,14 +1,26 @@
 //! The parts of requests and responses that the exchange sees, whatever their types.
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use crate::policy::origin::{KeptOrigin, Target};
 use crate::policy::replay::{Kept, ReplayPolicy};
 use crate::request_auth::RequestAuth;
 
+/// A URL without its fragment, as requests and responses are compared by it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Location<'a> {
+    pub(crate) target: Target<'a>,
+    pub(crate) path: &'a str,
+    pub(crate) query: Option<&'a str>,
+}
+
 /// A request to be sent: an `http::Request<B>` or a `reqwest::Request`.
 pub(crate) trait RequestView: Sized {
     fn target(&self) -> Target<'_>;
+
+    fn location(&self) -> Location<'_>;
+
+    fn method(&self) -> &Method;
 
     /// Returns the origin in a form that can be kept, or `None` if no response will name its own.
     fn origin_to_keep(&self) -> Option<KeptOrigin>;
@@ -32,13 +44,40 @@ pub(crate) trait ResponseView {
 
     fn headers(&self) -> &HeaderMap;
 
-    /// Returns the target that the response came from after redirects, if the client tells.
-    fn origin(&self) -> Option<Target<'_>>;
+    fn extensions_mut(&mut self) -> &mut Extensions;
+
+    /// Returns the URL that the response came from after redirects, if the client tells.
+    fn location(&self) -> Option<Location<'_>>;
+}
+
+impl<'a> Location<'a> {
+    pub(crate) fn of_uri(uri: &'a Uri) -> Self {
+        Self {
+            target: Target::of_uri(uri),
+            path: uri.path(),
+            query: uri.query(),
+        }
+    }
+
+    /// Returns true if both are the same URL. The spelling of the origin does not matter.
+    pub(crate) fn is_same(self, other: Location<'_>) -> bool {
+        self.path == other.path
+            && self.query.unwrap_or_default() == other.query.unwrap_or_default()
+            && self.target.is_same_origin(other.target)
+    }
 }
 
 impl<B: 'static> RequestView for Request<B> {
     fn target(&self) -> Target<'_> {
         Target::of_uri(self.uri())
+    }
+
+    fn location(&self) -> Location<'_> {
+        Location::of_uri(self.uri())
+    }
+
+    fn method(&self) -> &Method {
+        self.method()
     }
 
     #[inline]
@@ -73,19 +112,23 @@ impl<R> ResponseView for Response<R> {
         self.headers()
     }
 
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+
     #[cfg(feature = "follow-redirect")]
-    fn origin(&self) -> Option<Target<'_>> {
+    fn location(&self) -> Option<Location<'_>> {
         use tower_http::follow_redirect::RequestUri;
         use tower_http_06::follow_redirect::RequestUri as RequestUri06;
 
         let extensions = self.extensions();
         let uri = extensions.get::<RequestUri>().map(|it| &it.0);
         let uri = uri.or_else(|| extensions.get::<RequestUri06>().map(|it| &it.0));
-        uri.map(Target::of_uri)
+        uri.map(Location::of_uri)
     }
 
     #[cfg(not(feature = "follow-redirect"))]
-    fn origin(&self) -> Option<Target<'_>> {
+    fn location(&self) -> Option<Location<'_>> {
         None
     }
 }
@@ -95,6 +138,27 @@ mod tests {
     use http::Version;
 
     use super::*;
+
+    fn are_same(first: &'static str, second: &'static str) -> bool {
+        let (first, second) = (Uri::from_static(first), Uri::from_static(second));
+        Location::of_uri(&first).is_same(Location::of_uri(&second))
+    }
+
+    #[test]
+    fn locations_are_compared_by_origin_path_and_query() {
+        assert!(are_same("https://a.example", "https://a.example/"));
+        assert!(are_same("https://a.example/x?", "https://A.example:443/x"));
+        assert!(are_same(
+            "https://a.example/x?y#1",
+            "https://a.example/x?y#2"
+        ));
+        assert!(are_same("/x", "/x"));
+        assert!(!are_same("https://a.example/x", "https://a.example/X"));
+        assert!(!are_same("https://a.example/x", "https://a.example/x?y"));
+        assert!(!are_same("https://a.example/x", "https://b.example/x"));
+        assert!(!are_same("https://a.example/x", "http://a.example/x"));
+        assert!(!are_same("https://a.example/x", "/x"));
+    }
 
     #[test]
     fn a_copy_has_all_parts_of_the_request() {

@@ -1,17 +1,28 @@
 //! reqwest's requests and responses, as the exchange sees them.
 
-use http::{HeaderMap, StatusCode};
+use http::{Extensions, HeaderMap, Method, StatusCode};
 use reqwest::{Request, Response, Url};
 
-use crate::exchange::message::{RequestView, ResponseView};
+use crate::exchange::message::{Location, RequestView, ResponseView};
 use crate::policy::origin::{KeptOrigin, Target};
 use crate::policy::replay::{Kept, ReplayPolicy};
 use crate::request_auth::RequestAuth;
+
+/// The URL of a `Response` that was made from an `http::Response`.
+const PLACEHOLDER_URL: &str = "http://no.url.provided.local/";
 
 impl RequestView for Request {
     #[inline]
     fn target(&self) -> Target<'_> {
         target(self.url())
+    }
+
+    fn location(&self) -> Location<'_> {
+        location(self.url())
+    }
+
+    fn method(&self) -> &Method {
+        self.method()
     }
 
     #[inline]
@@ -49,11 +60,42 @@ impl ResponseView for Response {
         self.headers()
     }
 
-    fn origin(&self) -> Option<Target<'_>> {
-        Some(target(self.url()))
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+
+    fn location(&self) -> Option<Location<'_>> {
+        let url = self.url();
+        (url.as_str() != PLACEHOLDER_URL).then(|| location(url))
     }
 }
 
 fn target(url: &Url) -> Target<'_> {
     Target::new(url.scheme(), url.host_str().unwrap_or_default(), url.port())
+}
+
+fn location(url: &Url) -> Location<'_> {
+    Location {
+        target: target(url),
+        path: url.path(),
+        query: url.query(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::ResponseBuilderExt;
+
+    use super::*;
+
+    #[test]
+    fn a_response_without_a_url_has_no_location() {
+        let response = Response::from(http::Response::new("x"));
+        assert!(response.location().is_none());
+        let url: Url = "https://a.example/x?y#z".parse().unwrap();
+        let response = http::Response::builder().url(url).body("x").unwrap();
+        let response = Response::from(response);
+        let location = response.location().unwrap();
+        assert_eq!((location.path, location.query), ("/x", Some("y")));
+    }
 }

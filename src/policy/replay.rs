@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 #[cfg(feature = "reqwest")]
 use std::pin::pin;
+use std::sync::Arc;
 #[cfg(feature = "reqwest")]
 use std::task::{Context, Poll, Waker};
 
@@ -25,12 +26,15 @@ pub(crate) struct ReplayPolicy {
     added: Vec<AddedBody>,
 }
 
-/// A function that copies bodies of one type.
-#[derive(Clone, Copy)]
+/// A function that copies requests with bodies of one type.
+#[derive(Clone)]
 struct AddedBody {
     body: TypeId,
-    copy: fn(&dyn Any, &mut dyn Any),
+    copy: Arc<CopyRequest>,
 }
+
+/// Copies a `Request<B>` to a `Kept<Request<B>>`, if the arguments are these.
+type CopyRequest = dyn Fn(&dyn Any, &mut dyn Any) + Send + Sync;
 
 /// The part of a request that is kept until its response.
 pub(crate) enum Kept<Q> {
@@ -52,10 +56,28 @@ impl ReplayPolicy {
     }
 
     pub(crate) fn add_body<B: Clone + 'static>(&mut self) {
-        self.added.push(AddedBody {
-            body: TypeId::of::<B>(),
-            copy: copy_as::<B>,
-        });
+        self.add(TypeId::of::<B>(), Arc::new(copy_as::<B>));
+    }
+
+    pub(crate) fn add_body_with<B: 'static>(
+        &mut self,
+        copy: impl Fn(&B) -> Option<B> + Send + Sync + 'static,
+    ) {
+        let copy = move |request: &dyn Any, kept: &mut dyn Any| {
+            if let Some(request) = request.downcast_ref::<Request<B>>()
+                && let Some(kept) = kept.downcast_mut()
+                && let Some(body) = copy(request.body())
+            {
+                *kept = Kept::Copy(copy_with_body(request, body));
+            }
+        };
+        self.add(TypeId::of::<B>(), Arc::new(copy));
+    }
+
+    /// Adds a function, in place of an earlier one for the same type.
+    fn add(&mut self, body: TypeId, copy: Arc<CopyRequest>) {
+        self.added.retain(|added| added.body != body);
+        self.added.push(AddedBody { body, copy });
     }
 
     /// Copies a request if its body has a type that can be sent twice.
@@ -108,6 +130,7 @@ fn copy_built_in<B: 'static>(request: &mut Request<B>, kept: &mut Kept<Request<B
         &'static str,
         &'static [u8],
         Full<Bytes>,
+        Option<Full<Bytes>>,
         Empty<Bytes>
     );
     #[cfg(feature = "reqwest")]
@@ -115,14 +138,19 @@ fn copy_built_in<B: 'static>(request: &mut Request<B>, kept: &mut Kept<Request<B
         && let Some(kept) = (kept as &mut dyn Any).downcast_mut::<Kept<Request<reqwest::Body>>>()
         && let Some(body) = share_reqwest_body(request.body_mut())
     {
-        let mut copy = Request::new(body);
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.version_mut() = request.version();
-        *copy.headers_mut() = request.headers().clone();
-        *copy.extensions_mut() = request.extensions().clone();
-        *kept = Kept::Copy(copy);
+        *kept = Kept::Copy(copy_with_body(request, body));
     }
+}
+
+/// Copies a request, but for its body.
+fn copy_with_body<B>(request: &Request<B>, body: B) -> Request<B> {
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    copy
 }
 
 /// Returns a body that shares the bytes of `body`, or `None` for a stream.
@@ -175,6 +203,8 @@ mod tests {
         assert!(copies("x"));
         assert!(copies(&b"x"[..]));
         assert!(copies(Full::new(Bytes::from_static(b"x"))));
+        assert!(copies(Some(Full::new(Bytes::from_static(b"x")))));
+        assert!(copies(None::<Full<Bytes>>));
         assert!(copies(Empty::<Bytes>::new()));
     }
 
@@ -187,6 +217,39 @@ mod tests {
         policy.add_body::<Own>();
         assert_eq!(copy(&policy, Own(1)), Some([Own(1), Own(1)]));
         assert!(copy(&policy, std::cell::Cell::new(1)).is_none());
+    }
+
+    #[test]
+    fn a_function_decides_which_bodies_are_copied() {
+        /// Not `Clone`.
+        #[derive(Debug, PartialEq)]
+        struct Own(u8);
+        let mut policy = ReplayPolicy::default();
+        policy.add_body_with(|body: &Own| (body.0 < 2).then_some(Own(body.0)));
+        assert_eq!(copy(&policy, Own(1)), Some([Own(1), Own(1)]));
+        assert_eq!(copy(&policy, Own(2)), None);
+        policy.add_body_with(|body: &Own| Some(Own(body.0)));
+        assert!(copy(&policy, Own(2)).is_some(), "the last one counts");
+    }
+
+    #[test]
+    fn a_copy_with_another_body_has_all_parts_of_the_request() {
+        struct Own;
+        let mut policy = ReplayPolicy::default();
+        policy.add_body_with(|_: &Own| Some(Own));
+        let mut request = Request::post("https://a.example/x?y").body(Own).unwrap();
+        request.headers_mut().append("a", "1".parse().unwrap());
+        request.headers_mut().append("a", "2".parse().unwrap());
+        *request.version_mut() = http::Version::HTTP_2;
+        request.extensions_mut().insert(7_u8);
+        let Kept::Copy(copy) = policy.copy(&mut request) else {
+            panic!("the function returns a body");
+        };
+        assert_eq!(copy.method(), request.method());
+        assert_eq!(copy.uri(), request.uri());
+        assert_eq!(copy.version(), request.version());
+        assert_eq!(copy.headers(), request.headers());
+        assert_eq!(copy.extensions().get::<u8>(), Some(&7));
     }
 
     #[cfg(feature = "reqwest")]
