@@ -142,30 +142,41 @@ impl FetchLimiter {
             return;
         }
         state.is_starting = true;
-        let _reset = ResetStarting(self);
-        while state.free > 0
-            && let Some(queued) = state.queue.pop_front()
-        {
-            let number = state.next_number;
-            state.next_number += 1;
-            state.free -= 1;
-            let now = Instant::now();
-            let running = Running {
-                slow_at: now + SLOW,
-                is_slow: false,
-                deadline: now + queued.time_limit,
-                abandon: queued.abandon,
-            };
-            state.running.insert(number, running);
+        drop(state);
+        let reset = ResetStarting(self);
+        while let Some((queued, number)) = self.next_queued() {
             // Without the lock: `start` spawns a task or drops one.
-            drop(state);
             (queued.start)(Slot {
                 number,
                 limiter: Arc::clone(self),
             });
-            state = self.lock();
         }
-        state.is_starting = false;
+        mem::forget(reset);
+    }
+
+    /// Takes the next queued fetch and a slot for it. Ends the starting if there is none.
+    fn next_queued(&self) -> Option<(Queued, u64)> {
+        let mut state = self.lock();
+        let queued = match state.free > 0 {
+            true => state.queue.pop_front(),
+            false => None,
+        };
+        let Some(queued) = queued else {
+            state.is_starting = false;
+            return None;
+        };
+        let number = state.next_number;
+        state.next_number += 1;
+        state.free -= 1;
+        let now = Instant::now();
+        let running = Running {
+            slow_at: now + SLOW,
+            is_slow: false,
+            deadline: now + queued.time_limit,
+            abandon: Arc::clone(&queued.abandon),
+        };
+        state.running.insert(number, running);
+        Some((queued, number))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -178,9 +189,7 @@ struct ResetStarting<'a>(&'a FetchLimiter);
 
 impl Drop for ResetStarting<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.lock().is_starting = false;
-        }
+        self.0.lock().is_starting = false;
     }
 }
 
