@@ -74,7 +74,7 @@ async fn redirecting(code: u16) -> (Api, Log) {
                 response.headers_mut().insert(LOCATION, new);
                 response
             }
-            (_, Some("mock-token-1")) => status(401),
+            (_, Some("mock-token-1")) => rejection(),
             _ => ok(),
         }
     });
@@ -85,6 +85,14 @@ fn layer(tokens: &MockTokenSource, api: &Api) -> BearerAuthLayer {
     BearerAuthLayer::new(tokens.clone())
         .allow_origin(api.origin())
         .unwrap()
+}
+
+/// A 401 that withdraws the token at once, so that the next request waits for another.
+fn rejection() -> Response<Full<Bytes>> {
+    let mut response = status(401);
+    let challenge = "Bearer error=\"invalid_token\"".parse().unwrap();
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    response
 }
 
 async fn send(client: &Following, method: &Method, url: String) -> StatusCode {
