@@ -179,7 +179,7 @@ impl BearerAuthLayer {
     /// Default: the types of [`replay_body`](Self::replay_body), which are always copied. Of
     /// several calls for one type, the last one counts.
     ///
-    /// Boxed bodies (`axum::body::Body`, `tonic::body::Body`, `BoxBody`) hide what they contain, but
+    /// Boxed bodies (`axum::body::Body`, `tonic::body::Body`, `BoxBody`) hide their content, but
     /// can tell if they are empty:
     ///
     /// ```

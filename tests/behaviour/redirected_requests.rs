@@ -87,6 +87,14 @@ fn layer(tokens: &MockTokenSource, api: &Api) -> BearerAuthLayer {
         .unwrap()
 }
 
+/// A 401 that withdraws the token at once, so that the next request waits for another.
+fn rejection() -> Response<Full<Bytes>> {
+    let mut response = status(401);
+    let challenge = "Bearer error=\"invalid_token\"".parse().unwrap();
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    response
+}
+
 async fn send(client: &Following, method: &Method, url: String) -> StatusCode {
     let request = Request::builder().method(method).uri(url);
     let request = request.body(Full::default()).unwrap();
