@@ -19,7 +19,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_http_06::follow_redirect::FollowRedirectLayer as FollowRedirectLayer06;
 
-use crate::support::api::{Api, INVALID_TOKEN, ok, rejected, status};
+use crate::support::api::{Api, ok, status};
 use crate::support::stack::{Call, Kind, Stack};
 
 type Following = BoxCloneSyncService<Request<Full<Bytes>>, StatusCode, BoxError>;
@@ -74,7 +74,7 @@ async fn redirecting(code: u16) -> (Api, Log) {
                 response.headers_mut().insert(LOCATION, new);
                 response
             }
-            (_, Some("mock-token-1")) => rejected(INVALID_TOKEN),
+            (_, Some("mock-token-1")) => rejection(),
             _ => ok(),
         }
     });
