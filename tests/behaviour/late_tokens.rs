@@ -3,12 +3,14 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bearer_auth::{
     AccessToken, MockTokenSource, TokenCache, TokenError, TokenErrorKind, TokenRequest, source_fn,
 };
+use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, advance, sleep};
 
 use crate::support::clock::ManualClock;
@@ -195,4 +197,31 @@ async fn a_token_of_another_cache_lives_for_what_is_left_of_it() {
     assert_eq!(late.expose_secret(), "mock-token-1");
     clock.advance(1.0, 1.0);
     assert!(cache.token().await.is_err(), "its end has come");
+}
+
+/// A server that returns the same token until it ends, with what is left of its life.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_token_that_the_server_repeats_stands() {
+    let remaining = Mutex::new(vec![0, 0, 2, 30]);
+    let cache = TokenCache::new(source_fn(move |_: TokenRequest| {
+        let expires_in = remaining.lock().unwrap().pop().unwrap_or(0);
+        let body = format!(r#"{{"access_token":"same","expires_in":{expires_in}}}"#);
+        let token =
+            AccessToken::from_token_response(StatusCode::OK, &HeaderMap::new(), body.as_bytes());
+        async move { token }
+    }));
+    cache.token().await.unwrap();
+    for age in [28.0, 1.0] {
+        sleep(secs(age)).await;
+        cache.token().await.unwrap();
+        // A refresh in the background: 2 s are left, then none.
+        sleep(secs(0.001)).await;
+    }
+    sleep(secs(0.9)).await;
+    assert!(cache.peek().is_some(), "29.9 s after the first response");
+    sleep(secs(0.2)).await;
+    assert!(cache.peek().is_none());
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
+    assert!(error.retry_after().is_some(), "a pause follows");
 }

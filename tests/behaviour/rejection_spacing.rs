@@ -181,3 +181,51 @@ async fn if_the_replaying_caller_is_cancelled_the_next_response_sets_the_spacing
     assert_eq!(api.get().await, StatusCode::UNAUTHORIZED);
     assert_eq!(api.counts().0, 3);
 }
+
+/// The replay that a rejection caused is given up, after others were accepted with the new token.
+#[tokio::test(start_paused = true)]
+async fn an_acceptance_by_any_request_keeps_the_spacing() {
+    let tokens = MockTokenSource::new();
+    let valid = Arc::new(AtomicUsize::new(1));
+    let api = {
+        let valid = Arc::clone(&valid);
+        service_fn(move |request: Request<()>| {
+            let expected = format!("Bearer mock-token-{}", valid.load(Ordering::Relaxed));
+            let is_accepted = request.headers()[AUTHORIZATION] == expected;
+            async move {
+                if is_accepted && request.uri().path() == "/hangs" {
+                    std::future::pending::<()>().await;
+                }
+                let mut response = Response::new(());
+                if !is_accepted {
+                    let challenge = HeaderValue::from_static(INVALID_TOKEN);
+                    let headers = response.headers_mut();
+                    headers.insert(WWW_AUTHENTICATE, challenge);
+                    *response.status_mut() = StatusCode::UNAUTHORIZED;
+                }
+                Ok::<_, Infallible>(response)
+            }
+        })
+    };
+    let service = BearerAuthLayer::new(tokens.clone()).layer(api);
+    let get = |path: &str| {
+        let request = Request::get(format!("https://api.example.com{path}"));
+        service.clone().oneshot(request.body(()).unwrap())
+    };
+    assert_eq!(get("/").await.unwrap().status(), StatusCode::OK);
+    valid.store(2, Ordering::Relaxed);
+    let given_up = tokio::spawn(get("/hangs"));
+    sleep(Duration::from_millis(10)).await;
+    for _ in 0..3 {
+        assert_eq!(get("/").await.unwrap().status(), StatusCode::OK);
+    }
+    given_up.abort();
+    sleep(Duration::from_millis(990)).await;
+    valid.store(3, Ordering::Relaxed);
+    assert_eq!(
+        get("/").await.unwrap().status(),
+        StatusCode::OK,
+        "1 s later"
+    );
+    assert_eq!(tokens.fetches(), 3);
+}
