@@ -39,6 +39,9 @@ type Tower = BoxCloneService<http::Request<Full<Bytes>>, http::Response<Bytes>, 
 /// The longest time that a caller without a deadline may take: two waits for a token, and two API
 /// requests, none of which hangs for longer.
 const MAX_TIME: Duration = Duration::from_millis(2 * WAIT_TIMEOUT.as_millis() as u64 + 2 * 2_500);
+/// The longest time for which an undriven runtime is polled at once while there are faults, but for
+/// callers without a deadline.
+const LONGEST_POLL: Duration = Duration::from_millis(100);
 /// The body of POST requests.
 const BODY: &str = "a body to replay";
 
@@ -177,21 +180,23 @@ impl Undriven {
         let (mut runtime, mut client) = start();
         let mut calls = Vec::new();
         while now() < self.plan.total {
+            let has_faults = now() < self.plan.faults_end;
             let rng = &mut self.plan.rng(Stream::Undriven, calls.len() as u64);
             let (tenant, order) = order(rng, self.first + calls.len(), self.addresses);
+            // Most give up soon, and leave a fetch behind.
             let limit = limit(rng, &self.plan);
+            let limit = limit.map(|it| if has_faults { it.min(LONGEST_POLL) } else { it });
             let sent = call(tenant, limit, by_reqwest(client.clone(), order));
             calls.push(runtime.block_on(sent));
 
-            let has_faults = now() < self.plan.faults_end;
-            if has_faults && chance(rng, 0.05) {
+            if has_faults && chance(rng, 0.03) {
                 // Drops the fetches that it runs. Its connections go with it.
                 (runtime, client) = start();
             }
             // Without faults it runs often enough to end its fetches in time.
-            let pause = match chance(rng, 0.1) && has_faults {
+            let pause = match chance(rng, 0.02) && has_faults {
                 true => ms(rng, 300..1_500),
-                false => ms(rng, 2..30),
+                false => ms(rng, 1..10),
             };
             thread::sleep(pause);
         }

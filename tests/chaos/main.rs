@@ -153,7 +153,6 @@ fn summarize(run: &Run) {
     assert!(rejections > 0, "no token was rejected");
     assert!(redirects > 0, "no request was redirected");
     assert!(dead_connections > 0, "no connection died");
-    assert!(log.wrong_dates > 0, "no `Retry-After` by a wrong clock");
     assert!(undriven.count() > 0, "no fetch on an undriven runtime");
 }
 

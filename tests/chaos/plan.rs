@@ -97,7 +97,8 @@ impl Plan {
                 &mut stream(seed, Stream::TokenConditions, 0),
                 faults_end,
                 &[
-                    Healthy, Healthy, Healthy, Slow, Flaky, Throttling, Garbled, Down, Hanging,
+                    Healthy, Healthy, Healthy, Slow, Flaky, Throttling, Throttling, Garbled, Down,
+                    Hanging,
                 ],
             ),
             api_conditions: conditions(
@@ -142,7 +143,7 @@ impl Plan {
             Condition::Flaky => (ms(rng, 0..1_500), Action::Fail(rng.u16(500..505))),
             Condition::Throttling => {
                 let seconds = rng.u64(1..4);
-                let named = match rng.usize(..3) {
+                let named = match rng.usize(..4) {
                     0 => None,
                     1 => Some(RetryAfter::Seconds(seconds)),
                     _ => Some(RetryAfter::Date(seconds)),
