@@ -4,8 +4,8 @@
 //! The stacks differ from those of `tests/support`: a service inside of the layer adds a timestamp.
 //! Both follow redirects.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,30 +18,32 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use reqwest_middleware::{ClientWithMiddleware, Middleware, Next};
-use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::follow_redirect::FollowRedirect;
 
-use crate::plan::{Plan, Stream, TENANTS, chance, ms};
+use crate::plan::{Plan, Stream, TENANTS, chance};
 use crate::server::Addresses;
 use crate::{CALL, FETCH_TIMEOUT, LONGEST_PAUSE, RATE, RECOVERY, SENT, WAIT_TIMEOUT, now};
 
 mod source;
+mod undriven;
 
 pub(crate) use source::{Attempt, AttemptEnd};
 use source::{Attempts, Rotating};
+pub(crate) use undriven::FIRST_UNDRIVEN;
+use undriven::Undriven;
 
 type Tower = BoxCloneService<http::Request<Full<Bytes>>, http::Response<Bytes>, BoxError>;
 
 /// The longest time that a caller without a deadline may take: two waits for a token, and two API
 /// requests, none of which hangs for longer.
 const MAX_TIME: Duration = Duration::from_millis(2 * WAIT_TIMEOUT.as_millis() as u64 + 2 * 2_500);
-/// The longest time for which an undriven runtime is polled at once while there are faults, but for
-/// callers without a deadline.
-const LONGEST_POLL: Duration = Duration::from_millis(100);
+/// The first tenants have few callers on the main runtime, so that undriven ones start most of their
+/// fetches.
+const QUIET_TENANTS: usize = 3;
 /// The body of POST requests.
 const BODY: &str = "a body to replay";
 
@@ -83,16 +85,6 @@ pub(crate) struct Callers {
     tower: Tower,
 }
 
-/// The callers on a current-thread runtime that is polled only while one of them calls, and is
-/// replaced now and then.
-struct Undriven {
-    plan: Arc<Plan>,
-    addresses: Addresses,
-    layer: BearerAuthLayer,
-    /// The number of the first call.
-    first: usize,
-}
-
 impl Callers {
     pub(crate) fn new(plan: &Arc<Plan>, addresses: Addresses) -> Self {
         let attempts = Attempts::default();
@@ -129,23 +121,21 @@ impl Callers {
         }
     }
 
-    /// Calls at the rate until the plan ends, waits for the last response, and returns the calls in
-    /// their order, and the number of those on the main runtime.
-    pub(crate) async fn run(self) -> (Vec<Call>, usize, Vec<Attempt>) {
+    /// Calls at the rate until the plan ends, waits for the last response, and returns the calls by
+    /// their numbers.
+    pub(crate) async fn run(self) -> (BTreeMap<usize, Call>, Vec<Attempt>) {
         let all = (self.plan.total.as_secs_f64() * RATE) as usize;
-        let undriven = Undriven {
-            plan: Arc::clone(&self.plan),
-            addresses: self.addresses,
-            layer: self.layer.clone(),
-            first: all,
-        };
-        let undriven = thread::spawn(move || undriven.run());
+        let undriven = Undriven::start(&self);
         let mut ticks = interval(Duration::from_secs_f64(1.0 / RATE));
         let mut under_way = JoinSet::new();
         for number in 0..all {
             ticks.tick().await;
             let rng = &mut self.plan.rng(Stream::Caller, number as u64);
-            let (tenant, order) = order(rng, number, self.addresses);
+            let mut tenant = rng.usize(..TENANTS);
+            if tenant < QUIET_TENANTS && chance(rng, 0.8) {
+                tenant = rng.usize(QUIET_TENANTS..TENANTS);
+            }
+            let order = order(rng, number, tenant, self.addresses);
             let limit = limit(rng, &self.plan);
             let (reqwest, tower) = (self.reqwest.clone(), self.tower.clone());
             under_way.spawn(async move {
@@ -161,52 +151,17 @@ impl Callers {
         }
         // A call that hangs is found as one that ended too late.
         let last = Instant::now() + MAX_TIME + Duration::from_secs(1);
-        let mut calls = Vec::with_capacity(all);
+        let mut calls = BTreeMap::new();
         while let Ok(Some(call)) = tokio::time::timeout_at(last, under_way.join_next()).await {
-            calls.push(call.unwrap());
+            calls.extend([call.unwrap()]);
         }
-        calls.sort_by_key(|(number, _)| *number);
         assert_eq!(calls.len(), all, "some calls have not ended");
-        let undriven = tokio::task::spawn_blocking(|| undriven.join().unwrap()).await;
-        let calls = calls.into_iter().map(|(_, call)| call);
-        let calls = calls.chain(undriven.unwrap()).collect();
-        (calls, all, source::take(&self.attempts))
-    }
-}
-
-impl Undriven {
-    fn run(self) -> Vec<Call> {
-        let start = || (runtime(), reqwest_stack(self.layer.clone()));
-        let (mut runtime, mut client) = start();
-        let mut calls = Vec::new();
-        while now() < self.plan.total {
-            let has_faults = now() < self.plan.faults_end;
-            let rng = &mut self.plan.rng(Stream::Undriven, calls.len() as u64);
-            let (tenant, order) = order(rng, self.first + calls.len(), self.addresses);
-            // Most give up soon, and leave a fetch behind.
-            let limit = limit(rng, &self.plan);
-            let limit = limit.map(|it| if has_faults { it.min(LONGEST_POLL) } else { it });
-            let sent = call(tenant, limit, by_reqwest(client.clone(), order));
-            calls.push(runtime.block_on(sent));
-
-            if has_faults && chance(rng, 0.03) {
-                // Drops the fetches that it runs. Its connections go with it.
-                (runtime, client) = start();
-            }
-            // Without faults it runs often enough to end its fetches in time.
-            let pause = match chance(rng, 0.02) && has_faults {
-                true => ms(rng, 300..1_500),
-                false => ms(rng, 1..10),
-            };
-            thread::sleep(pause);
+        for thread in undriven {
+            let thread = tokio::task::spawn_blocking(|| thread.join().unwrap());
+            calls.extend(thread.await.unwrap());
         }
-        calls
+        (calls, source::take(&self.attempts))
     }
-}
-
-fn runtime() -> Runtime {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().build().unwrap()
 }
 
 fn reqwest_stack(layer: BearerAuthLayer) -> ClientWithMiddleware {
@@ -216,10 +171,9 @@ fn reqwest_stack(layer: BearerAuthLayer) -> ClientWithMiddleware {
         .build()
 }
 
-/// Draws a request of some tenant.
-fn order(rng: &mut Rng, number: usize, addresses: Addresses) -> (usize, Order) {
-    let tenant = rng.usize(..TENANTS);
-    let order = Order {
+/// Draws a request of a tenant.
+fn order(rng: &mut Rng, number: usize, tenant: usize, addresses: Addresses) -> Order {
+    Order {
         number,
         method: if rng.bool() {
             Method::GET
@@ -228,8 +182,7 @@ fn order(rng: &mut Rng, number: usize, addresses: Addresses) -> (usize, Order) {
         },
         url: format!("http://{}/tenant/{tenant}", addresses.api),
         auth: RequestAuth::scope(format!("tenant/{tenant}")),
-    };
-    (tenant, order)
+    }
 }
 
 /// Returns a time limit from 10 ms to 3 s, evenly distributed by its logarithm, or `None` for a few

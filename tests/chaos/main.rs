@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use callers::{AttemptEnd, CallResult, Callers};
+use callers::{AttemptEnd, CallResult, Callers, FIRST_UNDRIVEN};
 use plan::{Plan, TENANTS};
 use server::{ApiRecord, Outcome, Server};
 use verify::Run;
@@ -85,17 +85,19 @@ async fn the_invariants_hold_under_random_faults() {
     tokio::spawn(lag.clone().measure());
     let server = Server::start(&plan, &lag).await;
     let callers = Callers::new(&plan, server.addresses);
-    let (calls, driven_calls, attempts) = callers.run().await;
+    let (calls, attempts) = callers.run().await;
     let log = server.stop();
     // Those of undriven callers may be sent when the next of them calls.
-    let driven = log.api_requests.iter().filter(|it| it.call < driven_calls);
+    let driven = log
+        .api_requests
+        .iter()
+        .filter(|it| it.call < FIRST_UNDRIVEN);
     let delay = driven.map(ApiRecord::delay).max();
     let longest_delay = delay.unwrap_or_default().max(lag.longest());
     let run = Run {
         plan,
         log,
         calls,
-        driven_calls,
         attempts,
         longest_delay,
     };
@@ -109,7 +111,7 @@ async fn the_invariants_hold_under_random_faults() {
 /// Prints the figures of the run, and checks that it exercised enough.
 fn summarize(run: &Run) {
     let (log, plan) = (&run.log, &run.plan);
-    let count = |result| run.calls.iter().filter(|it| it.result == result).count();
+    let count = |result| run.calls.values().filter(|it| it.result == result).count();
     let succeeded = count(CallResult::Response(200));
     let issued = log.tokens.len();
     let rejections = log.api_requests.iter().filter(|it| it.was_rejected());
@@ -123,7 +125,7 @@ fn summarize(run: &Run) {
     let dead_connections = outcomes(Outcome::Dead);
     let undriven = run.attempts.iter().filter(|it| it.is_undriven);
     let lost = undriven.clone().filter(|it| it.end == AttemptEnd::Dropped);
-    let failed = run.calls.iter().filter(|call| {
+    let failed = run.calls.values().filter(|call| {
         let expected = [CallResult::Response(200), CallResult::DeadlineExceeded];
         !expected.contains(&call.result)
     });

@@ -194,7 +194,7 @@ impl Plan {
         let answers = if rng.bool() { 0 } else { rng.usize(1..4) };
         let end = match (dead, closed) {
             (true, _) => ConnectionEnd::Dead,
-            (_, true) => ConnectionEnd::Closed(ms(rng, 0..50)),
+            (_, true) => ConnectionEnd::Closed(ms(rng, 20..70)),
             _ => ConnectionEnd::Never,
         };
         Fate { answers, end }

@@ -3,12 +3,12 @@
 //! Client and server use the same clock. A bound without a tolerance is exact: the server records
 //! the start of a request after the client has sent it, and its end before the client can see it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
 use crate::RECOVERY;
-use crate::callers::{Attempt, AttemptEnd, Call, CallResult};
+use crate::callers::{Attempt, AttemptEnd, Call, CallResult, FIRST_UNDRIVEN};
 use crate::plan::{Plan, TENANTS};
 use crate::server::{ApiRecord, Log, Outcome, Token, TokenRecord};
 
@@ -32,9 +32,8 @@ const SHOWN: usize = 4;
 pub(crate) struct Run {
     pub(crate) plan: std::sync::Arc<Plan>,
     pub(crate) log: Log,
-    pub(crate) calls: Vec<Call>,
-    /// The number of calls on the main runtime, which come first.
-    pub(crate) driven_calls: usize,
+    /// By number.
+    pub(crate) calls: BTreeMap<usize, Call>,
     /// By number.
     pub(crate) attempts: Vec<Attempt>,
     /// The longest delay of a timer or of a request on the network, neither of which is the
@@ -120,7 +119,7 @@ impl Run {
         for request in &self.log.api_requests {
             let owner = request.token.map(|it| self.log.tokens[it].tenant);
             let holds =
-                owner == Some(request.tenant) && request.tenant == self.calls[request.call].tenant;
+                owner == Some(request.tenant) && request.tenant == self.calls[&request.call].tenant;
             v.check(holds, "2. tenants mixed", || {
                 format!("token of {owner:?}: {request:?}")
             });
@@ -167,7 +166,7 @@ impl Run {
 
     /// 4. Every call ends by its deadline, or without one by the timeouts of its steps.
     fn deadlines(&self, v: &mut Violations) {
-        for call in &self.calls {
+        for call in self.calls.values() {
             v.check(
                 call.ended <= call.deadline + self.tolerance(),
                 "4. hung",
@@ -179,7 +178,7 @@ impl Run {
     /// 5. From some time after the last fault on, every call succeeds.
     fn recovery(&self, v: &mut Violations) {
         let recovered = self.plan.faults_end + RECOVERY + self.longest_delay;
-        let calls = self.calls.iter().filter(|call| call.started >= recovered);
+        let calls = self.calls.values().filter(|call| call.started >= recovered);
         v.check(
             calls.clone().count() > 0,
             "5. no call after the recovery",
@@ -207,7 +206,7 @@ impl Run {
     /// Returns the arrival of a request. That of an undriven caller may be sent when the next of
     /// them calls, so for those it is the time at which the request left the layer.
     fn arrival(&self, request: &ApiRecord) -> Duration {
-        match request.call < self.driven_calls {
+        match request.call < FIRST_UNDRIVEN {
             true => request.received,
             false => request.sent,
         }

@@ -56,7 +56,7 @@ impl Rotating {
             ClientCredentials::builder(format!("http://{endpoint}/token"))
                 .client_id("chaos")
                 .client_secret(format!("s3cret-{nth}"))
-                .reqwest_builder(reqwest::Client::builder().timeout(TRY_TIMEOUT))
+                .try_timeout(TRY_TIMEOUT)
                 .build()
                 .unwrap()
         };

@@ -34,7 +34,7 @@ impl Run {
                     && request.sent <= it.ended() + longest_pause(it) + self.tolerance();
                 it.number != token.number && (takes_long || has_failed)
             });
-            let has_waited = self.calls[request.call].started + LATE_WAIT <= sent;
+            let has_waited = self.calls[&request.call].started + LATE_WAIT <= sent;
             v.check(
                 has_reason || has_waited,
                 "1e. late token without a reason",
@@ -49,7 +49,7 @@ impl Run {
     /// 12. It gets one as long as there is one that has neither expired nor been rejected as
     /// invalid.
     pub(super) fn failures(&self, tenant: usize, tries: &[Try<'_>], v: &mut Violations) {
-        let calls = self.calls.iter().filter(|it| it.tenant == tenant);
+        let calls = self.calls.values().filter(|it| it.tenant == tenant);
         for call in calls.filter(|it| it.result == CallResult::NoToken) {
             let has_reason = tries.iter().any(|it| {
                 let was_undriven =

@@ -70,7 +70,7 @@ impl Run {
                     .min(LONGEST_SPACING);
                 let is_spaced =
                     last_other.is_none_or(|other| other + spacing + self.tolerance() <= at);
-                is_spaced && self.calls[request.call].result != CallResult::DeadlineExceeded
+                is_spaced && self.calls[&request.call].result != CallResult::DeadlineExceeded
             };
             let any = rejected.iter().find(counts);
             let any = any.and_then(|request| request.responded_at());
