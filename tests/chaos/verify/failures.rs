@@ -8,6 +8,8 @@ use crate::{FETCH_TIMEOUT, LONGEST_PAUSE};
 
 /// Rule 1: the end of a token's life, in which it is late, for the lifetimes of the plan.
 const LATE: Duration = SECOND;
+/// Rule 9: a time limit that is noticed 25 ms too late counts as no failure.
+const NOTICED: Duration = Duration::from_millis(30);
 /// Rule 1: the wait for the refresh of a late token.
 const LATE_WAIT: Duration = SECOND;
 
@@ -52,13 +54,9 @@ impl Run {
         let calls = self.calls.values().filter(|it| it.tenant == tenant);
         for call in calls.filter(|it| it.result == CallResult::NoToken) {
             let has_reason = tries.iter().any(|it| {
-                let was_undriven =
-                    it.attempt.is_undriven && it.duration() + self.tolerance() >= FETCH_TIMEOUT;
-                let end = if it.attempt.end == AttemptEnd::Error
-                    || it.attempt.end == AttemptEnd::Dropped && !it.attempt.is_undriven
-                {
+                let end = if has_failed(it, tries) {
                     it.ended().saturating_add(longest_pause(it))
-                } else if was_undriven || it.attempt.end == AttemptEnd::Dropped {
+                } else if was_lost(it) {
                     it.ended()
                 } else {
                     return false;
@@ -98,6 +96,30 @@ impl Run {
             );
         }
     }
+}
+
+/// Returns true if a pause may follow the try: it failed, or its fetch reached the time limit and
+/// noticed in time.
+fn has_failed(tried: &Try<'_>, tries: &[Try<'_>]) -> bool {
+    let same_fetch = |it: &&Try<'_>| it.attempt.fetch == tried.attempt.fetch;
+    let since = tries
+        .iter()
+        .find(same_fetch)
+        .map_or(tried.started(), Try::started);
+    match tried.attempt.end {
+        AttemptEnd::Token => false,
+        AttemptEnd::Error => true,
+        AttemptEnd::Dropped => {
+            !tried.attempt.is_undriven || tried.ended() <= since + FETCH_TIMEOUT + NOTICED
+        }
+    }
+}
+
+/// Returns true if the callers that wait may get an error, but no later ones: the runtime of the
+/// fetch was not polled.
+fn was_lost(tried: &Try<'_>) -> bool {
+    let took_long = tried.duration() >= FETCH_TIMEOUT;
+    tried.attempt.is_undriven && (took_long || tried.attempt.end == AttemptEnd::Dropped)
 }
 
 /// Returns the longest pause that may follow a failed try, with its jitter.
