@@ -1,19 +1,18 @@
-//! The load: callers with different deadlines, through two stacks, and the source behind them.
+//! The load: callers with different deadlines, through two stacks, and callers whose runtime is
+//! polled only while they call.
 //!
 //! The stacks differ from those of `tests/support`: a service inside of the layer adds a timestamp.
+//! Both follow redirects.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bearer_auth::{
-    AccessToken, BearerAuthLayer, BoxError, ClientCredentials, RequestAuth, TokenCache, TokenError,
-    TokenRequest, TokenSource,
-};
+use bearer_auth::{BearerAuthLayer, BoxError, RequestAuth, TokenCache, TokenError};
 use bytes::Bytes;
 use fastrand::Rng;
-use http::Extensions;
+use http::{Extensions, Method};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -23,15 +22,30 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceExt};
+use tower_http::follow_redirect::FollowRedirect;
 
 use crate::plan::{Plan, Stream, TENANTS, chance};
-use crate::{CALL, FETCH_TIMEOUT, LONGEST_PAUSE, RATE, RECOVERY, SENT, now};
+use crate::server::Addresses;
+use crate::{CALL, FETCH_TIMEOUT, LONGEST_PAUSE, RATE, RECOVERY, SENT, WAIT_TIMEOUT, now};
+
+mod source;
+mod undriven;
+
+pub(crate) use source::{Attempt, AttemptEnd};
+use source::{Attempts, Rotating};
+pub(crate) use undriven::FIRST_UNDRIVEN;
+use undriven::Undriven;
 
 type Tower = BoxCloneService<http::Request<Full<Bytes>>, http::Response<Bytes>, BoxError>;
 
-/// The longest time that a caller without a deadline may take: two waits for a token, limited by
-/// the timer of each wait, and two API requests, none of which hangs for longer.
-const MAX_TIME: Duration = Duration::from_millis(2 * 3_250 + 2 * 2_500);
+/// The longest time that a caller without a deadline may take: two waits for a token, and two API
+/// requests, none of which hangs for longer.
+const MAX_TIME: Duration = Duration::from_millis(2 * WAIT_TIMEOUT.as_millis() as u64 + 2 * 2_500);
+/// The first tenants have few callers on the main runtime, so that undriven ones start most of their
+/// fetches.
+const QUIET_TENANTS: usize = 3;
+/// The body of POST requests.
+const BODY: &str = "a body to replay";
 
 /// A call and its result.
 #[derive(Clone, Copy, Debug)]
@@ -54,44 +68,42 @@ pub(crate) enum CallResult {
     DeadlineExceeded,
 }
 
-/// The times at which the source's tries ended, completed or dropped.
-pub(crate) type Tries = Vec<Option<Duration>>;
+/// A request to make.
+struct Order {
+    number: usize,
+    method: Method,
+    url: String,
+    auth: RequestAuth,
+}
 
 pub(crate) struct Callers {
     plan: Arc<Plan>,
-    address: SocketAddr,
-    tries: Arc<Mutex<Tries>>,
+    addresses: Addresses,
+    attempts: Attempts,
+    layer: BearerAuthLayer,
     reqwest: ClientWithMiddleware,
     tower: Tower,
 }
 
 impl Callers {
-    pub(crate) fn new(plan: &Arc<Plan>, address: SocketAddr) -> Self {
-        let tries = Arc::<Mutex<Tries>>::default();
-        let secret = |nth| {
-            ClientCredentials::builder(format!("http://{address}/token"))
-                .client_id("chaos")
-                .client_secret(format!("s3cret-{nth}"))
-                .build()
-                .unwrap()
-        };
-        let source = Rotating {
-            plan: Arc::clone(plan),
-            secrets: (0..=plan.rotations.len()).map(secret).collect(),
-            tries: Arc::clone(&tries),
-        };
+    pub(crate) fn new(plan: &Arc<Plan>, addresses: Addresses) -> Self {
+        let attempts = Attempts::default();
+        let source = Rotating::new(plan, addresses.token, &attempts);
         let cache = TokenCache::builder(source)
             .fetch_timeout(FETCH_TIMEOUT)
+            .wait_timeout(WAIT_TIMEOUT)
             .longest_pause(LONGEST_PAUSE)
             .build()
             .unwrap();
         let layer = BearerAuthLayer::from_cache(cache).require_request_auth();
 
         let inner = Client::builder(TokioExecutor::new()).build_http();
-        let inner = inner.map_request(|mut request: http::Request<Full<Bytes>>| {
-            request.headers_mut().insert(SENT, stamp());
-            request
-        });
+        // The timestamp is added once: a redirected request keeps it.
+        let inner =
+            FollowRedirect::new(inner).map_request(|mut request: http::Request<Full<Bytes>>| {
+                request.headers_mut().insert(SENT, stamp());
+                request
+            });
         let tower = layer
             .layer(inner)
             .and_then(|response: http::Response<Incoming>| async {
@@ -101,89 +113,116 @@ impl Callers {
             });
         Self {
             plan: Arc::clone(plan),
-            address,
-            tries,
-            reqwest: reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-                .with(layer)
-                .with(Stamp)
-                .build(),
+            addresses,
+            attempts,
+            reqwest: reqwest_stack(layer.clone()),
             tower: BoxCloneService::new(tower),
+            layer,
         }
     }
 
-    /// Calls at the rate until the plan ends, waits for the last response, and returns the calls in
-    /// their order.
-    pub(crate) async fn run(self) -> (Vec<Call>, Tries) {
+    /// Calls at the rate until the plan ends, waits for the last response, and returns the calls by
+    /// their numbers.
+    pub(crate) async fn run(self) -> (BTreeMap<usize, Call>, Vec<Attempt>) {
         let all = (self.plan.total.as_secs_f64() * RATE) as usize;
+        let undriven = Undriven::start(&self);
         let mut ticks = interval(Duration::from_secs_f64(1.0 / RATE));
         let mut under_way = JoinSet::new();
         for number in 0..all {
             ticks.tick().await;
             let rng = &mut self.plan.rng(Stream::Caller, number as u64);
-            let tenant = rng.usize(..TENANTS);
-            let limit = self.limit(rng);
-            let url = format!("http://{}/tenant/{tenant}", self.address);
-            let auth = RequestAuth::scope(format!("tenant/{tenant}"));
+            let mut tenant = rng.usize(..TENANTS);
+            if tenant < QUIET_TENANTS && chance(rng, 0.8) {
+                tenant = rng.usize(QUIET_TENANTS..TENANTS);
+            }
+            let order = order(rng, number, tenant, self.addresses);
+            let limit = limit(rng, &self.plan);
             let (reqwest, tower) = (self.reqwest.clone(), self.tower.clone());
             under_way.spawn(async move {
-                let started = now();
                 let sent = async {
                     if number.is_multiple_of(2) {
-                        by_reqwest(reqwest, url, auth, number).await
+                        by_reqwest(reqwest, order).await
                     } else {
-                        by_tower(tower, url, auth, number).await
+                        by_tower(tower, order).await
                     }
                 };
-                let result = match limit {
-                    None => sent.await,
-                    Some(limit) => timeout(limit, sent)
-                        .await
-                        .unwrap_or(CallResult::DeadlineExceeded),
-                };
-                let deadline = started + limit.unwrap_or(MAX_TIME);
-                let ended = now();
-                (
-                    number,
-                    Call {
-                        tenant,
-                        started,
-                        ended,
-                        deadline,
-                        result,
-                    },
-                )
+                (number, call(tenant, limit, sent).await)
             });
         }
         // A call that hangs is found as one that ended too late.
         let last = Instant::now() + MAX_TIME + Duration::from_secs(1);
-        let mut calls = Vec::with_capacity(all);
+        let mut calls = BTreeMap::new();
         while let Ok(Some(call)) = tokio::time::timeout_at(last, under_way.join_next()).await {
-            calls.push(call.unwrap());
+            calls.extend([call.unwrap()]);
         }
-        calls.sort_by_key(|(number, _)| *number);
         assert_eq!(calls.len(), all, "some calls have not ended");
-        let tries = self.tries.lock().unwrap().clone();
-        (calls.into_iter().map(|(_, call)| call).collect(), tries)
-    }
-
-    /// Returns a time limit from 10 ms to 3 s, evenly distributed by its logarithm, or `None` for a
-    /// few callers.
-    fn limit(&self, rng: &mut Rng) -> Option<Duration> {
-        if now() >= self.plan.faults_end + RECOVERY {
-            return Some(Duration::from_secs(5));
+        for thread in undriven {
+            let thread = tokio::task::spawn_blocking(|| thread.join().unwrap());
+            calls.extend(thread.await.unwrap());
         }
-        let drawn = Duration::from_secs_f64(0.01 * 300f64.powf(rng.f64()));
-        (!chance(rng, 0.03)).then_some(drawn)
+        (calls, source::take(&self.attempts))
     }
 }
 
-async fn by_reqwest(
-    client: ClientWithMiddleware,
-    url: String,
-    auth: RequestAuth,
-    number: usize,
-) -> CallResult {
-    let request = client.get(url).header(CALL, number).with_extension(auth);
+fn reqwest_stack(layer: BearerAuthLayer) -> ClientWithMiddleware {
+    reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+        .with(layer)
+        .with(Stamp)
+        .build()
+}
+
+/// Draws a request of a tenant.
+fn order(rng: &mut Rng, number: usize, tenant: usize, addresses: Addresses) -> Order {
+    Order {
+        number,
+        method: if rng.bool() {
+            Method::GET
+        } else {
+            Method::POST
+        },
+        url: format!("http://{}/tenant/{tenant}", addresses.api),
+        auth: RequestAuth::scope(format!("tenant/{tenant}")),
+    }
+}
+
+/// Returns a time limit from 10 ms to 3 s, evenly distributed by its logarithm, or `None` for a few
+/// callers.
+fn limit(rng: &mut Rng, plan: &Plan) -> Option<Duration> {
+    if now() >= plan.faults_end + RECOVERY {
+        return Some(Duration::from_secs(5));
+    }
+    let drawn = Duration::from_secs_f64(0.01 * 300f64.powf(rng.f64()));
+    (!chance(rng, 0.03)).then_some(drawn)
+}
+
+async fn call(
+    tenant: usize,
+    limit: Option<Duration>,
+    sent: impl Future<Output = CallResult>,
+) -> Call {
+    let started = now();
+    let result = match limit {
+        None => sent.await,
+        Some(limit) => timeout(limit, sent)
+            .await
+            .unwrap_or(CallResult::DeadlineExceeded),
+    };
+    Call {
+        tenant,
+        started,
+        ended: now(),
+        deadline: started + limit.unwrap_or(MAX_TIME),
+        result,
+    }
+}
+
+async fn by_reqwest(client: ClientWithMiddleware, order: Order) -> CallResult {
+    let is_post = order.method == Method::POST;
+    let request = client
+        .request(order.method, order.url)
+        .header(CALL, order.number)
+        .with_extension(order.auth);
+    let request = if is_post { request.body(BODY) } else { request };
     match request.send().await {
         Ok(response) => {
             let status = response.status().as_u16();
@@ -199,11 +238,14 @@ async fn by_reqwest(
     }
 }
 
-async fn by_tower(mut service: Tower, url: String, auth: RequestAuth, number: usize) -> CallResult {
-    let request = http::Request::post(url)
-        .header(CALL, number)
-        .extension(auth)
-        .body(Full::from("a body to replay"))
+async fn by_tower(mut service: Tower, order: Order) -> CallResult {
+    let is_post = order.method == Method::POST;
+    let request = http::Request::builder()
+        .method(order.method)
+        .uri(order.url)
+        .header(CALL, order.number)
+        .extension(order.auth)
+        .body(Full::from(if is_post { BODY } else { "" }))
         .unwrap();
     let sent = async { service.ready().await?.call(request).await };
     match sent.await {
@@ -230,45 +272,5 @@ impl Middleware for Stamp {
     ) -> reqwest_middleware::Result<reqwest::Response> {
         request.headers_mut().insert(SENT, stamp());
         next.run(request, extensions).await
-    }
-}
-
-/// A source that gets each new secret some time after the server requires it, and numbers its
-/// tries.
-struct Rotating {
-    plan: Arc<Plan>,
-    secrets: Vec<ClientCredentials>,
-    tries: Arc<Mutex<Tries>>,
-}
-
-/// Records the end of a try, also if it is dropped.
-struct TryGuard<'a> {
-    tries: &'a Mutex<Tries>,
-    number: usize,
-}
-
-#[async_trait]
-impl TokenSource for Rotating {
-    async fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
-        let number = {
-            let mut tries = self.tries.lock().unwrap();
-            tries.push(None);
-            tries.len() - 1
-        };
-        let _guard = TryGuard {
-            tries: &self.tries,
-            number,
-        };
-        let request = request.clone().with_param("number", number.to_string());
-        let secret = &self.secrets[self.plan.secret_known(now())];
-        secret.fetch(&request).await
-    }
-}
-
-impl Drop for TryGuard<'_> {
-    fn drop(&mut self) {
-        if let Ok(mut tries) = self.tries.lock() {
-            tries[self.number] = Some(now());
-        }
     }
 }

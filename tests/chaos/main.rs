@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use callers::{CallResult, Callers};
+use callers::{AttemptEnd, CallResult, Callers, FIRST_UNDRIVEN};
 use plan::{Plan, TENANTS};
 use server::{ApiRecord, Outcome, Server};
 use verify::Run;
@@ -22,6 +22,9 @@ use verify::Run;
 /// Calls per second, over all tenants.
 const RATE: f64 = 300.0;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longer than any quick failure, and short enough for a second try.
+const TRY_TIMEOUT: Duration = Duration::from_millis(1_500);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(4);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The time after the last fault by which every call must succeed again.
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -81,20 +84,26 @@ async fn the_invariants_hold_under_random_faults() {
     let lag = Lag::default();
     tokio::spawn(lag.clone().measure());
     let server = Server::start(&plan, &lag).await;
-    let callers = Callers::new(&plan, server.address);
-    let (calls, tries) = callers.run().await;
+    let callers = Callers::new(&plan, server.addresses);
+    let (calls, attempts) = callers.run().await;
     let log = server.stop();
-    let delay = log.api_requests.iter().map(ApiRecord::delay).max();
+    // Those of undriven callers may be sent when the next of them calls.
+    let driven = log
+        .api_requests
+        .iter()
+        .filter(|it| it.call < FIRST_UNDRIVEN);
+    let delay = driven.map(ApiRecord::delay).max();
     let longest_delay = delay.unwrap_or_default().max(lag.longest());
     let run = Run {
         plan,
         log,
         calls,
-        tries,
+        attempts,
         longest_delay,
     };
 
     let violations = run.verify();
+    println!("{violations}");
     summarize(&run);
     assert!(violations.is_empty(), "CHAOS_SEED={}\n{violations}", seed.0);
 }
@@ -102,29 +111,41 @@ async fn the_invariants_hold_under_random_faults() {
 /// Prints the figures of the run, and checks that it exercised enough.
 fn summarize(run: &Run) {
     let (log, plan) = (&run.log, &run.plan);
-    let count = |result| run.calls.iter().filter(|it| it.result == result).count();
+    let count = |result| run.calls.values().filter(|it| it.result == result).count();
     let succeeded = count(CallResult::Response(200));
     let issued = log.tokens.len();
     let rejections = log.api_requests.iter().filter(|it| it.was_rejected());
     let rejections = rejections.count();
-    let wrong_secrets = log.token_requests.iter();
-    let wrong_secrets = wrong_secrets.filter(|it| it.outcome == Outcome::InvalidClient);
-    let failed = run.calls.iter().filter(|call| {
+    let redirects = log.api_requests.iter().filter(|it| it.is_redirected);
+    let redirects = redirects.count();
+    let outcomes = |outcome| {
+        let requests = log.token_requests.iter();
+        requests.filter(|it| it.outcome == outcome).count()
+    };
+    let dead_connections = outcomes(Outcome::Dead);
+    let undriven = run.attempts.iter().filter(|it| it.is_undriven);
+    let lost = undriven.clone().filter(|it| it.end == AttemptEnd::Dropped);
+    let failed = run.calls.values().filter(|call| {
         let expected = [CallResult::Response(200), CallResult::DeadlineExceeded];
         !expected.contains(&call.result)
     });
     let last_failure = failed.map(|call| call.ended).max();
     println!(
         "chaos: {} calls: {succeeded} succeeded, {} without a token, {} failed, {} gave up; \
-         {} API requests, {rejections} rejections; {} token requests, {issued} tokens, \
-         {} wrong secrets; longest delay {:?}; last failure {:?} after the last fault",
+         {} API requests, {rejections} rejections, {redirects} redirects; {} token requests, \
+         {issued} tokens, {} wrong secrets, {dead_connections} dead connections, {} wrong dates; \
+         {} undriven tries, {} of them lost; longest delay {:?}; last failure {:?} after the last \
+         fault",
         run.calls.len(),
         count(CallResult::NoToken),
         count(CallResult::Failed),
         count(CallResult::DeadlineExceeded),
         log.api_requests.len(),
         log.token_requests.len(),
-        wrong_secrets.count(),
+        outcomes(Outcome::InvalidClient),
+        log.wrong_dates,
+        undriven.clone().count(),
+        lost.count(),
         run.longest_delay,
         last_failure.map(|at| at.saturating_sub(plan.faults_end)),
     );
@@ -132,6 +153,9 @@ fn summarize(run: &Run) {
     assert!(issued > 2 * TENANTS, "too few refreshes");
     assert!(log.token_requests.len() > issued, "no token request failed");
     assert!(rejections > 0, "no token was rejected");
+    assert!(redirects > 0, "no request was redirected");
+    assert!(dead_connections > 0, "no connection died");
+    assert!(undriven.count() > 0, "no fetch on an undriven runtime");
 }
 
 fn setting<T: FromStr>(name: &str) -> Option<T> {

@@ -5,31 +5,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+mod faults;
+
+pub(crate) use faults::{Action, Behaviour, ConnectionEnd, Detour, Fate, RetryAfter};
+
 pub(crate) const TENANTS: usize = 20;
 
 /// The time without faults at the end of a run.
 const FAULT_FREE_END: Duration = Duration::from_secs(7);
-
-/// A server's behaviour towards one request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Behaviour {
-    pub(crate) latency: Duration,
-    pub(crate) action: Action,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// A regular response.
-    Serve,
-    /// The connection is closed without a response.
-    Close,
-    /// 429, with Retry-After in seconds or without.
-    Throttle(Option<u64>),
-    /// A 5xx.
-    Fail(u16),
-    /// A 200 without a token.
-    Garble(usize),
-}
 
 /// Tokens that the API rejects from a moment on.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +42,9 @@ enum Condition {
     Garbled,
     Down,
     Hanging,
+    Redirecting,
+    /// Connections die or are closed.
+    Dying,
 }
 
 pub(crate) struct Plan {
@@ -69,6 +55,9 @@ pub(crate) struct Plan {
     /// Each condition lasts until its time.
     token_conditions: Vec<(Duration, Condition)>,
     api_conditions: Vec<(Duration, Condition)>,
+    connection_conditions: Vec<(Duration, Condition)>,
+    /// The error of the token endpoint's clock, in seconds, until each time.
+    clock_errors: Vec<(Duration, i64)>,
     /// Sorted by time.
     pub(crate) revocations: Vec<Revocation>,
     pub(crate) rotations: Vec<Rotation>,
@@ -86,17 +75,52 @@ pub(crate) enum Stream {
     Lifetime,
     Api,
     Caller,
+    Connections,
+    Connection,
+    Clock,
+    Undriven,
+    Challenge,
 }
 
 impl Plan {
     pub(crate) fn new(seed: u64, total: Duration) -> Self {
+        use Condition::{
+            Down, Dying, Flaky, Garbled, Hanging, Healthy, Redirecting, Slow, Throttling,
+        };
+
         let faults_end = total - FAULT_FREE_END;
         Self {
             seed,
             total,
             faults_end,
-            token_conditions: conditions(&mut stream(seed, Stream::TokenConditions, 0), faults_end),
-            api_conditions: conditions(&mut stream(seed, Stream::ApiConditions, 0), faults_end),
+            token_conditions: conditions(
+                &mut stream(seed, Stream::TokenConditions, 0),
+                faults_end,
+                &[
+                    Healthy, Healthy, Healthy, Slow, Flaky, Throttling, Throttling, Garbled, Down,
+                    Hanging,
+                ],
+            ),
+            api_conditions: conditions(
+                &mut stream(seed, Stream::ApiConditions, 0),
+                faults_end,
+                &[
+                    Healthy,
+                    Healthy,
+                    Slow,
+                    Flaky,
+                    Throttling,
+                    Down,
+                    Hanging,
+                    Redirecting,
+                ],
+            ),
+            connection_conditions: conditions(
+                &mut stream(seed, Stream::Connections, 0),
+                faults_end,
+                &[Healthy, Dying],
+            ),
+            clock_errors: clock_errors(&mut stream(seed, Stream::Clock, 0), faults_end),
             revocations: revocations(&mut stream(seed, Stream::Revocations, 0), faults_end),
             rotations: rotations(&mut stream(seed, Stream::Rotations, 0), faults_end),
         }
@@ -110,21 +134,28 @@ impl Plan {
     /// Returns the behaviour towards a tenant's `nth` token request, received at `now`.
     pub(crate) fn token_request(&self, tenant: usize, nth: usize, now: Duration) -> Behaviour {
         let rng = &mut self.rng(Stream::TokenRequest, (tenant << 32 | nth) as u64);
-        let (latency, action) = match at(&self.token_conditions, now) {
+        let (latency, action) = match at(&self.token_conditions, now).unwrap_or(Condition::Healthy)
+        {
             Condition::Healthy => (ms(rng, 5..60), Action::Serve),
             Condition::Slow => (ms(rng, 100..2_500), Action::Serve),
             Condition::Flaky if chance(rng, 0.3) => (ms(rng, 5..60), Action::Serve),
             Condition::Flaky if chance(rng, 0.6) => (ms(rng, 0..1_500), Action::Close),
             Condition::Flaky => (ms(rng, 0..1_500), Action::Fail(rng.u16(500..505))),
             Condition::Throttling => {
-                let named = chance(rng, 0.5).then(|| rng.u64(1..4));
+                let seconds = rng.u64(1..4);
+                let named = match rng.usize(..4) {
+                    0 => None,
+                    1 => Some(RetryAfter::Seconds(seconds)),
+                    _ => Some(RetryAfter::Date(seconds)),
+                };
                 (ms(rng, 0..100), Action::Throttle(named))
             }
             Condition::Garbled => (ms(rng, 0..200), Action::Garble(rng.usize(..))),
             Condition::Down => (ms(rng, 0..20), Action::Fail(503)),
-            // Until the fetch times out, or a little less.
+            // Until the try times out, or less.
             Condition::Hanging if chance(rng, 0.5) => (Duration::from_secs(60), Action::Close),
-            Condition::Hanging => (ms(rng, 1_000..2_900), Action::Fail(503)),
+            Condition::Hanging => (ms(rng, 800..2_900), Action::Fail(503)),
+            Condition::Redirecting | Condition::Dying => unreachable!("not in the list"),
         };
         self.until_faults_end(latency, action, now)
     }
@@ -133,15 +164,54 @@ impl Plan {
     pub(crate) fn api_request(&self, nth: usize, now: Duration) -> Behaviour {
         let rng = &mut self.rng(Stream::Api, nth as u64);
         let harm = chance(rng, 0.4);
-        let (latency, action) = match at(&self.api_conditions, now) {
+        let (latency, action) = match at(&self.api_conditions, now).unwrap_or(Condition::Healthy) {
             Condition::Slow => (ms(rng, 5..400), Action::Serve),
             Condition::Flaky if harm => (ms(rng, 0..50), Action::Close),
             Condition::Throttling if harm => (ms(rng, 0..20), Action::Throttle(None)),
             Condition::Down if harm => (ms(rng, 0..20), Action::Fail(rng.u16(500..505))),
             Condition::Hanging if harm => (ms(rng, 200..2_500), Action::Close),
+            Condition::Redirecting if harm => {
+                let status = [302, 303, 307][rng.usize(..3)];
+                let detours = [
+                    Detour::SameOrigin,
+                    Detour::OtherScheme,
+                    Detour::OtherOrigin,
+                    Detour::AndBack,
+                ];
+                let detour = detours[rng.usize(..detours.len())];
+                (ms(rng, 0..5), Action::Redirect(status, detour))
+            }
             _ => (ms(rng, 0..5), Action::Serve),
         };
         self.until_faults_end(latency, action, now)
+    }
+
+    /// Returns the fate of the `nth` connection, accepted at `now`.
+    pub(crate) fn connection(&self, nth: usize, now: Duration) -> Fate {
+        let rng = &mut self.rng(Stream::Connection, nth as u64);
+        let dies = matches!(at(&self.connection_conditions, now), Some(Condition::Dying));
+        let (dead, closed) = (dies && chance(rng, 0.4), dies && chance(rng, 0.5));
+        let answers = if rng.bool() { 0 } else { rng.usize(1..4) };
+        let end = match (dead, closed) {
+            (true, _) => ConnectionEnd::Dead,
+            (_, true) => ConnectionEnd::Closed(ms(rng, 20..70)),
+            _ => ConnectionEnd::Never,
+        };
+        Fate { answers, end }
+    }
+
+    /// Returns the error of the token endpoint's clock, in seconds.
+    pub(crate) fn clock_error(&self, now: Duration) -> i64 {
+        at(&self.clock_errors, now).unwrap_or_default()
+    }
+
+    /// Returns true if the 401 to the `nth` request, which has this token, says `invalid_token`, or
+    /// false if it rejects the token in other words. For some tokens all 401s do, for others none.
+    pub(crate) fn says_invalid_token(&self, token: usize, nth: usize) -> bool {
+        let rng = &mut self.rng(Stream::Challenge, token as u64);
+        let probability = [0.0, 0.5, 1.0][rng.usize(..3)];
+        let mut rng = self.rng(Stream::Challenge, (token << 32 | nth) as u64);
+        chance(&mut rng, probability)
     }
 
     /// Returns the index of the secret that the server accepts.
@@ -182,25 +252,44 @@ fn stream(seed: u64, kind: Stream, nth: u64) -> Rng {
     rng
 }
 
-fn conditions(rng: &mut Rng, faults_end: Duration) -> Vec<(Duration, Condition)> {
-    use Condition::{Down, Flaky, Garbled, Hanging, Healthy, Slow, Throttling};
-
+/// Returns phases that run through `kinds` in a random order, again and again.
+fn conditions(
+    rng: &mut Rng,
+    faults_end: Duration,
+    kinds: &[Condition],
+) -> Vec<(Duration, Condition)> {
     // Tokens must be issued before they can be revoked.
     let mut until = ms(rng, 500..1_000);
-    let mut phases = vec![(until, Healthy)];
+    let mut phases = vec![(until, Condition::Healthy)];
+    let mut left = Vec::new();
     while until < faults_end {
         until += ms(rng, 300..1_500);
-        let kinds = [
-            Healthy, Healthy, Healthy, Slow, Flaky, Throttling, Garbled, Down, Hanging,
-        ];
-        phases.push((until.min(faults_end), kinds[rng.usize(..kinds.len())]));
+        if left.is_empty() {
+            left = kinds.to_vec();
+            rng.shuffle(&mut left);
+        }
+        let kind = left.pop().unwrap_or(Condition::Healthy);
+        phases.push((until.min(faults_end), kind));
     }
     phases
 }
 
-fn at(phases: &[(Duration, Condition)], now: Duration) -> Condition {
+/// Returns the errors of a clock that is right, a day ahead or a day behind.
+fn clock_errors(rng: &mut Rng, faults_end: Duration) -> Vec<(Duration, i64)> {
+    const DAY: i64 = 24 * 60 * 60;
+
+    let mut until = Duration::ZERO;
+    let mut phases = Vec::new();
+    while until < faults_end {
+        until += ms(rng, 100..600);
+        phases.push((until, [0, DAY, -DAY][rng.usize(..3)]));
+    }
+    phases
+}
+
+fn at<T: Copy>(phases: &[(Duration, T)], now: Duration) -> Option<T> {
     let phase = phases.iter().find(|(until, _)| now < *until);
-    phase.map_or(Condition::Healthy, |(_, conditions)| *conditions)
+    phase.map(|(_, value)| *value)
 }
 
 fn revocations(rng: &mut Rng, faults_end: Duration) -> Vec<Revocation> {

@@ -3,14 +3,18 @@
 //! Client and server use the same clock. A bound without a tolerance is exact: the server records
 //! the start of a request after the client has sent it, and its end before the client can see it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
-use crate::callers::{Call, CallResult, Tries};
+use crate::RECOVERY;
+use crate::callers::{Attempt, AttemptEnd, Call, CallResult, FIRST_UNDRIVEN};
 use crate::plan::{Plan, TENANTS};
 use crate::server::{ApiRecord, Log, Outcome, Token, TokenRecord};
-use crate::{FETCH_TIMEOUT, LONGEST_PAUSE, RECOVERY};
+
+mod failures;
+mod fetches;
+mod rejections;
 
 /// The time that a step over the network or a timer may take, besides the measured delay.
 const MAX_STEP: Duration = Duration::from_millis(300);
@@ -19,17 +23,8 @@ const MAX_STEP: Duration = Duration::from_millis(300);
 const MAX_STALL: Duration = Duration::from_millis(50);
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Rule 21: the least and the most time from one rejection to the next.
+/// Rule 21: the least time from one rejection to the next.
 const SPACING: Duration = SECOND;
-const LONGEST_SPACING: Duration = Duration::from_secs(10);
-/// Rule 1: the margin before its expiry in which a token of the plan's lifetimes is not used.
-const MARGIN: Duration = SECOND;
-/// Rule 1: the earliest time, in seconds after its request, at which a token of the shortest of
-/// those lifetimes is due.
-const SOONEST_DUE: f64 = 2.6;
-/// Rule 13: the tries of a fetch, and the longest wait between them.
-const TRIES: usize = 3;
-const LONGEST_WAIT: Duration = Duration::from_millis(400);
 
 /// The number of violations of one kind that are shown.
 const SHOWN: usize = 4;
@@ -37,11 +32,21 @@ const SHOWN: usize = 4;
 pub(crate) struct Run {
     pub(crate) plan: std::sync::Arc<Plan>,
     pub(crate) log: Log,
-    pub(crate) calls: Vec<Call>,
-    pub(crate) tries: Tries,
+    /// By number.
+    pub(crate) calls: BTreeMap<usize, Call>,
+    /// By number.
+    pub(crate) attempts: Vec<Attempt>,
     /// The longest delay of a timer or of a request on the network, neither of which is the
     /// crate's.
     pub(crate) longest_delay: Duration,
+}
+
+/// A try of a fetch, with the request that arrived at the server, if one did.
+#[derive(Clone, Copy, Debug)]
+struct Try<'a> {
+    attempt: &'a Attempt,
+    number: usize,
+    request: Option<&'a TokenRecord>,
 }
 
 /// The violations by invariant.
@@ -82,34 +87,27 @@ impl Run {
         let v = &mut violations;
         self.lifetimes(v);
         self.tenants(v);
+        self.redirects(v);
         self.replays(v);
         for tenant in 0..TENANTS {
-            self.rejections(tenant, v);
-            let requests = self.log.token_requests.iter();
-            let requests: Vec<_> = requests.filter(|it| it.tenant == tenant).collect();
-            self.fetches(&requests, v);
-            self.budget(tenant, requests.len(), v);
+            let tries = self.tries(tenant);
+            self.rejections(tenant, &tries, v);
+            self.fetches(&tries, v);
+            self.budget(tenant, &tries, v);
+            self.late_tokens(tenant, &tries, v);
+            self.failures(tenant, &tries, v);
         }
         self.deadlines(v);
         self.recovery(v);
         violations
     }
 
-    /// 1a. No request carries an expired token. The server counts the lifetime from the arrival of
-    /// the token request, the client from just before it.
-    ///
-    /// A token that was fetched within a second is not used in the margin before its expiry, so it
-    /// arrives in time even on a busy machine. One whose fetch took longer may be used until its
-    /// expiry, and arrive a little late.
+    /// 1a. No request carries an expired token. Its life counts from before its token request.
     fn lifetimes(&self, v: &mut Violations) {
         for (request, token) in self.requests_with_token() {
-            let end = if token.latency < SECOND {
-                token.issued + token.lifetime - MARGIN
-            } else {
-                token.issued + token.lifetime
-            };
+            let end = self.attempts[token.number].started + token.lifetime;
             let holds = request.sent <= end + MAX_STALL + self.longest_delay
-                && request.received <= end + self.tolerance();
+                && self.arrival(request) <= end + self.tolerance();
             v.check(holds, "1a. expired token sent", || {
                 format!("expired at {end:?}: {request:?} {token:?}")
             });
@@ -121,14 +119,32 @@ impl Run {
         for request in &self.log.api_requests {
             let owner = request.token.map(|it| self.log.tokens[it].tenant);
             let holds =
-                owner == Some(request.tenant) && request.tenant == self.calls[request.call].tenant;
+                owner == Some(request.tenant) && request.tenant == self.calls[&request.call].tenant;
             v.check(holds, "2. tenants mixed", || {
                 format!("token of {owner:?}: {request:?}")
             });
         }
+        for request in &self.log.token_requests {
+            let attempt = &self.attempts[request.number];
+            v.check(request.tenant == attempt.tenant, "2. tenants mixed", || {
+                format!("{request:?} for {attempt:?}")
+            });
+        }
     }
 
-    /// 1c. A call is sent at most twice, the second time after a 401 and with another token.
+    /// 2b. No other origin sees a token.
+    fn redirects(&self, v: &mut Violations) {
+        for hop in self.log.hops.iter().filter(|it| it.is_foreign) {
+            v.check(!hop.has_authorization, "2b. token sent elsewhere", || {
+                format!("{hop:?} {:?}", self.log.api_requests[hop.request])
+            });
+        }
+    }
+
+    /// 1c. A call is sent at most twice, the second time after a 401 of the API and with another
+    /// token.
+    ///
+    /// 1d. It is sent once if the client followed a redirect, unless its method is safe.
     fn replays(&self, v: &mut Violations) {
         let mut first = HashMap::<usize, &ApiRecord>::new();
         let mut replayed = HashMap::<usize, &ApiRecord>::new();
@@ -141,169 +157,16 @@ impl Run {
             v.check(holds && is_second, "1c. wrong replay", || {
                 format!("{before:?}, then {request:?}")
             });
-        }
-    }
-
-    /// 1b. A rejected token is not sent again.
-    ///
-    /// Within the spacing of rejections a 401 has no effect, so not every 401 counts. This one
-    /// must: the first 401 to a token whose caller did not give up, and that is a spacing after the
-    /// last 401 to any other token of the tenant, which is the latest time of the rejection before.
-    /// No request with the token arrives after it.
-    ///
-    /// The spacing is at most 1 s, doubled for each earlier token that was rejected on a replay, or
-    /// before it had been accepted three times. (The first of these responses that reaches a caller
-    /// sets the spacing. Two may be lost to callers that gave up.)
-    fn rejections(&self, tenant: usize, v: &mut Violations) {
-        let of_tenant: Vec<_> = self
-            .log
-            .api_requests
-            .iter()
-            .filter(|request| request.tenant == tenant)
-            .collect();
-        let mut by_token = HashMap::<usize, Vec<&ApiRecord>>::new();
-        for request in of_tenant.iter().filter(|request| request.was_rejected()) {
-            by_token
-                .entry(request.token.unwrap_or(usize::MAX))
-                .or_default()
-                .push(request);
-        }
-        let unsuccessful: Vec<Duration> = by_token
-            .iter()
-            .filter_map(|(token, rejected)| {
-                let first = rejected.iter().filter_map(|it| it.responded_at()).min()?;
-                let accepted = of_tenant.iter().filter(|request| {
-                    let response = request.responded;
-                    request.token == Some(*token)
-                        && response.is_some_and(|(at, status)| status == 200 && at < first)
-                });
-                let to_replay = rejected.iter().any(|it| self.is_replay(it));
-                (to_replay || accepted.count() < 3).then_some(first)
-            })
-            .collect();
-
-        for (token, rejected) in &by_token {
-            let mut rejected = rejected.clone();
-            rejected.sort_by_key(|request| request.responded);
-            let counts = rejected.iter().find_map(|request| {
-                let at = request.responded_at()?;
-                let others = by_token.iter().filter(|(other, _)| *other != token);
-                let last_other = others
-                    .flat_map(|(_, rejected)| rejected)
-                    .filter_map(|it| it.responded_at())
-                    .filter(|other| *other <= at)
-                    .max();
-                let doublings = unsuccessful.iter().filter(|first| **first <= at).count();
-                let spacing = SPACING
-                    .saturating_mul(1 << doublings.min(10))
-                    .min(LONGEST_SPACING);
-                let is_spaced =
-                    last_other.is_none_or(|other| other + spacing + self.tolerance() <= at);
-                let was_received = self.calls[request.call].result != CallResult::DeadlineExceeded;
-                (is_spaced && was_received).then_some(at)
+            let may_be_replayed = before.is_safe || !before.is_redirected;
+            v.check(may_be_replayed, "1d. replayed after a redirect", || {
+                format!("{before:?}, then {request:?}")
             });
-            let Some(counts) = counts else { continue };
-            for request in of_tenant.iter().filter(|it| it.token == Some(*token)) {
-                v.check(
-                    request.received <= counts + self.tolerance(),
-                    "1b. rejected token sent",
-                    || format!("rejected at {counts:?}: {request:?}"),
-                );
-            }
         }
-    }
-
-    /// 3a. The token requests of one tenant run one at a time, up to three in a fetch, with pauses
-    /// after failed fetches.
-    fn fetches(&self, requests: &[&TokenRecord], v: &mut Violations) {
-        let (mut tries, mut failed_fetches) = (1, 0);
-        let mut fetch_started = requests.first().map_or(Duration::ZERO, |it| it.received);
-        // The first rejection of the token that an early refresh replaced.
-        let mut last_early: Option<Duration> = None;
-        for pair in requests.windows(2) {
-            let [last, next] = pair else { continue };
-            let end = self.end(last);
-            v.check(
-                end <= next.received,
-                "3. two token requests at once",
-                || format!("{last:?} until {end:?}, {next:?}"),
-            );
-            v.check(
-                end <= fetch_started + FETCH_TIMEOUT + self.tolerance(),
-                "3. fetch beyond its timeout",
-                || format!("since {fetch_started:?}: {last:?}"),
-            );
-            let gap = next.received.saturating_sub(end);
-            let is_new_fetch = last.outcome == Outcome::Issued || gap >= SECOND;
-            let is_quick = end.saturating_sub(last.received) < SECOND;
-            let may_try = last.outcome == Outcome::Transient && is_quick && tries < TRIES;
-            if last.outcome == Outcome::Issued {
-                failed_fetches = 0;
-                if gap < SECOND {
-                    // Only a rejection causes such an early refresh, and rejections are spaced.
-                    let rejected = self.first_rejection(last).filter(|at| *at <= next.received);
-                    let is_spaced = match (last_early, rejected) {
-                        (Some(early), Some(_)) => next.received >= early + SPACING,
-                        (None, Some(_)) => true,
-                        (_, None) => false,
-                    };
-                    v.check(is_spaced, "3. refreshed too early", || {
-                        format!("rejected at {rejected:?} and {last_early:?}: {last:?}, {next:?}")
-                    });
-                    last_early = rejected;
-                }
-            } else if is_new_fetch {
-                // On a slow machine this gap may be the wait before another try of the same fetch.
-                if !may_try || gap > LONGEST_WAIT + self.tolerance() {
-                    failed_fetches += 1;
-                }
-                let backoff = if failed_fetches > 1 {
-                    LONGEST_PAUSE
-                } else {
-                    SECOND
-                };
-                let pause = match last.outcome {
-                    Outcome::RetryAfter(seconds) => backoff.max(Duration::from_secs(seconds)),
-                    _ => backoff,
-                };
-                v.check(gap >= pause, "3. pause too short", || {
-                    format!("{gap:?} for {pause:?}: {last:?}, {next:?}")
-                });
-            } else {
-                v.check(may_try, "3. retried without a pause", || {
-                    format!("{tries} tries, {gap:?}: {last:?}, {next:?}")
-                });
-            }
-            if is_new_fetch {
-                (tries, fetch_started) = (1, next.received);
-            } else {
-                tries += 1;
-            }
-        }
-    }
-
-    /// 3b. The number of token requests of one tenant is limited by the plan: a fetch for each
-    /// lifetime, two for each revocation (of the current token, and of one that is being fetched),
-    /// one for a successor that is revoked in advance, and a failed one for each second with
-    /// faults.
-    fn budget(&self, tenant: usize, requests: usize, v: &mut Violations) {
-        let plan = &self.plan;
-        let lifetimes = (plan.total.as_secs_f64() / SOONEST_DUE) as usize + 1;
-        let revocations = plan.revocations.iter();
-        let revocations = revocations.filter(|it| it.tenant.is_none_or(|it| it == tenant));
-        let revoked: usize = revocations
-            .map(|it| 2 + usize::from(it.successor_too))
-            .sum();
-        let failed = plan.faults_end.as_secs() as usize + 1;
-        let budget = TRIES * (lifetimes + revoked + failed);
-        v.check(requests <= budget, "3. too many token requests", || {
-            format!("tenant {tenant}: {requests} of {budget}")
-        });
     }
 
     /// 4. Every call ends by its deadline, or without one by the timeouts of its steps.
     fn deadlines(&self, v: &mut Violations) {
-        for call in &self.calls {
+        for call in self.calls.values() {
             v.check(
                 call.ended <= call.deadline + self.tolerance(),
                 "4. hung",
@@ -315,7 +178,7 @@ impl Run {
     /// 5. From some time after the last fault on, every call succeeds.
     fn recovery(&self, v: &mut Violations) {
         let recovered = self.plan.faults_end + RECOVERY + self.longest_delay;
-        let calls = self.calls.iter().filter(|call| call.started >= recovered);
+        let calls = self.calls.values().filter(|call| call.started >= recovered);
         v.check(
             calls.clone().count() > 0,
             "5. no call after the recovery",
@@ -340,49 +203,71 @@ impl Run {
         requests.filter_map(|request| Some((request, &self.log.tokens[request.token?])))
     }
 
-    /// Returns the end of a token request: its response, or the time at which the client dropped
-    /// it, which the server notices a little later.
-    fn end(&self, request: &TokenRecord) -> Duration {
-        let (at_server, at_client) = (request.ended, self.tries[request.number]);
-        let end = at_server.unwrap_or(Duration::MAX);
-        end.min(at_client.unwrap_or(Duration::MAX))
+    /// Returns the arrival of a request. That of an undriven caller may be sent when the next of
+    /// them calls, so for those it is the time at which the request left the layer.
+    fn arrival(&self, request: &ApiRecord) -> Duration {
+        match request.call < FIRST_UNDRIVEN {
+            true => request.received,
+            false => request.sent,
+        }
     }
 
-    /// Returns the time of the first rejection of the token that this request got.
-    fn first_rejection(&self, request: &TokenRecord) -> Option<Duration> {
-        let is_issued =
-            |token: &Token| token.tenant == request.tenant && token.issued == request.received;
-        let token = self.log.tokens.iter().position(is_issued)?;
-        let rejected = self
-            .log
-            .api_requests
-            .iter()
-            .filter(|it| it.token == Some(token));
-        let rejected = rejected.filter(|request| request.was_rejected());
-        rejected.filter_map(ApiRecord::responded_at).min()
+    /// Returns the tries for a tenant in their order.
+    fn tries(&self, tenant: usize) -> Vec<Try<'_>> {
+        let requests = self.log.token_requests.iter();
+        let requests: HashMap<_, _> = requests.map(|it| (it.number, it)).collect();
+        let attempts = self.attempts.iter().enumerate();
+        attempts
+            .filter(|(_, attempt)| attempt.tenant == tenant)
+            .map(|(number, attempt)| Try {
+                attempt,
+                number,
+                request: requests.get(&number).copied(),
+            })
+            .collect()
+    }
+
+    fn token_of(&self, number: usize) -> Option<(usize, &Token)> {
+        let mut tokens = self.log.tokens.iter().enumerate();
+        tokens.find(|(_, token)| token.number == number)
+    }
+
+    fn requests_of(&self, token: usize) -> impl Iterator<Item = &ApiRecord> {
+        let requests = self.log.api_requests.iter();
+        requests.filter(move |request| request.token == Some(token))
     }
 
     fn is_replay(&self, request: &ApiRecord) -> bool {
-        let mut same = self
-            .log
-            .api_requests
-            .iter()
-            .filter(|it| it.call == request.call);
-        same.next().is_some_and(|first| first.sent != request.sent)
+        let mut requests = self.log.api_requests.iter();
+        let first = requests.find(|it| it.call == request.call);
+        first.is_some_and(|first| first.sent != request.sent)
     }
 }
 
-impl ApiRecord {
-    pub(crate) fn was_rejected(&self) -> bool {
-        self.responded.is_some_and(|(_, status)| status == 401)
+impl Try<'_> {
+    fn started(&self) -> Duration {
+        self.attempt.started
     }
 
-    /// Returns the latency of the network.
-    pub(crate) fn delay(&self) -> Duration {
-        self.received.saturating_sub(self.sent)
+    fn ended(&self) -> Duration {
+        self.attempt.ended.unwrap_or(Duration::MAX)
     }
 
-    fn responded_at(&self) -> Option<Duration> {
-        self.responded.map(|(at, _)| at)
+    fn duration(&self) -> Duration {
+        self.ended().saturating_sub(self.started())
+    }
+
+    fn got_token(&self) -> bool {
+        self.attempt.end == AttemptEnd::Token
+    }
+
+    /// Returns the `Retry-After` that the client got.
+    fn retry_after(&self) -> Option<Duration> {
+        match self.request?.outcome {
+            Outcome::RetryAfter(seconds) if self.attempt.end == AttemptEnd::Error => {
+                Some(Duration::from_secs(seconds))
+            }
+            _ => None,
+        }
     }
 }
