@@ -10,7 +10,7 @@ use crate::token::request::TokenRequest;
 
 mod builder;
 mod find;
-mod invalid;
+pub(crate) mod invalid;
 mod output;
 
 pub use builder::TokenErrorBuilder;

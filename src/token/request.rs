@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
-use crate::error::InvalidSetting;
+use crate::error::invalid::InvalidSetting;
 
 /// Identifies a token by its scope and parameters. It is the cache's key.
 ///
