@@ -79,6 +79,22 @@ async fn a_caller_waits_a_second_for_the_refresh_of_a_late_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_caller_whose_late_token_expires_waits_for_the_refresh() {
+    let tokens = MockTokenSource::new().with_lifetime(secs(900.0));
+    let cache = aged(&tokens, 899.5).await;
+    let hold = tokens.hold();
+    let waiting = tokio::spawn(async move { cache.token().await });
+    sleep(secs(2.0)).await;
+    assert!(
+        !waiting.is_finished(),
+        "it failed while the refresh is in progress"
+    );
+    drop(hold);
+    let token = waiting.await.unwrap().unwrap();
+    assert_eq!(token.expose_secret(), "mock-token-2");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_caller_gets_the_new_token_if_the_refresh_is_quick() {
     let tokens = MockTokenSource::new()
         .with_lifetime(secs(900.0))

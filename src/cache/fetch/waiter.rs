@@ -117,6 +117,10 @@ impl Waiter {
                     return Ok(Waited::Lost);
                 }
                 Err(_) if patience.then == Then::CheckAgain => {}
+                // The late token has expired: the caller waits as one without a token does.
+                Err(_) if patience.then == Then::UseFallback && self.has_expired(fetcher) => {
+                    self.fallback = None;
+                }
                 Err(_) => {
                     let limit = match patience.then {
                         Then::GiveUp => fetcher.wait_timeout,
@@ -134,6 +138,14 @@ impl Waiter {
     /// Ends the wait with an error or, if there is a fallback that has not expired, with that.
     pub(crate) fn fail(&self, error: TokenError, fetcher: &Fetcher) -> Result<Waited, TokenError> {
         fall_back(self.fallback.as_deref(), error, fetcher)
+    }
+
+    /// Returns true if the fallback has expired.
+    fn has_expired(&self, fetcher: &Fetcher) -> bool {
+        let now = fetcher.timeline.now();
+        self.fallback
+            .as_deref()
+            .is_some_and(|(token, _)| token.has_expired(now))
     }
 
     /// Returns true if every caller would have abandoned the fetch by now.
