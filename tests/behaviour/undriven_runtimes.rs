@@ -47,6 +47,27 @@ fn an_undriven_fetch_times_out_for_its_callers() {
     });
 }
 
+/// It came too late to tell whether the source answers in time, and too early to see at once that
+/// the fetch is lost.
+#[test]
+fn a_caller_that_joins_an_undriven_fetch_late_takes_it_over() {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::builder(tokens.clone())
+        .fetch_timeout(Duration::from_millis(200))
+        .build()
+        .unwrap();
+    let undriven = current_thread();
+    {
+        let _entered = undriven.enter();
+        let mut call = Box::pin(cache.token());
+        assert!(poll_once(call.as_mut()).is_pending());
+    }
+    // Between the time limit of the fetch and the time at which every caller would give it up.
+    thread::sleep(Duration::from_millis(320));
+    current_thread().block_on(cache.token()).unwrap();
+    assert_eq!(tokens.fetches(), 1);
+}
+
 /// It was started for a due token, so no caller waited for it and timed out.
 #[test]
 fn an_undriven_background_refresh_costs_no_caller_an_error() {

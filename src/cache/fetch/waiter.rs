@@ -107,15 +107,9 @@ impl Waiter {
             };
             match change.await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => {
-                    // The task has abandoned the fetch; if it has not, this prevents a busy loop.
-                    self.abandon();
-                    let has_waited = wait.since.elapsed();
-                    if has_waited >= fetcher.fetch_timeout {
-                        return self.fail(TokenError::timeout(fetcher.fetch_timeout), fetcher);
-                    }
-                    return Ok(Waited::Lost);
-                }
+                // The task has abandoned the fetch; if it has not, this prevents a busy loop.
+                Ok(Err(_)) => return self.lose(fetcher, wait),
+                Err(_) if patience.then == Then::Abandon => return self.lose(fetcher, wait),
                 Err(_) if patience.then == Then::CheckAgain => {}
                 // The late token has expired: the caller waits as one without a token does.
                 Err(_) if patience.then == Then::UseFallback && self.has_expired(fetcher) => {
@@ -126,13 +120,20 @@ impl Waiter {
                         Then::GiveUp => fetcher.wait_timeout,
                         _ => fetcher.fetch_timeout,
                     };
-                    if patience.then == Then::Abandon {
-                        self.abandon();
-                    }
                     return self.fail(TokenError::timeout(limit), fetcher);
                 }
             }
         }
+    }
+
+    /// Ends the wait for a fetch whose runtime is not polled or is gone. Only a caller that has
+    /// waited for the whole time limit of a fetch fails: nothing was wrong with the source.
+    fn lose(&self, fetcher: &Fetcher, wait: &Wait) -> Result<Waited, TokenError> {
+        self.abandon();
+        if wait.since.elapsed() < fetcher.fetch_timeout {
+            return Ok(Waited::Lost);
+        }
+        self.fail(TokenError::timeout(fetcher.fetch_timeout), fetcher)
     }
 
     /// Ends the wait with an error or, if there is a fallback that has not expired, with that.
