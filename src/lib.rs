@@ -93,13 +93,17 @@ pub use policy::rejection::{BearerChallenge, GrpcUnauthenticated, RejectionPolic
 pub use request_auth::RequestAuth;
 pub use service::{BearerAuth, ResponseFuture};
 #[cfg(feature = "client-credentials")]
-pub use source::client_credentials::{ClientCredentials, ClientCredentialsBuilder};
+pub use source::client_credentials::{
+    ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant,
+};
 pub use source::static_token::StaticTokenSource;
 pub use source::{SourceFn, TokenSource, source_fn};
 pub use token::AccessToken;
 pub use token::request::TokenRequest;
 #[cfg(feature = "client-credentials")]
-pub use token_endpoint::request::ClientAuthentication;
+pub use token_endpoint::authentication::ClientAuthentication;
+#[cfg(feature = "client-credentials")]
+pub use token_endpoint::builder::{Grant, GrantBuilder};
 
 // Compiles the README's code with the doctests, and runs it.
 #[cfg(all(

@@ -50,7 +50,7 @@ async fn no_public_type_shows_a_secret_in_its_debug() {
     let builder = ClientCredentials::builder("https://id.example.com/s3cret-of-client")
         .client_id("id")
         .client_secret("s3cret-of-client")
-        .param("assertion", "s3cret-of-client");
+        .param("software_statement", "s3cret-of-client");
     assert_debug_is_clean(&builder);
     let source = builder.build().unwrap();
     assert_debug_is_clean(&source);

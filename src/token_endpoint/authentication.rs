@@ -1,0 +1,185 @@
+//! Client authentication at the token endpoint (RFC 6749 §2.3).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use form_urlencoded::byte_serialize;
+use http::HeaderValue;
+use zeroize::Zeroizing;
+
+use crate::error::{InvalidSetting, TokenError};
+use crate::token_endpoint::form::Field;
+
+/// The way in which the client authenticates to the token endpoint (RFC 6749 §2.3.1).
+///
+/// A token request uses exactly one, and the cache never tries another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClientAuthentication {
+    /// Sends `client_id` and `client_secret` as fields of the form (`client_secret_post`).
+    #[default]
+    SecretPost,
+    /// Sends HTTP Basic with id and secret form-encoded first, as RFC 6749 §2.3.1 requires
+    /// (`client_secret_basic`). A space is sent as `%20`, which every server decodes.
+    SecretBasic,
+    /// Sends HTTP Basic with id and secret as they are, for servers that do not decode them. The
+    /// id must not contain a colon.
+    SecretBasicRaw,
+}
+
+/// The client's id and what proves it.
+pub(crate) struct Authentication {
+    pub(crate) client_id: String,
+    pub(crate) style: ClientAuthentication,
+    pub(crate) proof: Proof,
+}
+
+/// The proof of the client's identity.
+pub(crate) enum Proof {
+    Secret(Zeroizing<String>),
+}
+
+/// The credentials of one token request.
+#[derive(Default)]
+pub(crate) struct Credentials {
+    pub(crate) fields: Vec<Field>,
+    pub(crate) authorization: Option<HeaderValue>,
+}
+
+impl Authentication {
+    /// Checks id and secret.
+    pub(crate) fn check(&self) -> Result<(), InvalidSetting> {
+        check_credential("client_id", &self.client_id)?;
+        match &self.proof {
+            Proof::Secret(secret) => check_credential("client_secret", secret)?,
+        }
+        if self.style == ClientAuthentication::SecretBasicRaw && self.client_id.contains(':') {
+            return Err(InvalidSetting::new(
+                "client_id",
+                "must not contain a colon with `SecretBasicRaw`, since a colon separates id and \
+                 secret",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Returns the credentials for one try of a token request.
+    pub(crate) async fn credentials(&self) -> Result<Credentials, TokenError> {
+        match &self.proof {
+            Proof::Secret(secret) => Ok(self.secret(secret)),
+        }
+    }
+
+    fn secret(&self, secret: &str) -> Credentials {
+        let id = &*self.client_id;
+        // Room for both encoded, so that no reallocation leaves a copy of the secret behind.
+        let capacity = 3 * (id.len() + secret.len()) + 1;
+        let mut pair = Zeroizing::new(String::with_capacity(capacity));
+        match self.style {
+            ClientAuthentication::SecretPost => {
+                return Credentials {
+                    fields: vec![
+                        ("client_id", Zeroizing::new(id.to_owned())),
+                        ("client_secret", Zeroizing::new(secret.to_owned())),
+                    ],
+                    authorization: None,
+                };
+            }
+            ClientAuthentication::SecretBasic => {
+                push_encoded(&mut pair, id);
+                pair.push(':');
+                push_encoded(&mut pair, secret);
+            }
+            ClientAuthentication::SecretBasicRaw => {
+                pair.push_str(id);
+                pair.push(':');
+                pair.push_str(secret);
+            }
+        }
+        Credentials {
+            fields: Vec::new(),
+            authorization: basic(&pair),
+        }
+    }
+}
+
+/// Returns the header value of HTTP Basic (RFC 7617 §2).
+fn basic(pair: &str) -> Option<HeaderValue> {
+    let mut line = Zeroizing::new(String::with_capacity(6 + 4 * (pair.len() / 3 + 1)));
+    line.push_str("Basic ");
+    STANDARD.encode_string(pair.as_bytes(), &mut line);
+    let owned = Zeroizing::new(line.as_bytes().to_vec());
+    // Base64 is always a valid header value.
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(owned)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Appends `text` form-encoded, with spaces as `%20`.
+fn push_encoded(to: &mut String, text: &str) {
+    for piece in byte_serialize(text.as_bytes()) {
+        // A plus sign itself is encoded as `%2B`, so this is a space.
+        to.push_str(if piece == "+" { "%20" } else { piece });
+    }
+}
+
+fn check_credential(setting: &'static str, value: &str) -> Result<(), InvalidSetting> {
+    if value.is_empty() {
+        Err(InvalidSetting::new(setting, "must not be empty"))
+    } else if value.chars().any(char::is_control) {
+        Err(InvalidSetting::new(
+            setting,
+            "must not contain control characters (was a line break read with it?)",
+        ))
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPECIAL_SECRET: &str = "p@ss:w%rd&=+ /";
+
+    async fn credentials(style: ClientAuthentication) -> Credentials {
+        let authentication = Authentication {
+            client_id: "my client".to_owned(),
+            style,
+            proof: Proof::Secret(Zeroizing::new(SPECIAL_SECRET.to_owned())),
+        };
+        authentication.credentials().await.unwrap()
+    }
+
+    fn basic(credentials: &Credentials) -> String {
+        let value = credentials.authorization.as_ref().unwrap();
+        assert!(value.is_sensitive());
+        assert!(credentials.fields.is_empty());
+        let encoded = value.to_str().unwrap().strip_prefix("Basic ").unwrap();
+        String::from_utf8(STANDARD.decode(encoded).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn secret_post_sends_the_secret_only_in_the_form() {
+        let credentials = credentials(ClientAuthentication::SecretPost).await;
+        assert!(credentials.authorization.is_none());
+        let fields = credentials.fields.iter();
+        let fields: Vec<_> = fields.map(|(name, value)| (*name, &***value)).collect();
+        let expected = [
+            ("client_id", "my client"),
+            ("client_secret", SPECIAL_SECRET),
+        ];
+        assert_eq!(fields, expected);
+    }
+
+    #[tokio::test]
+    async fn secret_basic_sends_the_secret_only_in_the_header() {
+        let encoded = credentials(ClientAuthentication::SecretBasic).await;
+        assert_eq!(
+            basic(&encoded),
+            "my%20client:p%40ss%3Aw%25rd%26%3D%2B%20%2F"
+        );
+        let raw = credentials(ClientAuthentication::SecretBasicRaw).await;
+        assert_eq!(basic(&raw), format!("my client:{SPECIAL_SECRET}"));
+    }
+}

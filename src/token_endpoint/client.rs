@@ -1,0 +1,100 @@
+//! The client of a token endpoint: sends the token request of a grant.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Uri};
+
+use crate::error::TokenError;
+use crate::token::AccessToken;
+use crate::token::request::TokenRequest;
+use crate::token_endpoint::authentication::{Authentication, Credentials};
+use crate::token_endpoint::form::{Field, Form, check_param, check_scope};
+use crate::token_endpoint::response;
+use crate::token_endpoint::transport::Transport;
+use crate::token_endpoint::try_limit::TryLimit;
+
+/// The client of a token endpoint.
+pub(crate) struct TokenEndpoint {
+    pub(super) url: Uri,
+    pub(super) authentication: Authentication,
+    /// The default scope, with its names separated by single spaces.
+    pub(super) scope: TokenRequest,
+    pub(super) params: Vec<(String, String)>,
+    pub(super) transport: Box<dyn Transport>,
+    pub(super) try_timeout: Duration,
+}
+
+impl TokenEndpoint {
+    /// Sends one token request: the fields of the grant, with the scope and the parameters of
+    /// `request` in place of the endpoint's own.
+    ///
+    /// # Errors
+    ///
+    /// Names the host of the token endpoint.
+    pub(crate) async fn fetch(
+        &self,
+        grant_type: &str,
+        grant: &[Field],
+        request: &TokenRequest,
+    ) -> Result<AccessToken, TokenError> {
+        let scope = request.scopes().or(self.scope.scopes()).unwrap_or_default();
+        check_scope(scope)?;
+        let request_params: Vec<_> = request.params().collect();
+        request_params
+            .iter()
+            .try_for_each(|(name, _)| check_param(name))?;
+        let limit = TryLimit::start(self.try_timeout);
+        let sent = async {
+            let credentials = self.authentication.credentials().await?;
+            let form = Form {
+                grant_type,
+                credentials: &credentials.fields,
+                grant,
+                scope,
+                params: &self.params,
+                request_params: &request_params,
+            };
+            let body = form.encode();
+            let raw = self
+                .transport
+                .send(self.request(body, &credentials), limit)
+                .await?;
+            response::parse(raw.status, &raw.headers, raw.body.as_deref())
+        };
+        sent.await
+            .map_err(|error| error.with_token_endpoint(self.host()))
+    }
+
+    fn request(&self, body: Bytes, credentials: &Credentials) -> Request<Bytes> {
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.url.clone();
+        let headers = request.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        // Few transports decode, and a token is too short to gain from compression.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(authorization) = &credentials.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        request
+    }
+
+    fn host(&self) -> &str {
+        self.url.host().unwrap_or_default()
+    }
+
+    /// Adds the settings that are no secrets.
+    pub(crate) fn debug(&self, f: &mut fmt::DebugStruct<'_, '_>) {
+        f.field("token_endpoint", &self.url.host())
+            .field("client_id", &self.authentication.client_id)
+            .field("client_authentication", &self.authentication.style)
+            .field("scope", &self.scope.scopes());
+    }
+}
