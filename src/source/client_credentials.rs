@@ -13,6 +13,8 @@ use tower_service::Service;
 use zeroize::Zeroizing;
 
 use crate::error::{BoxError, InvalidSetting, TokenError};
+#[cfg(feature = "reqwest")]
+use crate::reqwest_0_13::transport::{ReqwestTransport, default_client};
 use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
@@ -20,8 +22,6 @@ use crate::token_endpoint::request::{
     ClientAuthentication, TokenRequestTemplate, check_param, check_scope, token_url,
 };
 use crate::token_endpoint::response;
-#[cfg(feature = "reqwest")]
-use crate::token_endpoint::transport::{ReqwestTransport, default_client};
 use crate::token_endpoint::transport::{TowerTransport, Transport};
 use crate::token_endpoint::try_limit::TryLimit;
 
