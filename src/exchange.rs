@@ -28,8 +28,6 @@ use crate::token::request::TokenRequest;
 
 pub(crate) mod message;
 mod receive;
-#[cfg(feature = "reqwest")]
-mod reqwest;
 
 /// The settings of a layer, which its services share.
 ///

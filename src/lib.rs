@@ -64,8 +64,8 @@ mod layer;
 mod mock;
 mod policy;
 mod request_auth;
-#[cfg(feature = "reqwest-middleware")]
-mod reqwest_middleware;
+#[cfg(feature = "reqwest")]
+mod reqwest_0_13;
 mod service;
 mod source;
 mod sync;

@@ -4,9 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 
 use http::Extensions;
-use reqwest::{Request, Response};
-use reqwest_middleware::{Error, Middleware, Next, Result};
 
+use super::client::{Request, Response};
+use super::client_middleware::{Error, Middleware, Next, Result};
 use crate::error::TokenError;
 use crate::exchange::{Attach, NextStep, Replay, Settings, attach};
 use crate::layer::BearerAuthLayer;

@@ -170,27 +170,6 @@ where
     }
 }
 
-#[cfg(feature = "reqwest")]
-impl<S> Service<reqwest::Request> for BearerAuth<S>
-where
-    S: Service<reqwest::Request, Response = reqwest::Response> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-{
-    type Response = reqwest::Response;
-    type Error = BoxError;
-    type Future = ResponseFuture<S, reqwest::Request>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    #[inline]
-    fn call(&mut self, request: reqwest::Request) -> Self::Future {
-        self.send(request)
-    }
-}
-
 impl<S: fmt::Debug> fmt::Debug for BearerAuth<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BearerAuth")

@@ -1,8 +1,8 @@
 //! reqwest's requests and responses, as the exchange sees them.
 
 use http::{Extensions, HeaderMap, Method, StatusCode};
-use reqwest::{Request, Response, Url};
 
+use super::client::{Request, Response, Url};
 use crate::exchange::message::{Location, RequestView, ResponseView};
 use crate::policy::origin::{KeptOrigin, Target};
 use crate::policy::replay::{Kept, ReplayPolicy};
@@ -84,8 +84,7 @@ fn location(url: &Url) -> Location<'_> {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::ResponseBuilderExt;
-
+    use super::super::client::ResponseBuilderExt;
     use super::*;
 
     #[test]

@@ -2,18 +2,10 @@
 
 use std::any::{Any, TypeId};
 use std::fmt;
-#[cfg(feature = "reqwest")]
-use std::future::Future;
-#[cfg(feature = "reqwest")]
-use std::pin::pin;
 use std::sync::Arc;
-#[cfg(feature = "reqwest")]
-use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::Request;
-#[cfg(feature = "reqwest")]
-use http_body_util::BodyExt;
 use http_body_util::{Empty, Full};
 
 use crate::policy::origin::KeptOrigin;
@@ -134,16 +126,11 @@ fn copy_built_in<B: 'static>(request: &mut Request<B>, kept: &mut Kept<Request<B
         Empty<Bytes>
     );
     #[cfg(feature = "reqwest")]
-    if let Some(request) = (request as &mut dyn Any).downcast_mut::<Request<reqwest::Body>>()
-        && let Some(kept) = (kept as &mut dyn Any).downcast_mut::<Kept<Request<reqwest::Body>>>()
-        && let Some(body) = share_reqwest_body(request.body_mut())
-    {
-        *kept = Kept::Copy(copy_with_body(request, body));
-    }
+    crate::reqwest_0_13::body::copy(request, kept);
 }
 
 /// Copies a request, but for its body.
-fn copy_with_body<B>(request: &Request<B>, body: B) -> Request<B> {
+pub(crate) fn copy_with_body<B>(request: &Request<B>, body: B) -> Request<B> {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
@@ -151,22 +138,6 @@ fn copy_with_body<B>(request: &Request<B>, body: B) -> Request<B> {
     *copy.headers_mut() = request.headers().clone();
     *copy.extensions_mut() = request.extensions().clone();
     copy
-}
-
-/// Returns a body that shares the bytes of `body`, or `None` for a stream.
-///
-/// reqwest offers no clone of a body, so its bytes are taken out as its one frame and put back.
-#[cfg(feature = "reqwest")]
-fn share_reqwest_body(body: &mut reqwest::Body) -> Option<reqwest::Body> {
-    body.as_bytes()?;
-    let mut context = Context::from_waker(Waker::noop());
-    let bytes = match pin!(body.frame()).poll(&mut context) {
-        Poll::Ready(Some(Ok(frame))) => frame.into_data().ok()?,
-        // An empty body has no frame.
-        _ => Bytes::new(),
-    };
-    *body = bytes.clone().into();
-    Some(bytes.into())
 }
 
 /// Copies a `Request<B>` to a `Kept<Request<B>>`, if the arguments are these.
@@ -250,27 +221,5 @@ mod tests {
         assert_eq!(copy.version(), request.version());
         assert_eq!(copy.headers(), request.headers());
         assert_eq!(copy.extensions().get::<u8>(), Some(&7));
-    }
-
-    #[cfg(feature = "reqwest")]
-    #[test]
-    fn copies_of_a_reqwest_body_share_its_bytes() {
-        let body = reqwest::Body::from("x".repeat(100));
-        let before = body.as_bytes().unwrap().as_ptr();
-        for body in copy(&ReplayPolicy::default(), body).unwrap() {
-            let bytes = body.as_bytes().unwrap();
-            assert_eq!((bytes.len(), bytes.as_ptr()), (100, before));
-        }
-        for empty in copy(&ReplayPolicy::default(), reqwest::Body::default()).unwrap() {
-            assert_eq!(empty.as_bytes(), Some(&[][..]));
-        }
-    }
-
-    #[cfg(feature = "reqwest")]
-    #[test]
-    fn a_reqwest_body_is_copied_unless_it_is_a_stream() {
-        assert!(copies(reqwest::Body::from("x")));
-        let stream = reqwest::Body::wrap(Full::new(Bytes::from_static(b"x")));
-        assert!(!copies(stream));
     }
 }

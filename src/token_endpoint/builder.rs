@@ -11,12 +11,12 @@ use tower_service::Service;
 use zeroize::Zeroizing;
 
 use crate::error::{BoxError, InvalidSetting};
+#[cfg(feature = "reqwest")]
+use crate::reqwest_0_13::transport::{ReqwestTransport, default_client};
 use crate::token::request::TokenRequest;
 use crate::token_endpoint::authentication::{Authentication, ClientAuthentication, Proof};
 use crate::token_endpoint::client::TokenEndpoint;
 use crate::token_endpoint::form::{check_param, check_scope};
-#[cfg(feature = "reqwest")]
-use crate::token_endpoint::transport::{ReqwestTransport, default_client};
 use crate::token_endpoint::transport::{TowerTransport, Transport};
 use crate::token_endpoint::url::token_url;
 
