@@ -94,6 +94,7 @@ pub use request_auth::RequestAuth;
 pub use service::{BearerAuth, ResponseFuture};
 #[cfg(feature = "client-credentials")]
 pub use source::client_credentials::{ClientCredentials, ClientCredentialsBuilder};
+pub use source::context::{FetchContext, FetchReason};
 pub use source::static_token::StaticTokenSource;
 pub use source::{SourceFn, TokenSource, source_fn};
 pub use token::AccessToken;
