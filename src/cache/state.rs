@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use crate::cache::lifespan::{FETCH_SPACING, Lifespan, RefreshTimes};
-use crate::cache::state::arrival::{Life, remaining_life};
+use crate::cache::state::arrival::{Life, remaining_life, with_due_time};
 use crate::cache::state::spacing::RejectionSpacing;
 use crate::clock::Moment;
 use crate::error::{TokenError, TokenErrorKind};
@@ -211,7 +211,9 @@ impl State {
             (Life::Ended, None) => Lifespan::new(timing.default_lifetime, started, now, jitter),
             (Life::Unlimited, _) => Lifespan::UNLIMITED,
             (Life::Limited { life, since }, _) => Lifespan::new(life, since, now, jitter),
+            (Life::Aged { life, age }, _) => Lifespan::aged(life, age, now, jitter),
         };
+        let lifespan = with_due_time(lifespan, &token, now);
         self.pause = None;
         self.failures = 0;
         self.last_success = Some(now.monotonic());

@@ -1,4 +1,4 @@
-//! What a source is told about a fetch besides the token request.
+//! The reason of a fetch, and what else the cache knows about it.
 
 use tokio::time::Instant;
 
@@ -22,7 +22,8 @@ pub enum FetchReason {
     Invalidated,
 }
 
-/// What the cache knows about a fetch, for [`TokenSource::fetch_with`](crate::TokenSource::fetch_with).
+/// A fetch as the cache knows it, for
+/// [`TokenSource::fetch_with`](crate::TokenSource::fetch_with).
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a source is told about a fetch: its reason, and the tokens that are known.
+//! The reason of a fetch and the tokens that are known, for the source.
 
 use crate::cache::state::{FetchId, State};
 use crate::clock::Moment;
