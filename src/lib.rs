@@ -96,6 +96,7 @@ pub use service::{BearerAuth, ResponseFuture};
 pub use source::client_credentials::{
     ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant,
 };
+pub use source::context::{FetchContext, FetchReason};
 pub use source::static_token::StaticTokenSource;
 pub use source::{SourceFn, TokenSource, source_fn};
 pub use token::AccessToken;

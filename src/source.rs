@@ -7,11 +7,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::TokenError;
+use crate::source::context::FetchContext;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 
 #[cfg(feature = "client-credentials")]
 pub(crate) mod client_credentials;
+pub(crate) mod context;
 pub(crate) mod static_token;
 
 /// Obtains access tokens.
@@ -50,6 +52,31 @@ pub trait TokenSource: Send + Sync + 'static {
     /// The cache drops this future when the time limit has passed, when its runtime shuts down, and
     /// when the last handle of the cache is dropped.
     async fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, TokenError>;
+
+    /// Obtains a new token, knowing why: for sources that keep or share tokens themselves.
+    ///
+    /// The cache calls this method. A source that wraps another must implement it and forward the
+    /// context.
+    ///
+    /// Default: calls [`fetch`](Self::fetch).
+    ///
+    /// # Errors
+    ///
+    /// The same as of [`fetch`](Self::fetch). An error of another cache whose
+    /// [`is_paused`](TokenError::is_paused) is true sets exactly the rest of that pause: it counts
+    /// as no failure and is not tried again in the fetch.
+    ///
+    /// # Cancel safety
+    ///
+    /// The same as of [`fetch`](Self::fetch).
+    async fn fetch_with(
+        &self,
+        request: &TokenRequest,
+        context: &FetchContext,
+    ) -> Result<AccessToken, TokenError> {
+        let _ = context;
+        self.fetch(request).await
+    }
 }
 
 #[async_trait]
@@ -57,12 +84,28 @@ impl<T: TokenSource + ?Sized> TokenSource for Arc<T> {
     async fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
         (**self).fetch(request).await
     }
+
+    async fn fetch_with(
+        &self,
+        request: &TokenRequest,
+        context: &FetchContext,
+    ) -> Result<AccessToken, TokenError> {
+        (**self).fetch_with(request, context).await
+    }
 }
 
 #[async_trait]
 impl<T: TokenSource + ?Sized> TokenSource for Box<T> {
     async fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
         (**self).fetch(request).await
+    }
+
+    async fn fetch_with(
+        &self,
+        request: &TokenRequest,
+        context: &FetchContext,
+    ) -> Result<AccessToken, TokenError> {
+        (**self).fetch_with(request, context).await
     }
 }
 

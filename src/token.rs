@@ -58,6 +58,15 @@ pub(crate) struct Parts {
     expires_at: Option<SystemTime>,
     scope: Option<Box<str>>,
     issued: Option<Issued>,
+    /// Boxed, since few tokens have them.
+    times: Option<Box<Times>>,
+}
+
+/// The times that a source set besides the lifetime.
+#[derive(Clone, Default)]
+struct Times {
+    issued_at: Option<SystemTime>,
+    due_at: Option<SystemTime>,
 }
 
 /// The lifetime of a token as its source set it.
@@ -96,6 +105,7 @@ impl AccessToken {
             expires_at: None,
             scope: None,
             issued: None,
+            times: None,
         })))
     }
 
@@ -114,9 +124,39 @@ impl AccessToken {
                 parts.expires_at = None;
             } else {
                 parts.lifetime = Lifetime::Limited(lifetime);
-                parts.expires_at = clock::wall_now().checked_add(lifetime);
+                let since = parts.issued_at().unwrap_or_else(clock::wall_now);
+                parts.expires_at = since.checked_add(lifetime);
             }
         })
+    }
+
+    /// Sets the time at which the token was issued, by the wall clock, for a source that returns
+    /// tokens of some age: from a file, or from a store that others share.
+    ///
+    /// The [`lifetime`](Self::with_lifetime), if one is set, then counts from this time and stands
+    /// for the whole life of the token, from which a cache derives when to refresh it. A time in
+    /// the future counts as now.
+    ///
+    /// Default: the lifetime counts from just before the token was requested.
+    #[must_use]
+    pub fn with_issued_at(self, time: SystemTime) -> Self {
+        self.edited(|parts| {
+            parts.times.get_or_insert_default().issued_at = Some(time);
+            if let Lifetime::Limited(lifetime) = parts.lifetime {
+                parts.expires_at = time.checked_add(lifetime);
+            }
+        })
+    }
+
+    /// Sets the time from which a cache refreshes the token, by the wall clock.
+    ///
+    /// The cache uses it unchanged, without the random part that it adds to its own due times. A
+    /// time after the end of the token has no effect.
+    ///
+    /// Default: the cache derives the time from the lifetime.
+    #[must_use]
+    pub fn with_due_at(self, time: SystemTime) -> Self {
+        self.edited(|parts| parts.times.get_or_insert_default().due_at = Some(time))
     }
 
     /// Makes the token never expire: it is used until an API rejects it.
@@ -197,6 +237,14 @@ impl AccessToken {
         self.parts().lifetime
     }
 
+    pub(crate) fn issued_at(&self) -> Option<SystemTime> {
+        self.parts().issued_at()
+    }
+
+    pub(crate) fn due_at(&self) -> Option<SystemTime> {
+        self.parts().times.as_ref()?.due_at
+    }
+
     pub(crate) fn issued(&self) -> Option<&Issued> {
         self.parts().issued.as_ref()
     }
@@ -237,6 +285,10 @@ impl Parts {
 
     pub(crate) fn is_same_value(&self, other: &Self) -> bool {
         self.authorization == other.authorization
+    }
+
+    fn issued_at(&self) -> Option<SystemTime> {
+        self.times.as_ref()?.issued_at
     }
 }
 

@@ -15,6 +15,7 @@ use crate::cache::last_used::LastUsed;
 use crate::cache::state::{Completed, Decision, FetchId, Fetched, LATE_WAIT, State, Timing};
 use crate::clock::Moment;
 use crate::error::TokenError;
+use crate::source::context::{FetchContext, FetchReason};
 use crate::sync::{Mutex, MutexGuard};
 use crate::token::request::TokenRequest;
 
@@ -168,7 +169,9 @@ impl Entry {
         delay: Duration,
     ) -> FetchTask {
         let owner: Weak<Self> = Arc::downgrade(self);
-        let (task, handle) = FetchTask::new(owner, fetcher, &self.request, fetch, delay);
+        // The state has just started it, so the default is never used.
+        let reason = core.state.fetch_reason(fetch).unwrap_or(FetchReason::First);
+        let (task, handle) = FetchTask::new(owner, fetcher, &self.request, fetch, reason, delay);
         core.fetch = Some(Box::new(handle));
         task
     }
@@ -236,6 +239,19 @@ impl FetchOwner for Entry {
     fn attach(&self, fetch: FetchId, task: AbortHandle) {
         if let Some(handle) = self.lock().fetch.as_mut().filter(|it| it.id() == fetch) {
             handle.set_task(task);
+        }
+    }
+
+    fn context(&self, reason: FetchReason, deadline: Instant) -> FetchContext {
+        let core = self.lock();
+        let context = FetchContext::new(reason, deadline);
+        let context = match core.state.held() {
+            Some(token) => context.with_held(token.clone()),
+            None => context,
+        };
+        match core.state.rejected() {
+            Some(token) => context.with_rejected(token.clone()),
+            None => context,
         }
     }
 

@@ -26,6 +26,7 @@ use crate::cache::state::{FetchId, Fetched, Timing};
 use crate::clock::{Moment, Timeline};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::source::TokenSource;
+use crate::source::context::{FetchContext, FetchReason};
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 
@@ -74,6 +75,9 @@ pub(crate) trait FetchOwner: Send + Sync + 'static {
     /// Records that the token request of a fetch is sent now.
     fn sent(&self, fetch: FetchId, now: Moment);
 
+    /// Returns what the source is told about a try of a fetch.
+    fn context(&self, reason: FetchReason, deadline: Instant) -> FetchContext;
+
     /// Stores the outcome of a fetch. Returns the status that the callers see.
     ///
     /// Consumes the `Arc`, as `abandon` does, so that this call does not keep the entry from being
@@ -109,6 +113,7 @@ pub(crate) struct FetchTask {
     fetcher: Arc<Fetcher>,
     request: TokenRequest,
     id: FetchId,
+    reason: FetchReason,
     delay: Duration,
     status: watch::Sender<FetchStatus>,
     /// The fetch within which the caller runs.
@@ -141,17 +146,20 @@ impl Identity {
 }
 
 impl Fetcher {
-    /// Calls the source, up to three times if it fails quickly with a transient error.
+    /// Calls the source, up to three times if it fails quickly with a transient error. Asks for the
+    /// context of each try, since a token may be rejected in between.
     async fn fetch(
         &self,
         request: &TokenRequest,
+        context: impl Fn() -> FetchContext,
         limit: &TimeLimit,
     ) -> Result<(AccessToken, Moment), TokenError> {
         let mut waits = TRY_WAITS.iter();
         loop {
             let started = self.timeline.read();
             let since = Instant::now();
-            let source = async { self.source.fetch(request).await };
+            let context = context();
+            let source = async { self.source.fetch_with(request, &context).await };
             let error = match catch_panic(source, limit).await {
                 Some(Ok(token)) => return Ok((token, started)),
                 Some(Err(error)) => error,
@@ -159,6 +167,7 @@ impl Fetcher {
             };
             let try_again = error.is_transient()
                 && !error.is_final()
+                && !error.is_paused()
                 && error.retry_after().is_none()
                 && (error.is_retryable_timeout() || since.elapsed() < QUICK_FAILURE);
             match waits.next() {
@@ -176,6 +185,7 @@ impl FetchTask {
         fetcher: &Arc<Fetcher>,
         request: &TokenRequest,
         id: FetchId,
+        reason: FetchReason,
         delay: Duration,
     ) -> (Self, FetchHandle) {
         let (sender, receiver) = watch::channel(FetchStatus::Queued);
@@ -194,6 +204,7 @@ impl FetchTask {
             fetcher: Arc::clone(fetcher),
             request: request.clone(),
             id,
+            reason,
             delay,
             status: sender,
             parent: FetchChain::current(),
@@ -254,7 +265,8 @@ impl FetchTask {
             self.status.send_replace(FetchStatus::Running { deadline });
         }
         let chain = FetchChain::new(Weak::clone(&self.owner), self.parent.clone());
-        let fetch = chain.scope(self.fetcher.fetch(&self.request, &limit));
+        let context = || self.context(limit.deadline);
+        let fetch = chain.scope(self.fetcher.fetch(&self.request, context, &limit));
         let outcome = match timeout_at(limit.deadline, fetch).await {
             Ok(Ok((token, started))) => Ok(Fetched {
                 token,
@@ -268,6 +280,14 @@ impl FetchTask {
             Err(_) => Err(TokenError::timeout(self.fetcher.fetch_timeout)),
         };
         self.finish(outcome.map_err(|error| error.with_token_request(&self.request)));
+    }
+
+    fn context(&self, deadline: Instant) -> FetchContext {
+        match self.owner.upgrade() {
+            Some(owner) => owner.context(self.reason, deadline),
+            // The cache is gone, and soon this task.
+            None => FetchContext::new(self.reason, deadline),
+        }
     }
 
     /// Stores the outcome, then wakes the callers.

@@ -33,11 +33,7 @@ impl Lifespan {
     /// `jitter`, between 0 and 1, moves the due time later by up to half of the due window, so that
     /// tokens which were fetched together are not refreshed together.
     pub(crate) fn new(life: Duration, started: Moment, received: Moment, jitter: f64) -> Self {
-        let margin = (life / 20).clamp(MIN_MARGIN, MAX_MARGIN);
-        let window = (life / 10).min(MAX_DUE_WINDOW);
-        let mut late = life.saturating_sub(margin).max(life / 2);
-        let mut due = late.saturating_sub(window) + (window / 2).mul_f64(jitter);
-
+        let (mut due, mut late) = windows(life, jitter);
         let age = received.monotonic().saturating_sub(started.monotonic());
         let earliest = age.saturating_add(FETCH_SPACING);
         if due < earliest {
@@ -49,6 +45,35 @@ impl Lifespan {
             due: started.plus(due),
             late: started.plus(late),
             expired: started.plus(life),
+        }
+    }
+
+    /// Returns the lifespan of a token with this whole `life`, of which `age` had passed when it
+    /// arrived, at `received`.
+    ///
+    /// A token that arrives while it is due is used for a second before the next fetch.
+    pub(crate) fn aged(life: Duration, age: Duration, received: Moment, jitter: f64) -> Self {
+        let (due, late) = windows(life, jitter);
+        let due = due.max(age.saturating_add(FETCH_SPACING)).min(late);
+        let at = |time: Duration| received.plus(time.saturating_sub(age));
+        Self {
+            due: at(due),
+            late: at(late),
+            expired: at(life),
+        }
+    }
+
+    /// Returns the same lifespan, due after this time at `now`, or when it ends.
+    pub(crate) fn with_due(self, now: Moment, due: Duration) -> Self {
+        let due = due.min(now.until(self.expired));
+        let late = match self.late {
+            late if now.until(late) < due => now.plus(due),
+            late => late,
+        };
+        Self {
+            due: now.plus(due),
+            late,
+            ..self
         }
     }
 
@@ -74,6 +99,15 @@ impl Lifespan {
     }
 }
 
+/// Returns the times after which a token with this life is due and late.
+fn windows(life: Duration, jitter: f64) -> (Duration, Duration) {
+    let margin = (life / 20).clamp(MIN_MARGIN, MAX_MARGIN);
+    let window = (life / 10).min(MAX_DUE_WINDOW);
+    let late = life.saturating_sub(margin).max(life / 2);
+    let due = late.saturating_sub(window) + (window / 2).mul_f64(jitter);
+    (due, late)
+}
+
 /// The times that say how callers use a token that is due or late.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RefreshTimes {
@@ -92,7 +126,7 @@ mod tests {
     const START: Moment = Moment::new(Duration::from_secs(50), Duration::from_secs(1_700_000_000));
 
     /// Returns the due and late times, in seconds after the start.
-    fn windows(life: f64, latency: f64, jitter: f64) -> (f64, f64) {
+    fn times(life: f64, latency: f64, jitter: f64) -> (f64, f64) {
         let received = START.plus(Duration::from_secs_f64(latency));
         let span = Lifespan::new(Duration::from_secs_f64(life), START, received, jitter);
         let after = |moment: Moment| {
@@ -123,12 +157,12 @@ mod tests {
             (60.0, 51.0, 54.0, 57.0),
         ] {
             assert_eq!(
-                windows(life, 0.1, 0.0),
+                times(life, 0.1, 0.0),
                 (due_first, late),
                 "{life} s, no jitter"
             );
             assert_eq!(
-                windows(life, 0.1, 1.0),
+                times(life, 0.1, 1.0),
                 (due_last, late),
                 "{life} s, full jitter"
             );
@@ -137,25 +171,25 @@ mod tests {
 
     #[test]
     fn a_life_too_short_for_a_margin_is_used_in_full() {
-        assert_eq!(windows(1.0, 0.0, 0.0), (1.0, 1.0));
-        assert_eq!(windows(2.0, 0.0, 0.0), (1.0, 2.0));
-        assert_eq!(windows(2.0, 0.25, 0.0), (1.25, 2.0));
-        assert_eq!(windows(0.5, 0.0, 0.5), (0.5, 0.5));
+        assert_eq!(times(1.0, 0.0, 0.0), (1.0, 1.0));
+        assert_eq!(times(2.0, 0.0, 0.0), (1.0, 2.0));
+        assert_eq!(times(2.0, 0.25, 0.0), (1.25, 2.0));
+        assert_eq!(times(0.5, 0.0, 0.5), (0.5, 0.5));
     }
 
     #[test]
     fn a_slow_token_endpoint_counts_as_a_short_life() {
         assert_eq!(
-            windows(5.0, 2.4, 0.0),
+            times(5.0, 2.4, 0.0),
             (3.5, 4.0),
             "used for 1.1 s before it is due"
         );
         assert_eq!(
-            windows(5.0, 2.6, 0.0),
+            times(5.0, 2.6, 0.0),
             (3.6, 5.0),
             "it would be due after 0.9 s"
         );
-        assert_eq!(windows(5.0, 9.0, 0.0), (5.0, 5.0), "expired on arrival");
+        assert_eq!(times(5.0, 9.0, 0.0), (5.0, 5.0), "expired on arrival");
     }
 
     proptest! {
@@ -163,7 +197,7 @@ mod tests {
         fn windows_are_ordered_and_bounded(
             life in 0.001..400_000_000.0f64, latency in 0.0..40.0f64, jitter in 0.0..1.0f64,
         ) {
-            let (due, late) = windows(life, latency, jitter);
+            let (due, late) = times(life, latency, jitter);
             prop_assert!(due <= late && late <= life + 1e-6);
             prop_assert!(late >= life / 2.0 - 1e-6);
             prop_assert!(due >= life.min(latency + 1.0) - 1e-6, "at most one fetch a second");

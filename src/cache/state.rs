@@ -13,13 +13,15 @@
 use std::time::Duration;
 
 use crate::cache::lifespan::{FETCH_SPACING, Lifespan, RefreshTimes};
-use crate::cache::state::arrival::{Life, remaining_life};
+use crate::cache::state::arrival::{Life, remaining_life, with_due_time};
 use crate::cache::state::spacing::RejectionSpacing;
 use crate::clock::Moment;
 use crate::error::{TokenError, TokenErrorKind};
+use crate::source::context::FetchReason;
 use crate::token::AccessToken;
 
 mod arrival;
+mod context;
 mod spacing;
 mod types;
 
@@ -63,6 +65,7 @@ pub(crate) struct State {
 #[derive(Clone, Copy, Debug)]
 struct Fetch {
     id: FetchId,
+    reason: FetchReason,
     /// It waits for the spacing of fetches first.
     is_delayed: bool,
     /// When the token request was sent, if it was.
@@ -79,6 +82,8 @@ struct RejectedToken {
     sequence: u64,
     /// The token stays in use until a fetch that started after the rejection returns one.
     is_pending: bool,
+    /// The user withdrew it, not a response.
+    is_invalidated: bool,
 }
 
 #[derive(Debug)]
@@ -95,13 +100,13 @@ impl State {
             !now.has_reached(current.lifespan.expired) && Some(current.generation) != rejected
         });
         match usable.map(|current| current.lifespan) {
-            Some(lifespan) if now.has_reached(lifespan.late) => self.decide_late(now),
+            Some(lifespan) if now.has_reached(lifespan.late) => self.decide_late(now, rejected),
             Some(lifespan) => {
                 let refresh = now.has_reached(lifespan.due)
                     && self.fetch.is_none()
                     && self.paused(now).is_none();
                 if refresh {
-                    let (fetch, delay) = self.start(now);
+                    let (fetch, delay) = self.start(now, rejected);
                     Decision::Refresh { fetch, delay }
                 } else {
                     Decision::Use
@@ -111,14 +116,14 @@ impl State {
             None => match self.paused(now) {
                 Some(error) => Decision::Fail(error),
                 None => {
-                    let (fetch, delay) = self.start(now);
+                    let (fetch, delay) = self.start(now, rejected);
                     Decision::Fetch { fetch, delay }
                 }
             },
         }
     }
 
-    fn decide_late(&mut self, now: Moment) -> Decision {
+    fn decide_late(&mut self, now: Moment, rejected: Option<u64>) -> Decision {
         match self.fetch {
             Some(fetch) => match self.no_wait_from(fetch) {
                 from if now.has_reached(from) => Decision::Use,
@@ -129,7 +134,7 @@ impl State {
             },
             None if self.paused(now).is_some() => Decision::Use,
             None => {
-                let (fetch, delay) = self.start(now);
+                let (fetch, delay) = self.start(now, rejected);
                 if delay.is_zero() {
                     Decision::FetchLate { fetch }
                 } else {
@@ -206,7 +211,9 @@ impl State {
             (Life::Ended, None) => Lifespan::new(timing.default_lifetime, started, now, jitter),
             (Life::Unlimited, _) => Lifespan::UNLIMITED,
             (Life::Limited { life, since }, _) => Lifespan::new(life, since, now, jitter),
+            (Life::Aged { life, age }, _) => Lifespan::aged(life, age, now, jitter),
         };
+        let lifespan = with_due_time(lifespan, &token, now);
         self.pause = None;
         self.failures = 0;
         self.last_success = Some(now.monotonic());
@@ -259,11 +266,15 @@ impl State {
         jitter: f64,
     ) -> TokenError {
         let backoff = backoff(self.failures, timing);
-        self.failures = self.failures.saturating_add(1);
         let pause = match error.retry_after() {
+            // The source asked another cache, which counted the failure.
+            Some(remaining) if error.is_paused() => remaining,
             Some(wait) => wait.min(MAX_RETRY_AFTER).max(backoff),
             None => backoff + (backoff / 4).mul_f64(jitter),
         };
+        if !error.is_paused() {
+            self.failures = self.failures.saturating_add(1);
+        }
         let error = error.with_retry_after(pause);
         self.pause = Some(Pause {
             until: now.plus(pause),
@@ -321,6 +332,9 @@ impl State {
             .is_some_and(|current| current.generation == generation);
         if is_current {
             self.withdraw();
+            if let Some(rejected) = &mut self.rejected {
+                rejected.is_invalidated = true;
+            }
         }
         is_current
     }
@@ -414,7 +428,7 @@ impl State {
     }
 
     /// Starts a fetch. Returns the delay that keeps it a second behind the last success.
-    fn start(&mut self, now: Moment) -> (FetchId, Duration) {
+    fn start(&mut self, now: Moment, rejected: Option<u64>) -> (FetchId, Duration) {
         self.sequence += 1;
         let id = FetchId(self.sequence);
         let earliest = self
@@ -423,6 +437,7 @@ impl State {
         let delay = earliest.unwrap_or_default().saturating_sub(now.monotonic());
         self.fetch = Some(Fetch {
             id,
+            reason: self.reason(now, rejected),
             is_delayed: !delay.is_zero(),
             sent: None,
         });
@@ -445,6 +460,7 @@ impl State {
                 fetch: current.fetch,
                 sequence: self.sequence,
                 is_pending: true,
+                is_invalidated: false,
             }));
         }
     }

@@ -1,14 +1,23 @@
 //! The life of a token that arrives.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::cache::lifespan::Lifespan;
 use crate::cache::state::Timing;
 use crate::clock::Moment;
 use crate::token::{AccessToken, Lifetime};
 
 /// The life of a token that arrived.
 pub(super) enum Life {
-    Limited { life: Duration, since: Moment },
+    Limited {
+        life: Duration,
+        since: Moment,
+    },
+    /// Of a token that had this age on arrival.
+    Aged {
+        life: Duration,
+        age: Duration,
+    },
     Ended,
     Unlimited,
 }
@@ -24,20 +33,37 @@ pub(super) fn remaining_life(
     if token.issued().is_some()
         && let Some(end) = token.expires_at()
     {
-        let end = end.duration_since(UNIX_EPOCH).unwrap_or_default();
         return Life::Limited {
-            life: end.saturating_sub(now.wall()),
+            life: wall(end).saturating_sub(now.wall()),
             since: now,
         };
     }
     let life = match token.lifetime() {
         Lifetime::Unlimited => return Life::Unlimited,
         Lifetime::Ended => return Life::Ended,
-        Lifetime::Limited(life) => life,
+        Lifetime::Limited(life) => match token.issued_at() {
+            Some(time) => {
+                let age = now.wall().saturating_sub(wall(time));
+                return Life::Aged { life, age };
+            }
+            None => life,
+        },
         Lifetime::Unspecified => timing.default_lifetime,
     };
     Life::Limited {
         life,
         since: started,
     }
+}
+
+/// Returns the lifespan with the due time that the source set, if it set one.
+pub(super) fn with_due_time(lifespan: Lifespan, token: &AccessToken, now: Moment) -> Lifespan {
+    match token.due_at() {
+        Some(time) => lifespan.with_due(now, wall(time).saturating_sub(now.wall())),
+        None => lifespan,
+    }
+}
+
+fn wall(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
