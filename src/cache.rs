@@ -139,6 +139,24 @@ impl TokenCache {
         }
     }
 
+    /// Removes the token for this request and all that is known about it, as after a logout.
+    ///
+    /// No later request carries the token, and its memory is zeroed when the last request that
+    /// carries it has ended. A pause after a failure ends, too. A fetch in progress is abandoned,
+    /// and the callers that wait for it start another one: end their login at the source first.
+    ///
+    /// The server still accepts the token until it expires, unless it is revoked there (RFC 7009).
+    pub fn forget(&self, request: &TokenRequest) {
+        let entry = if request.is_default() {
+            Some(Arc::clone(&self.shared.default))
+        } else {
+            self.shared.tenants.remove(request)
+        };
+        if let Some(entry) = entry {
+            entry.forget();
+        }
+    }
+
     /// Returns the token for the source's own configuration if there is one that has not expired.
     ///
     /// Never fetches and never waits: it returns a token that is due or late, and starts no

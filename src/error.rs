@@ -42,6 +42,8 @@ struct Details {
     is_final: bool,
     /// A time limit ended the try, so another try is worth it however long this one took.
     retryable_timeout: bool,
+    /// The token request was not sent.
+    is_unsent: bool,
     /// The configured time limit that was reached.
     limit: Option<Duration>,
     status: Option<StatusCode>,
@@ -96,6 +98,11 @@ pub enum TokenErrorKind {
     Closed,
     /// The source asked its own cache for the token that it was to fetch. Permanent.
     FetchCycle,
+    /// There is no refresh token that may be sent: none is stored, the server does not accept it
+    /// (`invalid_grant`, RFC 6749 §5.2), or it may have been used up by a token request whose
+    /// answer was lost. Or the subject token of an exchange has expired (RFC 8693). A new login is
+    /// needed. Permanent.
+    LoginRequired,
     /// Neither the request nor its task chose a token, although
     /// [`require_request_auth`](crate::BearerAuthLayer::require_request_auth) is set. Permanent.
     RequestAuthMissing,
@@ -193,6 +200,7 @@ impl TokenError {
                 transient,
                 is_final: false,
                 retryable_timeout: false,
+                is_unsent: false,
                 limit: None,
                 status: None,
                 oauth_error: None,
@@ -271,6 +279,18 @@ impl TokenError {
     #[cfg(feature = "client-credentials")]
     pub(crate) fn with_retryable_timeout(self) -> Self {
         self.edit(|details| details.retryable_timeout = true)
+    }
+
+    /// Notes that the token request was not sent: the token endpoint knows nothing of it.
+    #[cfg(feature = "client-credentials")]
+    pub(crate) fn with_unsent(self) -> Self {
+        self.edit(|details| details.is_unsent = true)
+    }
+
+    /// Returns true if the token request was certainly not sent.
+    #[cfg(feature = "client-credentials")]
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.details.is_unsent
     }
 
     /// Returns true if a time limit of one try ended it.
@@ -379,6 +399,9 @@ impl TokenErrorKind {
             Self::FetchCycle => {
                 "the token source asked its own cache for the token that it fetches: use another \
                  cache or another token request"
+            }
+            Self::LoginRequired => {
+                "there is no refresh token or subject token that may be sent: log in again"
             }
             Self::RequestAuthMissing => {
                 "neither the request nor its task chose a token: add a `RequestAuth`"

@@ -97,10 +97,22 @@ pub use source::client_credentials::{
     ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant,
 };
 pub use source::context::{FetchContext, FetchReason};
+#[cfg(feature = "client-credentials")]
+pub use source::jwt_bearer::{JwtBearer, JwtBearerBuilder, JwtBearerGrant};
+#[cfg(feature = "client-credentials")]
+pub use source::refresh_token::{
+    InMemoryRefreshTokenStore, RefreshToken, RefreshTokenGrant, RefreshTokenGrantBuilder,
+    RefreshTokenGrantSettings, RefreshTokenStore,
+};
 pub use source::static_token::StaticTokenSource;
+pub use source::tenant_credentials::TenantCredentials;
+#[cfg(feature = "client-credentials")]
+pub use source::token_exchange::{TokenExchange, TokenExchangeBuilder, TokenExchangeGrant};
 pub use source::{SourceFn, TokenSource, source_fn};
 pub use token::AccessToken;
 pub use token::request::TokenRequest;
+#[cfg(feature = "client-credentials")]
+pub use token::security_token::SecurityToken;
 #[cfg(feature = "client-credentials")]
 pub use token_endpoint::authentication::ClientAuthentication;
 #[cfg(feature = "client-credentials")]

@@ -14,7 +14,16 @@ use crate::token::request::TokenRequest;
 #[cfg(feature = "client-credentials")]
 pub(crate) mod client_credentials;
 pub(crate) mod context;
+#[cfg(feature = "client-credentials")]
+pub(crate) mod jwt_bearer;
+#[cfg(feature = "client-credentials")]
+mod provider;
+#[cfg(feature = "client-credentials")]
+pub(crate) mod refresh_token;
 pub(crate) mod static_token;
+pub(crate) mod tenant_credentials;
+#[cfg(feature = "client-credentials")]
+pub(crate) mod token_exchange;
 
 /// Obtains access tokens.
 ///

@@ -13,7 +13,11 @@ use crate::clock;
 use crate::error::InvalidToken;
 use crate::token::request::TokenRequest;
 
+#[cfg(feature = "client-credentials")]
+pub(crate) mod jwt;
 pub(crate) mod request;
+#[cfg(feature = "client-credentials")]
+pub(crate) mod security_token;
 
 /// The maximum lifetime. Longer ones are reduced to it.
 pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

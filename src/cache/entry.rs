@@ -154,6 +154,16 @@ impl Entry {
         task
     }
 
+    /// Forgets the token and all that is known about it. Callers that wait decide again.
+    pub(crate) fn forget(self: Arc<Self>) {
+        let mut core = self.lock();
+        core.state.forget();
+        self.publish(&mut core);
+        let handle = core.fetch.take();
+        drop(core);
+        self.end(handle);
+    }
+
     /// Returns the current token unless it has expired.
     pub(crate) fn peek(&self, now: Moment) -> Option<Arc<CachedToken>> {
         self.token

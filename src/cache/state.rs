@@ -59,6 +59,9 @@ pub(crate) struct State {
     spacing: RejectionSpacing,
     /// Orders fetches and rejections.
     sequence: u64,
+    /// The last fetch that was forgotten with its token: a result of it or of an earlier one is
+    /// not stored.
+    forgotten: u64,
 }
 
 /// The fetch in progress.
@@ -162,6 +165,9 @@ impl State {
         timing: Timing,
     ) -> Completed {
         let was_in_progress = self.end(fetch);
+        if fetch.0 <= self.forgotten {
+            return Completed::Discarded;
+        }
         let Fetched {
             token,
             mut generation,
@@ -337,6 +343,15 @@ impl State {
             }
         }
         is_current
+    }
+
+    /// Forgets everything about the token, as after a logout. A fetch in progress is abandoned.
+    pub(crate) fn forget(&mut self) {
+        *self = Self {
+            sequence: self.sequence,
+            forgotten: self.sequence,
+            ..Self::default()
+        };
     }
 
     /// Records whether the replay of the request that caused a rejection was rejected too.

@@ -154,6 +154,13 @@ impl Tenants {
         entry
     }
 
+    /// Removes the entry of `request` and returns it.
+    pub(crate) fn remove(&self, request: &TokenRequest) -> Option<Arc<Entry>> {
+        let removed = self.write(request).remove(request)?;
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        Some(removed)
+    }
+
     /// Returns all entries.
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
         let mut all = Vec::with_capacity(self.len());

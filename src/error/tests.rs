@@ -154,6 +154,7 @@ fn builder_knows_which_kinds_are_transient() {
         (InvalidToken, false),
         (InvalidSetting, false),
         (NoRuntime, false),
+        (LoginRequired, false),
         (RequestAuthMissing, false),
     ] {
         let error = TokenError::builder(kind).build();

@@ -9,7 +9,7 @@ use crate::error::{InvalidSetting, TokenError};
 use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
-use crate::token_endpoint::builder::{Grant, GrantBuilder, sealed};
+use crate::token_endpoint::builder::{Client, Grant, GrantBuilder, sealed};
 use crate::token_endpoint::client::TokenEndpoint;
 
 /// A [`TokenSource`] for the client credentials grant (RFC 6749 §4.4).
@@ -52,6 +52,7 @@ impl ClientCredentials {
 
 impl sealed::Sealed for ClientCredentialsGrant {
     const BUILDER: &'static str = "ClientCredentialsBuilder";
+    const CLIENT: Client = Client::Authenticated;
 }
 
 impl Grant for ClientCredentialsGrant {
@@ -67,9 +68,21 @@ impl Grant for ClientCredentialsGrant {
 #[async_trait]
 impl TokenSource for ClientCredentials {
     async fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
-        self.endpoint
-            .fetch("client_credentials", &[], request)
-            .await
+        without_subject(request)?;
+        let sent = self.endpoint.send("client_credentials", &[], request);
+        Ok(sent.await?.token)
+    }
+}
+
+/// Refuses a subject: the token would not be the subject's.
+fn without_subject(request: &TokenRequest) -> Result<(), InvalidSetting> {
+    match request.subject_key() {
+        None => Ok(()),
+        Some(_) => Err(InvalidSetting::new(
+            "subject",
+            "must not be set with the client credentials grant, which has no subject: use \
+             `TokenExchange` or `JwtBearer`",
+        )),
     }
 }
 

@@ -53,6 +53,7 @@ struct Rest {
     sorted_scope: Option<Box<str>>,
     /// Sorted, each parameter once.
     params: Vec<Param>,
+    subject: Option<Box<str>>,
 }
 
 impl TokenRequest {
@@ -97,14 +98,41 @@ impl TokenRequest {
     /// Default: none.
     #[must_use]
     pub fn with_param(self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let overrides = self.0.map(|key| Arc::unwrap_or_clone(key.overrides));
-        let mut overrides = overrides.unwrap_or_default();
-        let params = &mut overrides.rest.get_or_insert_default().params;
         let param = (name.into().into_boxed_str(), value.into().into_boxed_str());
-        if let Err(place) = params.binary_search(&param) {
-            params.insert(place, param);
-        }
-        Self::with_overrides(overrides)
+        self.changed(|rest| {
+            if let Err(place) = rest.params.binary_search(&param) {
+                rest.params.insert(place, param);
+            }
+        })
+    }
+
+    /// Creates a request for a token on behalf of a subject, such as a user (RFC 8693 §1.1).
+    ///
+    /// See [`with_subject`](Self::with_subject).
+    pub fn subject(key: impl Into<String>) -> Self {
+        Self::default().with_subject(key)
+    }
+
+    /// Chooses the subject of the token, for the grants that have one: `TokenExchange` and
+    /// `JwtBearer`.
+    ///
+    /// **The key decides whose token is served.** A token in the cache is returned to every caller
+    /// that names its key, without looking at a subject token again. Derive the key from what you
+    /// have verified: issuer, subject and session of the user, never a name from the request
+    /// itself. The key of another user serves that user's token.
+    ///
+    /// The key is neither sent nor shown by `Debug`. A source whose grant has no subject fails with
+    /// an [`InvalidSetting`](crate::TokenErrorKind::InvalidSetting) error.
+    ///
+    /// Default: none.
+    #[must_use]
+    pub fn with_subject(self, key: impl Into<String>) -> Self {
+        self.changed(|rest| rest.subject = Some(key.into().into_boxed_str()))
+    }
+
+    /// Returns the key of the subject, if the request names one.
+    pub fn subject_key(&self) -> Option<&str> {
+        self.0.as_ref()?.overrides.subject()
     }
 
     /// Returns the scope that overrides the source's own, if there is one, in the caller's order.
@@ -130,6 +158,13 @@ impl TokenRequest {
     /// Returns true if this stands for the source's own configuration.
     pub fn is_default(&self) -> bool {
         self.0.is_none()
+    }
+
+    fn changed(self, change: impl FnOnce(&mut Rest)) -> Self {
+        let overrides = self.0.map(|key| Arc::unwrap_or_clone(key.overrides));
+        let mut overrides = overrides.unwrap_or_default();
+        change(overrides.rest.get_or_insert_default());
+        Self::with_overrides(overrides)
     }
 
     fn with_overrides(overrides: Overrides) -> Self {
@@ -194,7 +229,7 @@ impl Overrides {
             names.dedup();
             Box::new(Rest {
                 sorted_scope: Some(names.join(" ").into_boxed_str()),
-                params: Vec::new(),
+                ..Rest::default()
             })
         });
         let scope = Some(sent.into_boxed_str());
@@ -205,13 +240,18 @@ impl Overrides {
         self.rest.as_deref().map_or(&[], |rest| &rest.params)
     }
 
+    fn subject(&self) -> Option<&str> {
+        self.rest.as_deref()?.subject.as_deref()
+    }
+
     /// Returns what is equal for requests that identify the same token.
-    fn canonical(&self) -> (Option<&str>, &[Param]) {
+    fn canonical(&self) -> (Option<&str>, &[Param], Option<&str>) {
         let sorted = self
             .rest
             .as_deref()
             .and_then(|rest| rest.sorted_scope.as_deref());
-        (sorted.or(self.scope.as_deref()), self.params())
+        let scope = sorted.or(self.scope.as_deref());
+        (scope, self.params(), self.subject())
     }
 }
 
@@ -288,9 +328,33 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_the_scope() {
-        let shown = format!("{:?}", TokenRequest::scope("tenant/42"));
+    fn debug_shows_the_scope_and_neither_parameters_nor_subject() {
+        let request = TokenRequest::scope("tenant/42")
+            .with_param("audience", "hidden")
+            .with_subject("hidden");
+        let shown = format!("{request:?}");
         assert!(shown.contains("tenant/42"), "{shown}");
+        assert!(!shown.contains("hidden"), "{shown}");
+    }
+
+    #[test]
+    fn subjects_have_tokens_of_their_own() {
+        let one = TokenRequest::subject("alice").with_audience("x");
+        assert_eq!(one.subject_key(), Some("alice"));
+        assert_eq!(
+            one,
+            TokenRequest::default()
+                .with_audience("x")
+                .with_subject("alice")
+        );
+        for different in [
+            TokenRequest::subject("bob").with_audience("x"),
+            TokenRequest::default().with_audience("x"),
+            TokenRequest::subject("alice"),
+            TokenRequest::scope("alice").with_audience("x"),
+        ] {
+            assert_ne!(one, different);
+        }
     }
 
     #[test]

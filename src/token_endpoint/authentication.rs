@@ -8,6 +8,7 @@ use http::HeaderValue;
 use zeroize::Zeroizing;
 
 use crate::error::{InvalidSetting, TokenError};
+use crate::token_endpoint::builder::Client;
 use crate::token_endpoint::form::Field;
 
 /// The way in which the client authenticates to the token endpoint (RFC 6749 §2.3.1).
@@ -25,6 +26,9 @@ pub enum ClientAuthentication {
     /// Sends HTTP Basic with id and secret as they are, for servers that do not decode them. The
     /// id must not contain a colon.
     SecretBasicRaw,
+    /// Sends `client_id` only (`none`), for public clients and for grants whose own field is proof
+    /// enough. The client credentials grant does not allow it (RFC 6749 §4.4).
+    None,
 }
 
 /// The client's id and what proves it.
@@ -48,10 +52,23 @@ pub(crate) struct Credentials {
 
 impl Authentication {
     /// Checks id and secret.
-    pub(crate) fn check(&self) -> Result<(), InvalidSetting> {
-        check_credential("client_id", &self.client_id)?;
-        match &self.proof {
-            Proof::Secret(secret) => check_credential("client_secret", secret)?,
+    pub(crate) fn check(&self, required: Client) -> Result<(), InvalidSetting> {
+        if required != Client::Optional || !self.client_id.is_empty() {
+            check_credential("client_id", &self.client_id)?;
+        }
+        let Proof::Secret(secret) = &self.proof;
+        if self.style != ClientAuthentication::None {
+            check_credential("client_secret", secret)?;
+        } else if required == Client::Authenticated {
+            return Err(InvalidSetting::new(
+                "client_authentication",
+                "must not be `None` with the client credentials grant (RFC 6749 §4.4)",
+            ));
+        } else if !secret.is_empty() {
+            return Err(InvalidSetting::new(
+                "client_authentication",
+                "must say how the secret is sent: `SecretPost` or `SecretBasic`",
+            ));
         }
         if self.style == ClientAuthentication::SecretBasicRaw && self.client_id.contains(':') {
             return Err(InvalidSetting::new(
@@ -82,6 +99,13 @@ impl Authentication {
                         ("client_id", Zeroizing::new(id.to_owned())),
                         ("client_secret", Zeroizing::new(secret.to_owned())),
                     ],
+                    authorization: None,
+                };
+            }
+            ClientAuthentication::None => {
+                let id = (!id.is_empty()).then(|| ("client_id", Zeroizing::new(id.to_owned())));
+                return Credentials {
+                    fields: id.into_iter().collect(),
                     authorization: None,
                 };
             }

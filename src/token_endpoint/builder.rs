@@ -35,6 +35,18 @@ pub trait Grant: sealed::Sealed + Sized {
     fn build(self, endpoint: sealed::Endpoint) -> Result<Self::Source, InvalidSetting>;
 }
 
+/// The least that a grant requires of the client.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// It authenticates.
+    Authenticated,
+    /// It has an id.
+    Identified,
+    /// Nothing.
+    Optional,
+}
+
 pub(crate) mod sealed {
     use super::TokenEndpoint;
 
@@ -42,6 +54,8 @@ pub(crate) mod sealed {
     pub trait Sealed {
         /// The name of the builder.
         const BUILDER: &'static str;
+        /// What the grant must know of the client.
+        const CLIENT: super::Client;
     }
 
     /// The client of a token endpoint, which is no public type.
@@ -78,7 +92,10 @@ impl<G: Grant> GrantBuilder<G> {
             token_url,
             client_id: String::new(),
             client_secret: Zeroizing::default(),
-            authentication: ClientAuthentication::default(),
+            authentication: match G::CLIENT {
+                Client::Optional => ClientAuthentication::None,
+                _ => ClientAuthentication::default(),
+            },
             scope: String::new(),
             params: Vec::new(),
             allow_http: false,
@@ -222,7 +239,7 @@ impl<G: Grant> GrantBuilder<G> {
             style: self.authentication,
             proof: Proof::Secret(self.client_secret),
         };
-        authentication.check()?;
+        authentication.check(G::CLIENT)?;
         check_scope(&self.scope)?;
         self.params
             .iter()

@@ -8,11 +8,10 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Uri};
 
 use crate::error::TokenError;
-use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 use crate::token_endpoint::authentication::{Authentication, Credentials};
 use crate::token_endpoint::form::{Field, Form, check_param, check_scope};
-use crate::token_endpoint::response;
+use crate::token_endpoint::response::{self, TokenResponse};
 use crate::token_endpoint::transport::Transport;
 use crate::token_endpoint::try_limit::TryLimit;
 
@@ -34,12 +33,12 @@ impl TokenEndpoint {
     /// # Errors
     ///
     /// Names the host of the token endpoint.
-    pub(crate) async fn fetch(
+    pub(crate) async fn send(
         &self,
         grant_type: &str,
         grant: &[Field],
         request: &TokenRequest,
-    ) -> Result<AccessToken, TokenError> {
+    ) -> Result<TokenResponse, TokenError> {
         let scope = request.scopes().or(self.scope.scopes()).unwrap_or_default();
         check_scope(scope)?;
         let request_params: Vec<_> = request.params().collect();
@@ -62,7 +61,7 @@ impl TokenEndpoint {
                 .transport
                 .send(self.request(body, &credentials), limit)
                 .await?;
-            response::parse(raw.status, &raw.headers, raw.body.as_deref())
+            response::parse_all(raw.status, &raw.headers, raw.body.as_deref())
         };
         sent.await
             .map_err(|error| error.with_token_endpoint(self.host()))

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::value::RawValue;
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::error::{TokenError, TokenErrorKind};
@@ -81,19 +82,40 @@ impl AccessToken {
     }
 }
 
-/// Parses a response of the token endpoint.
-///
-/// `body` is `None` if it was longer than [`LONGEST_BODY`].
+/// A token response (RFC 6749 §5.1).
+pub(crate) struct TokenResponse {
+    pub(crate) token: AccessToken,
+    pub(crate) refresh_token: Option<Zeroizing<String>>,
+}
+
+/// Parses a response of the token endpoint into the access token.
 pub(crate) fn parse(
     status: StatusCode,
     headers: &HeaderMap,
     body: Option<&[u8]>,
 ) -> Result<AccessToken, TokenError> {
+    parse_all(status, headers, body).map(|response| response.token)
+}
+
+/// Parses a response of the token endpoint.
+///
+/// `body` is `None` if it was longer than [`LONGEST_BODY`].
+pub(crate) fn parse_all(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Option<&[u8]>,
+) -> Result<TokenResponse, TokenError> {
     let body = body.map(repaired);
     let error = match body.as_ref().map(|body| Members::parse(body)) {
         Some(Ok(members)) if status.is_success() && code(&members).is_none() => {
             match token(&members, status) {
-                Ok(token) => return Ok(token),
+                Ok(token) => {
+                    let refresh_token = text(members.refresh_token).map(Zeroizing::new);
+                    return Ok(TokenResponse {
+                        token,
+                        refresh_token: refresh_token.filter(|token| !token.is_empty()),
+                    });
+                }
                 Err(error) => error,
             }
         }

@@ -93,7 +93,7 @@ where
         let response = async {
             poll_fn(|cx| service.poll_ready(cx))
                 .await
-                .map_err(connection_error)?;
+                .map_err(|error| connection_error(error).with_unsent())?;
             service
                 .call(request.map(Full::new))
                 .await

@@ -13,6 +13,7 @@ const NOT_AN_OBJECT: &str = "the body is not a JSON object";
 #[derive(Default)]
 pub(super) struct Members<'a> {
     pub(super) access_token: Option<&'a RawValue>,
+    pub(super) refresh_token: Option<&'a RawValue>,
     pub(super) token_type: Option<&'a RawValue>,
     pub(super) expires_in: Option<&'a RawValue>,
     pub(super) scope: Option<&'a RawValue>,
@@ -35,6 +36,7 @@ impl<'a> Members<'a> {
     fn member(&mut self, name: &str) -> Option<&mut Option<&'a RawValue>> {
         match name {
             "access_token" => Some(&mut self.access_token),
+            "refresh_token" => Some(&mut self.refresh_token),
             "token_type" => Some(&mut self.token_type),
             "expires_in" => Some(&mut self.expires_in),
             "scope" => Some(&mut self.scope),

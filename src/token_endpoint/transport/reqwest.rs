@@ -75,10 +75,16 @@ impl Transport for ReqwestTransport {
 pub(crate) fn token_error(error: Error) -> TokenError {
     // The URL may contain confidential parameters.
     let error = error.without_url();
-    if error.is_timeout() {
+    let is_unsent = error.is_connect() || error.is_builder();
+    let error = if error.is_timeout() {
         timed_out(error)
     } else {
         TokenError::new(TokenErrorKind::Connection, true).with_cause(error)
+    };
+    if is_unsent {
+        error.with_unsent()
+    } else {
+        error
     }
 }
 
