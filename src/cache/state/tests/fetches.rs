@@ -283,3 +283,18 @@ fn a_dead_endpoint_sees_a_handful_of_requests() {
     }
     assert_eq!(tested.started.len(), 3, "at 0 s, 1.05 s and 3.1 s");
 }
+
+#[test]
+fn a_fetch_that_was_forgotten_stores_no_token() {
+    let mut tested = Tested::refreshing("a");
+    let fetch = tested.fetch();
+    tested.state.forget();
+    assert!(tested.state.current().is_none());
+    tested.land_from(fetch, token("b", 900.0), (800.0, 801.0));
+    assert!(
+        tested.state.current().is_none(),
+        "a token of the login that ended"
+    );
+    assert_eq!(tested.decide(801.0), "fetch", "with no delay and no pause");
+    assert_eq!(tested.land("c", 900.0, 801.0), "c");
+}
