@@ -5,6 +5,7 @@ mod capacity;
 mod connections;
 mod early_rejections;
 mod expiry;
+mod fetch_context;
 mod late_tokens;
 mod malformed_responses;
 mod mock_source;
