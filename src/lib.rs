@@ -66,6 +66,7 @@ mod policy;
 mod request_auth;
 #[cfg(feature = "reqwest-middleware")]
 mod reqwest_middleware;
+mod secret;
 mod service;
 mod source;
 mod sync;
@@ -91,10 +92,17 @@ pub use mock::server::{
 pub use mock::source::{Hold, MockTokenSource};
 pub use policy::rejection::{BearerChallenge, GrpcUnauthenticated, RejectionPolicy};
 pub use request_auth::RequestAuth;
+pub use secret::Secret;
 pub use service::{BearerAuth, ResponseFuture};
 #[cfg(feature = "client-credentials")]
 pub use source::client_credentials::{ClientCredentials, ClientCredentialsBuilder};
 pub use source::context::{FetchContext, FetchReason};
+pub use source::env::EnvTokenSource;
+pub use source::fallback::FallbackTokenSource;
+#[cfg(feature = "token-file")]
+pub use source::file::FileTokenSource;
+#[cfg(feature = "serde")]
+pub use source::settings::ClientCredentialsSettings;
 pub use source::static_token::StaticTokenSource;
 pub use source::{SourceFn, TokenSource, source_fn};
 pub use token::AccessToken;

@@ -14,6 +14,12 @@ use crate::token::request::TokenRequest;
 #[cfg(feature = "client-credentials")]
 pub(crate) mod client_credentials;
 pub(crate) mod context;
+pub(crate) mod env;
+pub(crate) mod fallback;
+#[cfg(feature = "token-file")]
+pub(crate) mod file;
+#[cfg(feature = "serde")]
+pub(crate) mod settings;
 pub(crate) mod static_token;
 
 /// Obtains access tokens.

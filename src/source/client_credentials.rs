@@ -13,6 +13,7 @@ use tower_service::Service;
 use zeroize::Zeroizing;
 
 use crate::error::{BoxError, InvalidSetting, TokenError};
+use crate::secret::Secret;
 use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
@@ -147,8 +148,8 @@ impl ClientCredentialsBuilder {
     /// Sets the client's secret (RFC 6749 §2.3.1).
     ///
     /// Default: none. It is required.
-    pub fn client_secret(mut self, secret: impl Into<String>) -> Self {
-        self.client_secret = Zeroizing::new(secret.into());
+    pub fn client_secret(mut self, secret: impl Into<Secret>) -> Self {
+        self.client_secret = secret.into().into_inner();
         self
     }
 
