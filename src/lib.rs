@@ -8,7 +8,8 @@
 //!   [`allow_origin`](BearerAuthLayer::allow_origin).
 //! - [`TokenCache`] keeps the tokens, one per [`TokenRequest`]. It can be used without the layer.
 //! - [`TokenSource`] is the trait of a source of tokens: `ClientCredentials` (feature
-//!   `client-credentials`), [`StaticTokenSource`], [`source_fn`].
+//!   `client-credentials`), `FileTokenSource` (feature `token-file`), [`EnvTokenSource`],
+//!   [`StaticTokenSource`], [`FallbackTokenSource`], [`source_fn`].
 //! - [`RequestAuth`] chooses the token of a request or, with the feature `task-local`, of a task.
 //! - [`TokenError`] describes a failure and says what to do about it.
 //! - `MockTokenSource` (feature `mock`) and `MockAuthServer` (feature `mock-server`) are for tests.
@@ -56,7 +57,9 @@ pub mod fuzzing;
     feature = "mock",
     feature = "mock-server",
     feature = "reqwest-middleware",
-    feature = "task-local"
+    feature = "serde",
+    feature = "task-local",
+    feature = "token-file"
 ))]
 pub mod guide;
 mod layer;

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bearer_auth::{
-    AccessToken, BearerAuthLayer, FetchContext, FetchReason, MockTokenSource, TokenCache,
-    TokenError, TokenRequest, TokenSource, source_fn,
+    AccessToken, BearerAuthLayer, FallbackTokenSource, FetchContext, FetchReason, MockTokenSource,
+    TokenCache, TokenError, TokenRequest, TokenSource, source_fn,
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -212,13 +212,16 @@ async fn a_pause_of_another_cache_is_taken_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sources_in_pointers_get_the_context() {
+async fn sources_within_others_get_the_context() {
     let source = Recorder::new(secs(900));
     let request = TokenRequest::default();
     let rejected = AccessToken::new("rejected").unwrap();
     let context = FetchContext::new(FetchReason::Rejected, Instant::now()).with_rejected(rejected);
-    let wrapped: [Box<dyn TokenSource>; 2] =
-        [Box::new(Arc::new(source.clone())), Box::new(source.clone())];
+    let wrapped: [Box<dyn TokenSource>; 3] = [
+        Box::new(source.clone()),
+        Box::new(Arc::new(source.clone())),
+        Box::new(FallbackTokenSource::new([source.clone()])),
+    ];
     for (index, wrapped) in wrapped.iter().enumerate() {
         wrapped.fetch_with(&request, &context).await.unwrap();
         let contexts = source.contexts();

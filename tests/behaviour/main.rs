@@ -2,6 +2,7 @@
 
 mod behaviour_table;
 mod capacity;
+mod configuration;
 mod connections;
 mod early_rejections;
 mod expiry;
@@ -32,6 +33,7 @@ mod tenants;
 mod token_files;
 mod token_origins;
 mod token_request;
+mod token_sources;
 mod undriven_runtimes;
 mod waiting;
 
