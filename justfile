@@ -82,6 +82,13 @@ advisories:
 core-size:
     {{python}} .ci/core_size.py {{max_core_crates}}
 
+# Builds the library for WebAssembly, where it has neither a transport nor a clock.
+wasm:
+    rustup target add wasm32-unknown-unknown
+    cargo check --locked --quiet --lib --target wasm32-unknown-unknown --no-default-features
+    cargo check --locked --quiet --lib --target wasm32-unknown-unknown --no-default-features \
+        --features client-credentials
+
 # Builds the library with the minimum Rust version, which must be the one in the README.
 rust-version:
     {{python}} .ci/rust_version.py

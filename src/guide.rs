@@ -8,13 +8,13 @@
 //! | [`replay`] | which responses reject a token, and which requests are replayed |
 //! | [`tenants`] | a token per request or per task |
 //! | [`layers`] | the order of timeouts, retries, redirects and limits |
-//! | [`sources`] | your own source of tokens; the cache on its own |
+//! | [`sources`] | the sources, configuration, your own source of tokens; the cache on its own |
 //! | [`testing`] | tests without a server, or against one on loopback |
 //! | [`secrets`] | what is wiped from memory, and what is not |
 //! | [`troubleshooting`] | compiler errors, requests without a token, hanging tests |
 //!
-//! The pages use the features `client-credentials`, `reqwest-middleware`, `task-local`, `mock` and
-//! `mock-server`.
+//! The pages use the features `client-credentials`, `reqwest-middleware`, `serde`, `task-local`,
+//! `token-file`, `mock` and `mock-server`.
 
 pub mod settings {
     #![doc = include_str!("guide/settings.md")]

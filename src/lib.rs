@@ -8,7 +8,8 @@
 //!   [`allow_origin`](BearerAuthLayer::allow_origin).
 //! - [`TokenCache`] keeps the tokens, one per [`TokenRequest`]. It can be used without the layer.
 //! - [`TokenSource`] is the trait of a source of tokens: `ClientCredentials` (feature
-//!   `client-credentials`), [`StaticTokenSource`], [`source_fn`].
+//!   `client-credentials`), `FileTokenSource` (feature `token-file`), [`EnvTokenSource`],
+//!   [`StaticTokenSource`], [`FallbackTokenSource`], [`source_fn`].
 //! - [`RequestAuth`] chooses the token of a request or, with the feature `task-local`, of a task.
 //! - [`TokenError`] describes a failure and says what to do about it.
 //! - `MockTokenSource` (feature `mock`) and `MockAuthServer` (feature `mock-server`) are for tests.
@@ -56,7 +57,9 @@ pub mod fuzzing;
     feature = "mock",
     feature = "mock-server",
     feature = "reqwest-middleware",
-    feature = "task-local"
+    feature = "serde",
+    feature = "task-local",
+    feature = "token-file"
 ))]
 pub mod guide;
 mod layer;
@@ -66,6 +69,7 @@ mod policy;
 mod request_auth;
 #[cfg(feature = "reqwest")]
 mod reqwest_0_13;
+mod secret;
 mod service;
 mod source;
 mod sync;
@@ -91,12 +95,17 @@ pub use mock::server::{
 pub use mock::source::{Hold, MockTokenSource};
 pub use policy::rejection::{BearerChallenge, GrpcUnauthenticated, RejectionPolicy};
 pub use request_auth::RequestAuth;
+pub use secret::Secret;
 pub use service::{BearerAuth, ResponseFuture};
 #[cfg(feature = "client-credentials")]
 pub use source::client_credentials::{
     ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant,
 };
 pub use source::context::{FetchContext, FetchReason};
+pub use source::env::EnvTokenSource;
+pub use source::fallback::FallbackTokenSource;
+#[cfg(feature = "token-file")]
+pub use source::file::FileTokenSource;
 #[cfg(feature = "client-credentials")]
 pub use source::jwt_bearer::{JwtBearer, JwtBearerBuilder, JwtBearerGrant};
 #[cfg(feature = "client-credentials")]
@@ -104,6 +113,8 @@ pub use source::refresh_token::{
     InMemoryRefreshTokenStore, RefreshToken, RefreshTokenGrant, RefreshTokenGrantBuilder,
     RefreshTokenGrantSettings, RefreshTokenStore,
 };
+#[cfg(feature = "serde")]
+pub use source::settings::ClientCredentialsSettings;
 pub use source::static_token::StaticTokenSource;
 pub use source::tenant_credentials::TenantCredentials;
 #[cfg(feature = "client-credentials")]

@@ -14,12 +14,18 @@ use crate::token::request::TokenRequest;
 #[cfg(feature = "client-credentials")]
 pub(crate) mod client_credentials;
 pub(crate) mod context;
+pub(crate) mod env;
+pub(crate) mod fallback;
+#[cfg(feature = "token-file")]
+pub(crate) mod file;
 #[cfg(feature = "client-credentials")]
 pub(crate) mod jwt_bearer;
 #[cfg(feature = "client-credentials")]
 mod provider;
 #[cfg(feature = "client-credentials")]
 pub(crate) mod refresh_token;
+#[cfg(feature = "serde")]
+pub(crate) mod settings;
 pub(crate) mod static_token;
 pub(crate) mod tenant_credentials;
 #[cfg(feature = "client-credentials")]

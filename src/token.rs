@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderValue;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::error::InvalidToken;
+use crate::secret::Secret;
 use crate::token::request::TokenRequest;
 
-#[cfg(feature = "client-credentials")]
+#[cfg(any(feature = "client-credentials", feature = "token-file"))]
 pub(crate) mod jwt;
 pub(crate) mod request;
 #[cfg(feature = "client-credentials")]
@@ -99,12 +100,10 @@ impl AccessToken {
     ///
     /// Returns [`InvalidToken`] if `value` is empty or has a byte outside of 0x21 to 0x7E, so that
     /// it cannot be sent in an `Authorization` header (RFC 6750 §2.1).
-    pub fn new(value: impl Into<String>) -> Result<Self, InvalidToken> {
-        let mut value = value.into();
-        let authorization = authorization(&value);
-        value.zeroize();
+    pub fn new(value: impl Into<Secret>) -> Result<Self, InvalidToken> {
+        let value = value.into();
         Ok(Self(Arc::new(Parts {
-            authorization: authorization?,
+            authorization: authorization(value.expose_secret())?,
             lifetime: Lifetime::Unspecified,
             expires_at: None,
             scope: None,

@@ -192,6 +192,47 @@ mod tests {
         assert_eq!(times(5.0, 9.0, 0.0), (5.0, 5.0), "expired on arrival");
     }
 
+    /// Returns the due, late and expiry times in seconds after the arrival.
+    fn after_arrival(span: Lifespan) -> [f64; 3] {
+        [span.due, span.late, span.expired].map(|time| START.until(time).as_secs_f64())
+    }
+
+    #[test]
+    fn windows_of_an_aged_token_follow_from_its_whole_life() {
+        for (age, times) in [
+            (0, [800.0, 890.0, 900.0]),
+            (600, [200.0, 290.0, 300.0]),
+            // Due on arrival: used for a second first.
+            (850, [1.0, 40.0, 50.0]),
+            (889, [1.0, 1.0, 11.0]),
+            // Late on arrival.
+            (895, [0.0, 0.0, 5.0]),
+            (1_000, [0.0, 0.0, 0.0]),
+        ] {
+            let life = Duration::from_secs(900);
+            let span = Lifespan::aged(life, Duration::from_secs(age), START, 0.0);
+            assert_eq!(after_arrival(span), times, "{age} s");
+        }
+    }
+
+    #[test]
+    fn a_due_time_that_the_source_set_is_used_unchanged() {
+        let span = Lifespan::new(Duration::from_secs(900), START, START, 0.5);
+        for (due, times) in [
+            (0, [0.0, 890.0, 900.0]),
+            (300, [300.0, 890.0, 900.0]),
+            (895, [895.0, 895.0, 900.0]),
+            (1_000, [900.0, 900.0, 900.0]),
+        ] {
+            let span = span.with_due(START, Duration::from_secs(due));
+            assert_eq!(after_arrival(span), times, "{due} s");
+        }
+        let due = Duration::from_secs(60);
+        let unlimited = Lifespan::UNLIMITED.with_due(START, due);
+        assert_eq!(START.until(unlimited.due), due);
+        assert_eq!(unlimited.expired, Moment::NEVER);
+    }
+
     proptest! {
         #[test]
         fn windows_are_ordered_and_bounded(

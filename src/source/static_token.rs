@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::error::{InvalidToken, TokenError};
+use crate::secret::Secret;
 use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
@@ -27,7 +28,7 @@ impl StaticTokenSource {
     /// # Errors
     ///
     /// Returns [`InvalidToken`] if no header can carry the value, see [`AccessToken::new`].
-    pub fn new(token: impl Into<String>) -> Result<Self, InvalidToken> {
+    pub fn new(token: impl Into<Secret>) -> Result<Self, InvalidToken> {
         Ok(Self {
             token: AccessToken::new(token)?.without_expiry(),
         })

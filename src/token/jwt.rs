@@ -1,59 +1,98 @@
-//! The little that this crate reads of JSON Web Tokens (RFC 7519). It verifies nothing.
+//! The life of a token that is a JWT (RFC 7519), as its claims say.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
+/// The times in a JWT's claims (RFC 7519 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct JwtTimes {
+    pub(crate) expires_at: SystemTime,
+    // Only `FileTokenSource` uses it.
+    #[cfg_attr(not(feature = "token-file"), allow(dead_code))]
+    pub(crate) issued_at: Option<SystemTime>,
+}
+
 #[derive(Deserialize)]
 struct Claims {
     exp: f64,
+    #[serde(default)]
+    iat: Option<f64>,
 }
 
-/// Returns the time in the `exp` claim (RFC 7519 §4.1.4), if `token` is a JWT that has one.
-pub(crate) fn expiry(token: &str) -> Option<SystemTime> {
-    let mut parts = token.split('.');
-    let payload = parts.nth(1)?;
-    // Header, payload, signature: five parts are encrypted, and cannot be read.
-    if parts.count() != 1 {
-        return None;
+impl JwtTimes {
+    /// Reads the times of a signed JWT (RFC 7515 §7.1). Returns `None` for any other token, and for
+    /// one without `exp`.
+    ///
+    /// The signature is not verified: that is the work of those who accept the token.
+    pub(crate) fn read(token: &str) -> Option<Self> {
+        let mut parts = token.split('.');
+        let (Some(_), Some(claims), Some(_), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return None;
+        };
+        let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+        let claims: Claims = serde_json::from_slice(&claims).ok()?;
+        let expires_at = time(claims.exp)?;
+        Some(Self {
+            expires_at,
+            issued_at: claims
+                .iat
+                .and_then(time)
+                .filter(|issued_at| *issued_at < expires_at),
+        })
     }
-    let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
-    let claims: Claims = serde_json::from_slice(&payload).ok()?;
-    let since_epoch = Duration::try_from_secs_f64(claims.exp).ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(since_epoch)
+}
+
+/// Returns the time of a `NumericDate` (RFC 7519 §2).
+fn time(seconds: f64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn token(payload: &str) -> String {
-        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload))
+    fn jwt(claims: &str) -> String {
+        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
     }
 
     #[test]
-    fn exp_is_read_from_a_jwt_and_from_nothing_else() {
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        assert_eq!(
-            expiry(&token(r#"{"sub":"x","exp":1790000000}"#)),
-            Some(at(1_790_000_000))
-        );
-        assert_eq!(expiry(&token(r#"{"exp":5e0}"#)), Some(at(5)));
-        for unreadable in [
-            "",
-            "opaque",
-            "a.b",
-            "a.b.c",
-            "a.b.c.d.e",
-            &token("{}"),
-            &token("[]"),
-            &token(r#"{"exp":"1790000000"}"#),
-            &token(r#"{"exp":-1}"#),
-            &token(r#"{"exp":1e300}"#),
+    fn times_of_a_signed_jwt_are_read() {
+        let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
+        for (claims, expires_at, issued_at) in [
+            (r#"{"exp":900}"#, 900, None),
+            (r#"{"iat":100,"exp":900,"sub":"x"}"#, 900, Some(100)),
+            (r#"{"iat":100.0,"exp":9e2}"#, 900, Some(100)),
+            (r#"{"iat":900,"exp":900}"#, 900, None),
+            (r#"{"iat":-1,"exp":900}"#, 900, None),
+            (r#"{"iat":null,"exp":900}"#, 900, None),
         ] {
-            assert_eq!(expiry(unreadable), None, "{unreadable}");
+            let times = JwtTimes {
+                expires_at: at(expires_at),
+                issued_at: issued_at.map(at),
+            };
+            assert_eq!(JwtTimes::read(&jwt(claims)), Some(times), "{claims}");
+        }
+    }
+
+    #[test]
+    fn other_tokens_have_no_times() {
+        for token in [
+            String::new(),
+            "opaque".to_owned(),
+            "a.b.c".to_owned(),
+            "e30.e30.c2ln".to_owned(),
+            format!("{}.d.e", jwt(r#"{"exp":900}"#)),
+            jwt(r#"{"exp":"900"}"#),
+            jwt(r#"{"exp":-900}"#),
+            jwt(r#"{"exp":1e300}"#),
+            jwt(r#"[900]"#),
+        ] {
+            assert_eq!(JwtTimes::read(&token), None, "{token}");
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
-use crate::token::jwt;
+use crate::secret::Secret;
+use crate::token::jwt::JwtTimes;
 
 /// A token that a grant exchanges for an access token: a subject token of `TokenExchange`
 /// (RFC 8693 §2.1) or an assertion of `JwtBearer` (RFC 7523 §2.1).
@@ -22,26 +23,26 @@ pub struct SecurityToken {
 impl SecurityToken {
     /// Creates a token of this type, an identifier of RFC 8693 §3 such as
     /// `urn:ietf:params:oauth:token-type:saml2`.
-    pub fn new(value: impl Into<String>, token_type: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(value: impl Into<Secret>, token_type: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            value: Zeroizing::new(value.into()),
+            value: value.into().into_inner(),
             token_type: token_type.into(),
             expires_at: None,
         }
     }
 
     /// Creates an OAuth 2.0 access token (`urn:ietf:params:oauth:token-type:access_token`).
-    pub fn access_token(value: impl Into<String>) -> Self {
+    pub fn access_token(value: impl Into<Secret>) -> Self {
         Self::new(value, "urn:ietf:params:oauth:token-type:access_token")
     }
 
     /// Creates an OpenID Connect ID token (`urn:ietf:params:oauth:token-type:id_token`).
-    pub fn id_token(value: impl Into<String>) -> Self {
+    pub fn id_token(value: impl Into<Secret>) -> Self {
         Self::new(value, "urn:ietf:params:oauth:token-type:id_token")
     }
 
     /// Creates a JSON Web Token (`urn:ietf:params:oauth:token-type:jwt`).
-    pub fn jwt(value: impl Into<String>) -> Self {
+    pub fn jwt(value: impl Into<Secret>) -> Self {
         Self::new(value, "urn:ietf:params:oauth:token-type:jwt")
     }
 
@@ -56,7 +57,8 @@ impl SecurityToken {
 
     /// Returns the time at which the token expires, if it is known.
     pub fn expires_at(&self) -> Option<SystemTime> {
-        self.expires_at.or_else(|| jwt::expiry(&self.value))
+        self.expires_at
+            .or_else(|| JwtTimes::read(&self.value).map(|times| times.expires_at))
     }
 
     pub(crate) fn into_parts(self) -> (Zeroizing<String>, Cow<'static, str>) {

@@ -15,19 +15,24 @@ use crate::token_endpoint::form::Field;
 ///
 /// A token request uses exactly one, and the cache never tries another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub enum ClientAuthentication {
     /// Sends `client_id` and `client_secret` as fields of the form (`client_secret_post`).
     #[default]
+    #[cfg_attr(feature = "serde", serde(rename = "client_secret_post"))]
     SecretPost,
     /// Sends HTTP Basic with id and secret form-encoded first, as RFC 6749 §2.3.1 requires
     /// (`client_secret_basic`). A space is sent as `%20`, which every server decodes.
+    #[cfg_attr(feature = "serde", serde(rename = "client_secret_basic"))]
     SecretBasic,
     /// Sends HTTP Basic with id and secret as they are, for servers that do not decode them. The
     /// id must not contain a colon.
+    #[cfg_attr(feature = "serde", serde(rename = "client_secret_basic_raw"))]
     SecretBasicRaw,
     /// Sends `client_id` only (`none`), for public clients and for grants whose own field is proof
     /// enough. The client credentials grant does not allow it (RFC 6749 §4.4).
+    #[cfg_attr(feature = "serde", serde(rename = "none"))]
     None,
 }
 

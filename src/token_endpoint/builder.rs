@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::error::{BoxError, InvalidSetting};
 #[cfg(feature = "reqwest")]
 use crate::reqwest_0_13::transport::{ReqwestTransport, default_client};
+use crate::secret::Secret;
 use crate::token::request::TokenRequest;
 use crate::token_endpoint::authentication::{Authentication, ClientAuthentication, Proof};
 use crate::token_endpoint::client::TokenEndpoint;
@@ -115,8 +116,8 @@ impl<G: Grant> GrantBuilder<G> {
     /// Sets the client's secret (RFC 6749 §2.3.1).
     ///
     /// Default: none. It is required.
-    pub fn client_secret(mut self, secret: impl Into<String>) -> Self {
-        self.client_secret = Zeroizing::new(secret.into());
+    pub fn client_secret(mut self, secret: impl Into<Secret>) -> Self {
+        self.client_secret = secret.into().into_inner();
         self
     }
 

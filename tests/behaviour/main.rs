@@ -2,9 +2,11 @@
 
 mod behaviour_table;
 mod capacity;
+mod configuration;
 mod connections;
 mod early_rejections;
 mod expiry;
+mod fetch_context;
 mod grants;
 mod late_tokens;
 mod malformed_responses;
@@ -33,6 +35,7 @@ mod tenants;
 mod token_files;
 mod token_origins;
 mod token_request;
+mod token_sources;
 mod undriven_runtimes;
 mod waiting;
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use crate::error::TokenError;
+use crate::secret::Secret;
 use crate::token::request::TokenRequest;
 
 /// A refresh token (RFC 6749 §1.5) as a store keeps it.
@@ -22,8 +23,8 @@ pub struct RefreshToken {
 
 impl RefreshToken {
     /// Creates a token that was not presented yet.
-    pub fn new(value: impl Into<String>) -> Self {
-        Self::of(Zeroizing::new(value.into()))
+    pub fn new(value: impl Into<Secret>) -> Self {
+        Self::of(value.into().into_inner())
     }
 
     pub(super) fn of(value: Zeroizing<String>) -> Self {
@@ -102,14 +103,14 @@ pub struct InMemoryRefreshTokenStore {
 
 impl InMemoryRefreshTokenStore {
     /// Creates a store with the refresh token for the default request.
-    pub fn new(value: impl Into<String>) -> Self {
+    pub fn new(value: impl Into<Secret>) -> Self {
         let store = Self::default();
         store.insert(&TokenRequest::default(), value);
         store
     }
 
     /// Adds the refresh token for a request, or replaces it: after a login, for example.
-    pub fn insert(&self, request: &TokenRequest, value: impl Into<String>) {
+    pub fn insert(&self, request: &TokenRequest, value: impl Into<Secret>) {
         self.put(request, RefreshToken::new(value));
     }
 

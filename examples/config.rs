@@ -1,0 +1,76 @@
+//! Configuration from a TOML file and from environment variables: `cargo run --example config`
+//!
+//! With `ORDERS_TOKEN_URL`, `ORDERS_CLIENT_ID` and `ORDERS_CLIENT_SECRET` or
+//! `ORDERS_CLIENT_SECRET_FILE` set, it talks to a token endpoint of your own.
+
+use std::{env, fs};
+
+use bearer_auth::{BoxError, ClientCredentialsSettings, MockAuthServer, TokenCache};
+use serde::Deserialize;
+use serde::de::value::{Error, MapDeserializer};
+
+const PREFIX: &str = "ORDERS_";
+
+/// The configuration of a service. Settings of the token source are a table of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    listen: String,
+    orders: ClientCredentialsSettings,
+}
+
+/// Reads the settings from variables such as `ORDERS_CLIENT_ID`. `None` if there is none.
+fn from_environment(
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Option<ClientCredentialsSettings>, Error> {
+    let fields = variables.filter_map(|(name, value)| {
+        let field = name.strip_prefix(PREFIX)?;
+        Some((field.to_ascii_lowercase(), value))
+    });
+    let mut fields = fields.peekable();
+    if fields.peek().is_none() {
+        return Ok(None);
+    }
+    ClientCredentialsSettings::deserialize(MapDeserializer::new(fields)).map(Some)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let server = MockAuthServer::start().await?;
+    // As Kubernetes mounts it.
+    let secret = env::temp_dir().join(format!("orders-secret-{}", std::process::id()));
+    fs::write(&secret, format!("{}\n", server.client_secret()))?;
+    let config: Config = toml::from_str(&format!(
+        r#"
+        listen = "127.0.0.1:8080"
+
+        [orders]
+        token_url = "{}"
+        client_id = "{}"
+        client_secret_file = '{}'
+        scope = "orders.read"
+        "#,
+        server.token_url(),
+        server.client_id(),
+        secret.display(),
+    ))?;
+    println!("listen on {}", config.listen);
+
+    let variables = env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    // Variables replace the whole table, so that no secret goes to another's token URL.
+    let settings = from_environment(variables)?.unwrap_or(config.orders);
+    let source = settings.builder()?.build()?;
+    fs::remove_file(&secret)?;
+    println!("{source:?}");
+
+    let token = TokenCache::new(source).token().await?;
+    println!("a token until {:?}", token.expires_at());
+
+    // A mistake is an error that names the setting.
+    let mistake = [("ORDERS_CLIENT_SECRETS".to_owned(), "s3cret".to_owned())];
+    let error = from_environment(mistake.into_iter()).unwrap_err();
+    println!("{error}");
+    assert!(error.to_string().contains("client_secrets"));
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! The client credentials grant as configuration.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::error::InvalidSetting;
+use crate::secret::Secret;
+use crate::source::client_credentials::{ClientCredentials, ClientCredentialsBuilder};
+use crate::token_endpoint::authentication::ClientAuthentication;
+
+/// The settings of [`ClientCredentials`] in a configuration file or in environment variables, read
+/// with serde.
+///
+/// | field | meaning |
+/// |---|---|
+/// | `token_url` | required, see [`ClientCredentials::builder`] |
+/// | `client_id` | required |
+/// | `client_secret` or `client_secret_file` | one is required: the secret, or the path of a file with it |
+/// | `scope` | names separated by spaces; default: none |
+/// | `client_authentication` | `client_secret_post` (default), `client_secret_basic` or `client_secret_basic_raw` |
+/// | `params` | a table of further fields of the form; default: none |
+/// | `allow_http` | default: `false` |
+///
+/// An unknown field, a missing one, and two that exclude each other are errors that name them.
+/// Serialized settings do not contain `client_secret`.
+///
+/// ```
+/// use bearer_auth::ClientCredentialsSettings;
+///
+/// let settings: ClientCredentialsSettings = toml::from_str(
+///     r#"
+///     token_url = "https://identity.example.com/connect/token"
+///     client_id = "my-client"
+///     client_secret = "s3cret"
+///     scope = "orders.read"
+///     "#,
+/// )?;
+/// let source = settings.builder()?.build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(try_from = "Fields")]
+pub struct ClientCredentialsSettings {
+    token_url: String,
+    client_id: String,
+    #[serde(skip_serializing_if = "SecretSetting::is_value", flatten)]
+    secret: SecretSetting,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    client_authentication: ClientAuthentication,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    params: BTreeMap<String, String>,
+    allow_http: bool,
+}
+
+/// The secret, or where it is.
+#[derive(Clone, Serialize)]
+enum SecretSetting {
+    #[serde(skip)]
+    Value(Secret),
+    #[serde(rename = "client_secret_file")]
+    File(PathBuf),
+}
+
+/// The fields as they are written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    token_url: String,
+    client_id: String,
+    client_secret: Option<Secret>,
+    client_secret_file: Option<PathBuf>,
+    scope: Option<String>,
+    #[serde(default)]
+    client_authentication: ClientAuthentication,
+    #[serde(default)]
+    params: BTreeMap<String, String>,
+    #[serde(default)]
+    allow_http: bool,
+}
+
+impl ClientCredentialsSettings {
+    /// Returns a builder with these settings, for those that are set in code, such as the
+    /// transport.
+    ///
+    /// This reads the `client_secret_file`, without a line break at its end. It blocks the thread:
+    /// call it at start-up. A secret that is replaced later needs another builder.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidSetting`] if the file of the secret cannot be read.
+    /// [`build`](ClientCredentialsBuilder::build) checks all other settings.
+    pub fn builder(&self) -> Result<ClientCredentialsBuilder, InvalidSetting> {
+        let secret = match &self.secret {
+            SecretSetting::Value(secret) => secret.clone(),
+            SecretSetting::File(path) => read(path)?,
+        };
+        let mut builder = ClientCredentials::builder(&self.token_url)
+            .client_id(&self.client_id)
+            .client_secret(secret)
+            .client_authentication(self.client_authentication);
+        if let Some(scope) = &self.scope {
+            builder = builder.scope(scope);
+        }
+        if self.allow_http {
+            builder = builder.allow_http();
+        }
+        for (name, value) in &self.params {
+            builder = builder.param(name, value);
+        }
+        Ok(builder)
+    }
+}
+
+impl TryFrom<Fields> for ClientCredentialsSettings {
+    type Error = &'static str;
+
+    fn try_from(fields: Fields) -> Result<Self, Self::Error> {
+        let secret = match (fields.client_secret, fields.client_secret_file) {
+            (Some(secret), None) => SecretSetting::Value(secret),
+            (None, Some(path)) => SecretSetting::File(path),
+            (None, None) => return Err("missing field `client_secret` or `client_secret_file`"),
+            (Some(_), Some(_)) => {
+                return Err("`client_secret` and `client_secret_file` exclude each other: set one");
+            }
+        };
+        Ok(Self {
+            token_url: fields.token_url,
+            client_id: fields.client_id,
+            secret,
+            scope: fields.scope,
+            client_authentication: fields.client_authentication,
+            params: fields.params,
+            allow_http: fields.allow_http,
+        })
+    }
+}
+
+impl SecretSetting {
+    fn is_value(&self) -> bool {
+        matches!(self, Self::Value(_))
+    }
+}
+
+impl fmt::Debug for ClientCredentialsSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = match &self.secret {
+            SecretSetting::Value(_) => None,
+            SecretSetting::File(path) => Some(path),
+        };
+        f.debug_struct("ClientCredentialsSettings")
+            .field("client_id", &self.client_id)
+            .field("client_secret_file", &file)
+            .field("client_authentication", &self.client_authentication)
+            .field("scope", &self.scope)
+            .field("allow_http", &self.allow_http)
+            .finish_non_exhaustive()
+    }
+}
+
+fn read(path: &Path) -> Result<Secret, InvalidSetting> {
+    let content = fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|error| {
+            let path = path.display();
+            InvalidSetting::new(
+                "client_secret_file",
+                format!("must name a file with the secret, but `{path}` cannot be read: {error}"),
+            )
+        })?;
+    Ok(content.trim_end_matches(['\r', '\n']).into())
+}
