@@ -15,6 +15,7 @@ mod readiness;
 mod redirected_requests;
 mod redirects;
 mod refresh_errors;
+mod rejection_costs;
 mod rejection_spacing;
 mod rejections;
 mod replayed_bodies;
