@@ -171,8 +171,8 @@ impl Settings {
         self.cache.acquire(&plan.token_request, None).await
     }
 
-    /// Decides what follows the first response. If it rejects the token, the request is not replayed
-    /// and the refresh fails at once, adds the error to its extensions.
+    /// Decides what follows the first response. If the response rejects the token, the request is
+    /// not replayed and the refresh fails at once, adds that error to its extensions.
     #[inline]
     pub(crate) fn next_step<Q: RequestView>(
         &self,
