@@ -342,14 +342,12 @@ impl TokenCache {
 
     /// Starts a fetch for this request if one is needed, without waiting for it. A token of the
     /// generation `rejected` needs one.
-    pub(crate) fn refresh(&self, request: &TokenRequest, rejected: u64) {
-        // Without a runtime, the next caller starts it or gets the error.
-        if let Ok(runtime) = self.runtime()
-            && let Ok((_, Some(task))) =
-                self.entry(request)
-                    .join(self.now(), Some(rejected), &self.shared.fetcher)
-        {
-            task.start(&runtime);
+    ///
+    /// Returns the error that a caller who needs a token would get at once.
+    pub(crate) fn refresh(&self, request: &TokenRequest, rejected: u64) -> Result<(), TokenError> {
+        match self.join(request, Some(rejected), &mut 1) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.with_token_request(request)),
         }
     }
 

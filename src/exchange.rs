@@ -169,45 +169,51 @@ impl Settings {
         self.cache.acquire(&plan.token_request, None).await
     }
 
-    /// Decides what follows the first response.
+    /// Decides what follows the first response. If the response rejects the token, the request is
+    /// not replayed and the refresh fails at once, adds that error to its extensions.
     #[inline]
     pub(crate) fn next_step<Q: RequestView>(
         &self,
         plan: &RequestPlan,
         attached: AttachedToken,
-        response: &impl ResponseView,
+        response: &mut impl ResponseView,
         kept: &Kept<Q>,
     ) -> NextStep {
         if self.is_rejected(plan, attached, response, kept) {
-            let severity = match says_invalid_token(response.status(), response.headers()) {
-                true => Severity::Invalid,
-                false => Severity::Refused,
-            };
-            self.reject(plan, attached, severity, can_replay(kept, response))
+            self.reject(plan, attached, response, can_replay(kept, response))
         } else {
             NextStep::Return
         }
     }
 
+    /// Rejects the token. If the request cannot be replayed, starts the refresh for the next one;
+    /// an error that prevents it is added to the extensions of `response`.
     #[cold]
     fn reject(
         &self,
         plan: &RequestPlan,
         attached: AttachedToken,
-        severity: Severity,
+        response: &mut impl ResponseView,
         has_copy: bool,
     ) -> NextStep {
         let (cache, request) = (&self.cache, &plan.token_request);
+        let severity = match says_invalid_token(response.status(), response.headers()) {
+            true => Severity::Invalid,
+            false => Severity::Refused,
+        };
         match cache.reject(request, attached.generation, severity) {
-            Rejection::Effective(rejection) if has_copy => NextStep::Replay(Some(rejection)),
-            Rejection::Effective(rejection) => {
-                cache.abandon_replay(request, rejection);
-                cache.refresh(request, attached.generation);
-                NextStep::Return
+            Rejection::Effective(rejection) if has_copy => {
+                return NextStep::Replay(Some(rejection));
             }
-            Rejection::Superseded if has_copy => NextStep::Replay(None),
-            Rejection::Superseded | Rejection::Spaced => NextStep::Return,
+            Rejection::Superseded if has_copy => return NextStep::Replay(None),
+            Rejection::Effective(rejection) => cache.abandon_replay(request, rejection),
+            Rejection::Superseded => {}
+            Rejection::Spaced => return NextStep::Return,
         }
+        if let Err(error) = cache.refresh(request, attached.generation) {
+            response.extensions_mut().insert(error);
+        }
+        NextStep::Return
     }
 
     /// Returns true if the response rejects the token that the request carried.

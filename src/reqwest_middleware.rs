@@ -56,8 +56,8 @@ impl Middleware for BearerAuthLayer {
                     }
                 }
             };
-            let response = next.clone().run(request, extensions).await?;
-            match settings.next_step(&plan, attached, &response, &kept) {
+            let mut response = next.clone().run(request, extensions).await?;
+            match settings.next_step(&plan, attached, &mut response, &kept) {
                 NextStep::Return => Ok(response),
                 NextStep::Replay(pending_verdict) => {
                     let replay = Replay::new(settings, plan, attached, pending_verdict);

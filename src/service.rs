@@ -194,11 +194,11 @@ where
     let (token, mut service) = acquire_then_ready::<S, Q>(&settings, &plan, service).await?;
     let kept = settings.keep(&plan, &mut request);
     let attached = attach(&token, &mut request);
-    let response = service.call(request).await.map_err(Into::into)?;
+    let mut response = service.call(request).await.map_err(Into::into)?;
     let Some(attached) = attached else {
         return Ok(response);
     };
-    let step = settings.next_step(&plan, attached, &response, &kept);
+    let step = settings.next_step(&plan, attached, &mut response, &kept);
     match (step, kept) {
         (NextStep::Replay(pending_verdict), Kept::Copy(copy)) => {
             let replay = Replay::new(settings, plan, attached, pending_verdict);

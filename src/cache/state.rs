@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use crate::cache::lifespan::{FETCH_SPACING, Lifespan, RefreshTimes};
 use crate::cache::state::arrival::{Life, remaining_life, with_due_time};
+use crate::cache::state::rejections::RejectedToken;
 use crate::cache::state::spacing::RejectionSpacing;
 use crate::clock::Moment;
 use crate::error::{TokenError, TokenErrorKind};
 use crate::source::context::FetchReason;
-use crate::token::AccessToken;
 
 mod arrival;
 mod context;
+mod rejections;
 mod spacing;
 mod types;
 
@@ -73,20 +74,6 @@ struct Fetch {
     is_delayed: bool,
     /// When the token request was sent, if it was.
     sent: Option<Moment>,
-}
-
-#[derive(Debug)]
-struct RejectedToken {
-    token: AccessToken,
-    generation: u64,
-    /// The fetch that returned the token.
-    fetch: FetchId,
-    /// The sequence number of the rejection.
-    sequence: u64,
-    /// The token stays in use until a fetch that started after the rejection returns one.
-    is_pending: bool,
-    /// The user withdrew it, not a response.
-    is_invalidated: bool,
 }
 
 #[derive(Debug)]
@@ -223,15 +210,21 @@ impl State {
         self.pause = None;
         self.failures = 0;
         self.last_success = Some(now.monotonic());
+        let is_better = |current: &CurrentToken| {
+            // A refused token is still better than one that is expired on arrival.
+            let from = match self.is_pending(current.generation) {
+                true => lifespan.expired,
+                false => lifespan.late,
+            };
+            now.has_reached(from)
+                && !now.has_reached(current.lifespan.late)
+                && !token.is_same_value(&current.token)
+        };
+        let keeps_current = self.current.as_ref().is_some_and(is_better);
         if let Some(rejected) = &mut self.rejected {
             rejected.is_pending &= fetch.0 < rejected.sequence;
         }
-        if let Some(current) = &self.current
-            && now.has_reached(lifespan.late)
-            && !now.has_reached(current.lifespan.late)
-            && !token.is_same_value(&current.token)
-        {
-            // A token that is late or expired on arrival must not replace a better one.
+        if keeps_current {
             return Completed::Stored;
         }
         self.current = Some(CurrentToken {
@@ -294,57 +287,6 @@ impl State {
         self.end(fetch);
     }
 
-    /// Records that an API rejected the token of this generation.
-    pub(crate) fn reject(&mut self, generation: u64, severity: Severity, now: Moment) -> Rejection {
-        let current = match &self.current {
-            // An expired token is replaced without a rejection.
-            Some(current)
-                if current.generation == generation
-                    && !now.has_reached(current.lifespan.expired) =>
-            {
-                current
-            }
-            _ => return Rejection::Superseded,
-        };
-        if now.has_reached(current.lifespan.late) {
-            // It is about to be replaced anyway, so it does not count.
-            self.withdraw();
-            return Rejection::Superseded;
-        }
-        if self.is_pending(generation) {
-            if severity == Severity::Invalid {
-                self.withdraw();
-            }
-            return Rejection::Superseded;
-        }
-        if !self.spacing.allows_rejection(now.monotonic()) {
-            return Rejection::Spaced;
-        }
-        match severity {
-            Severity::Invalid => self.withdraw(),
-            Severity::Refused => self.mark_rejected(),
-        }
-        let rejection = RejectionId(self.sequence);
-        self.spacing.begin(rejection, now.monotonic());
-        Rejection::Effective(rejection)
-    }
-
-    /// Withdraws the token of this generation at the user's request, regardless of the spacing of
-    /// rejections. Returns false if it was not current.
-    pub(crate) fn invalidate(&mut self, generation: u64) -> bool {
-        let is_current = self
-            .current
-            .as_ref()
-            .is_some_and(|current| current.generation == generation);
-        if is_current {
-            self.withdraw();
-            if let Some(rejected) = &mut self.rejected {
-                rejected.is_invalidated = true;
-            }
-        }
-        is_current
-    }
-
     /// Forgets everything about the token, as after a logout. A fetch in progress is abandoned.
     pub(crate) fn forget(&mut self) {
         *self = Self {
@@ -352,28 +294,6 @@ impl State {
             forgotten: self.sequence,
             ..Self::default()
         };
-    }
-
-    /// Records whether the replay of the request that caused a rejection was rejected too.
-    pub(crate) fn record_replay(&mut self, rejection: RejectionId, rejected: bool) {
-        self.spacing.record_replay(rejection, rejected);
-    }
-
-    /// Records that the request that caused a rejection is not replayed: the first response to the
-    /// new token decides in its place.
-    pub(crate) fn abandon_replay(&mut self, rejection: RejectionId) {
-        self.spacing.abandon_replay(rejection);
-    }
-
-    /// Records a response to a token whose responses are awaited.
-    pub(crate) fn record_response(&mut self, generation: u64, rejected: bool) {
-        let is_current = self
-            .current
-            .as_ref()
-            .is_some_and(|current| current.generation == generation);
-        if is_current && !self.is_pending(generation) {
-            self.spacing.record_response(rejected);
-        }
     }
 
     /// Returns the token that is served until it expires.
@@ -405,15 +325,6 @@ impl State {
         }
     }
 
-    /// Returns true if a response to the current token decides the spacing of rejections.
-    pub(crate) fn awaits_response(&self) -> bool {
-        self.spacing.awaits_response()
-            && self
-                .current
-                .as_ref()
-                .is_some_and(|current| !self.is_pending(current.generation))
-    }
-
     /// Returns true if something is known that an evicted entry would forget: a pause, or a
     /// rejection whose token a source might return again.
     pub(crate) fn must_be_kept(&self, now: Moment) -> bool {
@@ -432,14 +343,6 @@ impl State {
             None if fetch.is_delayed => Moment::PAST,
             None => Moment::NEVER,
         }
-    }
-
-    /// Returns true if the token of this generation was rejected and stays in use until its
-    /// successor arrives.
-    fn is_pending(&self, generation: u64) -> bool {
-        self.rejected
-            .as_ref()
-            .is_some_and(|rejected| rejected.is_pending && rejected.generation == generation)
     }
 
     /// Starts a fetch. Returns the delay that keeps it a second behind the last success.
@@ -462,31 +365,6 @@ impl State {
     /// Ends a fetch. Returns false if it was not in progress.
     fn end(&mut self, fetch: FetchId) -> bool {
         self.fetch.take_if(|it| it.id == fetch).is_some()
-    }
-
-    /// Notes the current token as rejected. It stays current.
-    fn mark_rejected(&mut self) {
-        self.sequence += 1;
-        self.last_success = None;
-        if let Some(current) = &self.current {
-            self.rejected = Some(Box::new(RejectedToken {
-                token: current.token.clone(),
-                generation: current.generation,
-                fetch: current.fetch,
-                sequence: self.sequence,
-                is_pending: true,
-                is_invalidated: false,
-            }));
-        }
-    }
-
-    /// Notes the current token as rejected, and serves it no longer.
-    fn withdraw(&mut self) {
-        self.mark_rejected();
-        if let Some(rejected) = &mut self.rejected {
-            rejected.is_pending = false;
-        }
-        self.current = None;
     }
 
     /// Returns the error that callers get in a pause, with the time that remains.

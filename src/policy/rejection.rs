@@ -127,6 +127,9 @@ fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
 }
 
 #[cfg(test)]
+mod products;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -139,13 +139,13 @@ where
                 StateProjection::Sent {
                     future, sent, kept, ..
                 } => {
-                    let result = ready!(future.poll(cx));
+                    let mut result = ready!(future.poll(cx));
                     let Sent {
                         settings,
                         plan,
                         attached,
                     } = sent;
-                    let step = match &result {
+                    let step = match &mut result {
                         Ok(response) => settings.0.next_step(plan, *attached, response, kept),
                         Err(_) => NextStep::Return,
                     };

@@ -1,12 +1,24 @@
 //! The limit on cached tenants and the queue of their fetches (rules 9 and 29 of
 //! `docs/behaviour.md`).
 
-use std::time::Duration;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use bearer_auth::{MockTokenSource, TokenCache, TokenRequest};
-use futures_util::future::join_all;
+use bearer_auth::{
+    AccessToken, BearerAuthLayer, MockTokenSource, RequestAuth, TokenCache, TokenError,
+    TokenRequest, source_fn,
+};
+use futures_util::future::{join_all, pending};
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{Request, Response, StatusCode};
 use tokio::runtime::Builder;
-use tokio::time::{sleep, timeout};
+use tokio::sync::Notify;
+use tokio::time::{advance, sleep, timeout};
+use tower::{Layer, ServiceExt, service_fn};
+
+use crate::support::api::INVALID_TOKEN;
 
 const MOMENT: Duration = Duration::from_millis(1);
 
@@ -140,4 +152,129 @@ async fn queued_fetches_are_dropped_with_the_last_handle() {
     drop(cache);
     sleep(Duration::from_millis(100)).await;
     assert_eq!(tokens.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_not_forgotten_by_eviction() {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::builder(tokens.clone())
+        .max_entries(1)
+        .build()
+        .unwrap();
+    let tenants = tenants(4);
+    let down = TokenError::permanent("down").with_retry_after(Duration::from_secs(60));
+    tokens.fail_next_for(&tenants[0], down);
+    cache.token_for(&tenants[0]).await.unwrap_err();
+    for tenant in &tenants[1..] {
+        cache.token_for(tenant).await.unwrap();
+    }
+    assert!(entries(&cache) <= 2, "the others were evicted");
+    let error = cache.token_for(&tenants[0]).await.unwrap_err();
+    assert!(error.is_paused());
+    assert_eq!(tokens.fetches(), 4);
+}
+
+/// A tenant's token is rejected while it is refreshed. The refresh returns the same token, so it
+/// does not count; at its end, the tenant is the least recently used of too many.
+#[tokio::test(start_paused = true)]
+async fn a_rejection_is_not_forgotten_by_eviction() {
+    let (fetches, gate) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
+    let source = {
+        let (fetches, gate) = (Arc::clone(&fetches), Arc::clone(&gate));
+        source_fn(move |request| {
+            let (fetches, gate) = (Arc::clone(&fetches), Arc::clone(&gate));
+            async move {
+                if request == TokenRequest::scope("hangs") {
+                    return pending().await;
+                }
+                if fetches.fetch_add(1, Ordering::Relaxed) == 1 {
+                    gate.notified().await;
+                }
+                Ok(AccessToken::new("same")?.with_lifetime(Duration::from_secs(900)))
+            }
+        })
+    };
+    let calls = Arc::<AtomicUsize>::default();
+    let counter = Arc::clone(&calls);
+    let api = service_fn(move |request: Request<()>| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(request.headers()[AUTHORIZATION], "Bearer same");
+        let response = Response::builder()
+            .status(StatusCode::UNAUTHORIZED)
+            .header(WWW_AUTHENTICATE, INVALID_TOKEN);
+        async { Ok::<_, Infallible>(response.body(()).unwrap()) }
+    });
+    let cache = TokenCache::builder(source).max_entries(1).build().unwrap();
+    let tenant = TokenRequest::scope("rejected");
+    cache.token_for(&tenant).await.unwrap();
+    // Due: this request starts the refresh, uses the token, and is rejected.
+    advance(Duration::from_secs(850)).await;
+    let mut request = Request::get("https://api.example.com/").body(()).unwrap();
+    request.extensions_mut().insert(RequestAuth::token(tenant));
+    let service = BearerAuthLayer::from_cache(cache.clone()).layer(api);
+    let rejected = tokio::spawn(service.oneshot(request));
+    sleep(MOMENT).await;
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    let other = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.token_for(&TokenRequest::scope("hangs")).await }
+    });
+    sleep(MOMENT).await;
+    assert_eq!(entries(&cache), 2, "both have a fetch in progress");
+    gate.notify_one();
+    let response = rejected.await.unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(fetches.load(Ordering::Relaxed), 3, "after the rejection");
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "it was sent again");
+    other.abort();
+}
+
+/// Returns the median time that a new tenant takes in a cache that is full of so many others, none
+/// of which may be evicted: all are paused.
+fn time_beside(paused: usize) -> Duration {
+    const MEASURED: usize = 201;
+    let down = || TokenError::permanent("down").with_retry_after(Duration::from_secs(3_600));
+    let cache = TokenCache::builder(source_fn(
+        move |_| async move { Err::<AccessToken, _>(down()) },
+    ));
+    let cache = cache.max_entries(paused).build().unwrap();
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let add = |tenant: &TokenRequest| {
+        let begin = Instant::now();
+        runtime.block_on(cache.token_for(tenant)).unwrap_err();
+        begin.elapsed()
+    };
+    let tenants = tenants(paused + MEASURED);
+    for tenant in &tenants[..paused] {
+        add(tenant);
+    }
+    let mut times: Vec<_> = tenants[paused..].iter().map(add).collect();
+    assert_eq!(entries(&cache), paused + MEASURED, "none was evicted");
+    times.sort_unstable();
+    times[MEASURED / 2]
+}
+
+/// A scan of all entries would take forty times as long beside forty times as many.
+#[test]
+fn a_new_tenant_takes_no_longer_beside_many_that_cannot_be_evicted() {
+    let (few, many) = (time_beside(500), time_beside(20_000));
+    println!("{few:?} beside 500, {many:?} beside 20,000");
+    assert!(
+        many < few * 10,
+        "{few:?} beside 500, {many:?} beside 20,000"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_tenant_evicts_no_more_than_64_others() {
+    let cache = TokenCache::builder(MockTokenSource::new());
+    let cache = cache.max_entries(4_000).build().unwrap();
+    let mut before = 0;
+    for tenant in tenants(5_000) {
+        cache.token_for(&tenant).await.unwrap();
+        let after = entries(&cache);
+        assert!(after + 64 >= before, "from {before} to {after}");
+        before = after;
+    }
+    assert!(before <= 4_001, "{before} of 4,000");
 }

@@ -19,6 +19,7 @@ mod redirected_requests;
 mod redirects;
 mod refresh_errors;
 mod refresh_rotation;
+mod rejection_costs;
 mod rejection_spacing;
 mod rejections;
 mod replayed_bodies;

@@ -4,13 +4,21 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bearer_auth::{AccessToken, BearerAuthLayer, MockTokenSource, TokenError, TokenErrorKind};
-use http::header::AUTHORIZATION;
-use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
+use bearer_auth::{
+    AccessToken, BearerAuthLayer, MockTokenSource, TokenCache, TokenError, TokenErrorKind,
+    TokenRequest,
+};
+use futures_util::stream;
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::timeout;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::support::api::Api;
+use crate::support::api::{Api, INVALID_TOKEN, rejected};
+use crate::support::clock::ManualClock;
+use crate::support::stack::Kind;
 
 /// The status and the extensions of the responses in all three stacks.
 async fn responses(
@@ -138,4 +146,152 @@ async fn the_error_of_a_paused_refresh_is_in_the_extensions() {
     let error = late.extensions().get::<TokenError>().unwrap();
     assert!(error.retry_after() <= Some(Duration::from_secs(6)));
     assert_eq!(tokens.fetches(), 2, "the source is not called in the pause");
+}
+
+/// A body that cannot be sent twice.
+struct Streamed;
+
+/// A cache with a token, and an API that rejects every token in one of two ways.
+struct Refused {
+    tokens: MockTokenSource,
+    clock: ManualClock,
+    layer: BearerAuthLayer,
+    api: Api,
+    challenge: &'static str,
+}
+
+impl Refused {
+    /// The clock moves by this many seconds between a request and its 401.
+    async fn by(challenge: &'static str, latency: f64) -> Self {
+        let (tokens, clock) = (MockTokenSource::new(), ManualClock::new());
+        let cache = TokenCache::builder(tokens.clone()).clock(clock.clone());
+        let layer = warm(BearerAuthLayer::from_cache(cache.build().unwrap())).await;
+        let api = {
+            let clock = clock.clone();
+            Api::start(move |_| {
+                clock.advance(latency, latency);
+                rejected(challenge)
+            })
+            .await
+        };
+        Self {
+            tokens,
+            clock,
+            layer,
+            api,
+            challenge,
+        }
+    }
+
+    /// Sends a request that cannot be replayed. Returns the error in its 401.
+    async fn post(&self, kind: Kind) -> Option<TokenError> {
+        let (url, layer) = (self.api.url("/"), &self.layer);
+        let body = || reqwest::Body::wrap_stream(stream::iter([Ok::<_, Infallible>("part")]));
+        let (status, extensions) = match kind {
+            Kind::Middleware => {
+                let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+                    .with(layer.clone())
+                    .build();
+                let mut response = client.post(url).body(body()).send().await.unwrap();
+                let extensions = std::mem::take(response.extensions_mut());
+                (response.status(), extensions)
+            }
+            Kind::TowerReqwest => {
+                let service = layer.layer(reqwest::Client::new());
+                let mut request = reqwest::Request::new(Method::POST, url.parse().unwrap());
+                *request.body_mut() = Some(body());
+                let mut response = service.oneshot(request).await.unwrap();
+                let extensions = std::mem::take(response.extensions_mut());
+                (response.status(), extensions)
+            }
+            Kind::TowerHttp => {
+                let challenge = HeaderValue::from_static(self.challenge);
+                let inner = service_fn(move |_: Request<Streamed>| {
+                    let response = Response::builder()
+                        .status(StatusCode::UNAUTHORIZED)
+                        .header(WWW_AUTHENTICATE, challenge.clone());
+                    async { Ok::<_, Infallible>(response.body(()).unwrap()) }
+                });
+                let request = Request::post(url).body(Streamed).unwrap();
+                let response = layer.layer(inner).oneshot(request).await.unwrap();
+                let (parts, ()) = response.into_parts();
+                (parts.status, parts.extensions)
+            }
+        };
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        extensions.get().cloned()
+    }
+
+    /// Waits until the source has been called so often. Its fetches end as soon as they start.
+    async fn fetches(&self, count: usize) {
+        let counted = async {
+            while self.tokens.fetches() < count {
+                yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), counted)
+            .await
+            .expect("no refresh started");
+    }
+}
+
+const OTHER_SCHEME: &str = "Basic realm=\"another way in\"";
+
+#[tokio::test]
+async fn a_401_that_cannot_be_replayed_says_that_the_source_is_paused() {
+    for kind in Kind::ALL {
+        for challenge in [INVALID_TOKEN, OTHER_SCHEME] {
+            let refused = Refused::by(challenge, 0.0).await;
+            refused
+                .tokens
+                .fail_next(TokenError::permanent("no").with_retry_after(Duration::from_secs(60)));
+            // The token is due, and its refresh in the background fails.
+            refused.clock.advance(3_500.0, 3_500.0);
+            refused.layer.cache().token().await.unwrap();
+            refused.fetches(2).await;
+            refused.clock.advance(20.0, 20.0);
+            let error = refused.post(kind).await.expect("the error");
+            assert!(error.is_paused(), "{kind:?}");
+            assert_eq!(error.kind(), TokenErrorKind::Source, "{kind:?}");
+            assert_eq!(error.retry_after(), Some(Duration::from_secs(40)));
+            assert_eq!(error.token_request(), Some(&TokenRequest::default()));
+            assert_eq!(refused.tokens.fetches(), 2, "{kind:?}: not called");
+        }
+    }
+}
+
+/// The first of two rejections starts a refresh, which has failed by the time of the second.
+#[tokio::test]
+async fn a_401_that_cannot_be_replayed_says_that_the_refresh_of_another_failed() {
+    for kind in Kind::ALL {
+        let refused = Refused::by(OTHER_SCHEME, 0.0).await;
+        refused.tokens.fail_next(TokenError::permanent("no"));
+        let error = refused.post(kind).await;
+        assert!(error.is_none(), "{kind:?}: the refresh has only started");
+        refused.fetches(2).await;
+        let error = refused.post(kind).await.expect("the error");
+        assert!(error.is_paused(), "{kind:?}");
+        assert_eq!(refused.tokens.fetches(), 2, "{kind:?}: not called");
+    }
+}
+
+#[tokio::test]
+async fn a_401_that_cannot_be_replayed_says_that_the_cache_is_closed() {
+    for kind in Kind::ALL {
+        let refused = Refused::by(INVALID_TOKEN, 0.0).await;
+        refused.layer.cache().close().await;
+        let error = refused.post(kind).await.expect("the error");
+        assert_eq!(error.kind(), TokenErrorKind::Closed, "{kind:?}");
+        assert_eq!(refused.tokens.fetches(), 1, "{kind:?}");
+    }
+}
+
+/// No other caller is needed for the refresh of a token that was about to expire anyway.
+#[tokio::test]
+async fn a_401_to_a_late_token_starts_the_refresh_without_a_replay() {
+    for kind in [Kind::Middleware, Kind::TowerReqwest] {
+        let refused = Refused::by(INVALID_TOKEN, 3_595.0).await;
+        assert!(refused.post(kind).await.is_none(), "{kind:?}");
+        refused.fetches(2).await;
+    }
 }

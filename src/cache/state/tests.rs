@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::error::TokenErrorKind;
+use crate::token::AccessToken;
 
 mod edge_cases;
 mod fetches;

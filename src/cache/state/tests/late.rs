@@ -206,3 +206,44 @@ fn pauses_and_unanswered_rejections_must_be_kept() {
     assert!(tested.state.must_be_kept(at(825.5)));
     assert!(!tested.state.must_be_kept(at(826.0)));
 }
+
+/// The wall clock is set forward during the fetch, so that the successor is late when it arrives.
+#[test]
+fn a_late_successor_replaces_a_refused_token() {
+    let mut tested = Tested::holding("a", 900.0);
+    let generation = tested.generation();
+    assert!(matches!(tested.refuse(10.0), Rejection::Effective(_)));
+    assert_eq!(tested.decide_without(generation, 10.0), "fetch");
+    let ahead = at(10.5).with_wall(at(29.5).wall());
+    let landed = tested.complete(tested.fetch(), token("b", 20.0), at(10.0), ahead, 0.0);
+    assert_eq!(landed, "b");
+    assert_eq!(
+        tested.decide_at(ahead),
+        "use b, fetch in 1 s",
+        "nobody waits"
+    );
+}
+
+/// The source takes longer than its tokens live. Such a token is of no use to anybody, while the
+/// refused one may be; how often it is refused and refreshed is left to the spacing.
+#[test]
+fn a_successor_that_is_expired_on_arrival_leaves_a_refused_token_in_use() {
+    let mut tested = Tested::holding("a", 900.0);
+    let generation = tested.generation();
+    let Rejection::Effective(rejection) = tested.refuse(10.0) else {
+        panic!("the first rejection takes effect");
+    };
+    assert_eq!(tested.decide_without(generation, 10.0), "fetch");
+    let landed = tested.land_from(tested.fetch(), token("b", 5.0), (10.0, 19.0));
+    assert_eq!(landed, "a");
+    tested.state.abandon_replay(rejection);
+    assert_eq!(tested.decide(19.0), "use a");
+
+    // The next refusal counts as the first response after the refresh, which did not help.
+    tested.state.record_response(generation, true);
+    assert!(matches!(tested.refuse(19.0), Rejection::Effective(_)));
+    assert_eq!(tested.decide_without(generation, 19.0), "fetch");
+    assert_eq!(tested.land("c", 900.0, 19.5), "c");
+    assert_eq!(tested.reject(20.999), Rejection::Spaced, "2 s by now");
+    tested.reject_in_effect(21.0);
+}
