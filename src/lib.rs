@@ -47,6 +47,12 @@ mod cache;
 mod clock;
 mod error;
 mod exchange;
+#[cfg(feature = "reqwest-0-12")]
+#[allow(clippy::duplicate_mod)] // One source for both versions.
+mod for_reqwest_0_12;
+#[cfg(feature = "reqwest")]
+#[allow(clippy::duplicate_mod)] // One source for both versions.
+mod for_reqwest_0_13;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -64,8 +70,6 @@ mod layer;
 mod mock;
 mod policy;
 mod request_auth;
-#[cfg(feature = "reqwest")]
-mod reqwest_0_13;
 mod service;
 mod source;
 mod sync;

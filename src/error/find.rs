@@ -45,6 +45,10 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     if let Some(reqwest_middleware::Error::Middleware(inner)) = error.downcast_ref() {
         return Some(inner.as_ref());
     }
+    #[cfg(feature = "reqwest-middleware-0-4")]
+    if let Some(reqwest_middleware_0_4::Error::Middleware(inner)) = error.downcast_ref() {
+        return Some(inner.as_ref());
+    }
     if let Some(inner) = error
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref)
