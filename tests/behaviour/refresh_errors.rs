@@ -12,7 +12,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use crate::support::api::Api;
 
-/// The status and the extensions of the responses in all three stacks.
+/// The status and the extensions of the responses in all stacks.
 async fn responses(
     layer: impl Fn() -> BearerAuthLayer,
     api: &Api,
