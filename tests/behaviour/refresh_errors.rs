@@ -18,18 +18,8 @@ async fn responses(
     api: &Api,
 ) -> Vec<(StatusCode, Extensions)> {
     let mut responses = Vec::new();
-    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-        .with(warm(layer()).await)
-        .build();
-    let mut response = client.get(api.url("/")).send().await.unwrap();
-    let extensions = std::mem::take(response.extensions_mut());
-    responses.push((response.status(), extensions));
-
-    let service = warm(layer()).await.layer(reqwest::Client::new());
-    let request = reqwest::Request::new(Method::GET, api.url("/").parse().unwrap());
-    let mut response = service.oneshot(request).await.unwrap();
-    let extensions = std::mem::take(response.extensions_mut());
-    responses.push((response.status(), extensions));
+    latest::responses(&layer, api, &mut responses).await;
+    earlier::responses(&layer, api, &mut responses).await;
 
     let inner =
         service_fn(async |request: Request<()>| Ok::<_, Infallible>(respond(request.headers())));
@@ -38,6 +28,27 @@ async fn responses(
     let (parts, ()) = response.await.unwrap().into_parts();
     responses.push((parts.status, parts.extensions));
     responses
+}
+
+for_both_reqwests! {
+    pub(super) async fn responses(
+        layer: impl Fn() -> BearerAuthLayer,
+        api: &Api,
+        responses: &mut Vec<(StatusCode, Extensions)>,
+    ) {
+        let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+            .with(warm(layer()).await)
+            .build();
+        let mut response = client.get(api.url("/")).send().await.unwrap();
+        let extensions = std::mem::take(response.extensions_mut());
+        responses.push((response.status(), extensions));
+
+        let service = warm(layer()).await.layer(reqwest::Client::new());
+        let request = reqwest::Request::new(Method::GET, api.url("/").parse().unwrap());
+        let mut response = service.oneshot(request).await.unwrap();
+        let extensions = std::mem::take(response.extensions_mut());
+        responses.push((response.status(), extensions));
+    }
 }
 
 async fn warm(layer: BearerAuthLayer) -> BearerAuthLayer {

@@ -13,6 +13,8 @@ mod statuses;
 #[path = "../support"]
 mod support {
     pub(crate) mod node;
+    #[macro_use]
+    mod reqwest_versions;
     pub(crate) mod stack;
 }
 

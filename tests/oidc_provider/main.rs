@@ -9,6 +9,8 @@ mod server;
 #[path = "../support"]
 mod support {
     pub(crate) mod node;
+    #[macro_use]
+    mod reqwest_versions;
     pub(crate) mod stack;
 }
 

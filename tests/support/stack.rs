@@ -182,75 +182,65 @@ fn chunks(body: &Bytes) -> Vec<Bytes> {
     body.chunks(1000).map(Bytes::copy_from_slice).collect()
 }
 
-/// The stacks with one version of reqwest and of reqwest-middleware.
-macro_rules! reqwest_stacks {
-    ($version:ident, $reqwest:ident, $middleware:ident) => {
-        mod $version {
-            use super::*;
-            use $middleware::{ClientBuilder, ClientWithMiddleware, Error};
-            use $reqwest::{Body, Client, Request, Response};
+for_both_reqwests! {
+    pub(super) fn with_middleware(
+        layer: &BearerAuthLayer,
+    ) -> reqwest_middleware::ClientWithMiddleware {
+        let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new());
+        client.with(layer.clone()).build()
+    }
 
-            pub(super) fn with_middleware(layer: &BearerAuthLayer) -> ClientWithMiddleware {
-                let client = ClientBuilder::new(Client::new());
-                client.with(layer.clone()).build()
-            }
-
-            pub(super) async fn send_by_middleware(
-                client: &ClientWithMiddleware,
-                call: Call,
-            ) -> Result<ApiResponse, BoxError> {
-                let mut request = client
-                    .request(call.method.clone(), &call.url)
-                    .headers(call.headers.clone())
-                    .body(body(&call));
-                if let Some(auth) = call.auth {
-                    request = request.with_extension(auth);
-                }
-                collect(request.send().await?).await
-            }
-
-            pub(super) async fn send_by_tower(
-                service: &BearerAuth<Client>,
-                call: Call,
-            ) -> Result<ApiResponse, BoxError> {
-                assert!(
-                    call.auth.is_none(),
-                    "a reqwest::Request has no public extensions"
-                );
-                let mut request = Request::new(call.method.clone(), call.url.parse()?);
-                *request.headers_mut() = call.headers.clone();
-                *request.body_mut() = Some(body(&call));
-                let mut service = service.clone();
-                collect(service.ready().await?.call(request).await?).await
-            }
-
-            /// Finds the error inside of an error of reqwest-middleware.
-            pub(super) fn token_error(error: &BoxError) -> Option<&TokenError> {
-                match error.downcast_ref()? {
-                    Error::Middleware(error) => error.downcast_ref(),
-                    Error::Reqwest(_) => None,
-                }
-            }
-
-            async fn collect(response: Response) -> Result<ApiResponse, BoxError> {
-                Ok(ApiResponse {
-                    status: response.status(),
-                    headers: response.headers().clone(),
-                    body: response.bytes().await?,
-                })
-            }
-
-            fn body(call: &Call) -> Body {
-                if call.is_streamed {
-                    let chunks = chunks(&call.body).into_iter().map(Ok::<_, Infallible>);
-                    Body::wrap_stream(stream::iter(chunks))
-                } else {
-                    call.body.clone().into()
-                }
-            }
+    pub(super) async fn send_by_middleware(
+        client: &reqwest_middleware::ClientWithMiddleware,
+        call: Call,
+    ) -> Result<ApiResponse, BoxError> {
+        let mut request = client
+            .request(call.method.clone(), &call.url)
+            .headers(call.headers.clone())
+            .body(body(&call));
+        if let Some(auth) = call.auth {
+            request = request.with_extension(auth);
         }
-    };
-}
+        collect(request.send().await?).await
+    }
 
-reqwest_stacks!(latest, reqwest, reqwest_middleware);
-reqwest_stacks!(earlier, reqwest_0_12, reqwest_middleware_0_4);
+    pub(super) async fn send_by_tower(
+        service: &BearerAuth<reqwest::Client>,
+        call: Call,
+    ) -> Result<ApiResponse, BoxError> {
+        assert!(
+            call.auth.is_none(),
+            "a reqwest::Request has no public extensions"
+        );
+        let mut request = reqwest::Request::new(call.method.clone(), call.url.parse()?);
+        *request.headers_mut() = call.headers.clone();
+        *request.body_mut() = Some(body(&call));
+        let mut service = service.clone();
+        collect(service.ready().await?.call(request).await?).await
+    }
+
+    /// Finds the error inside of an error of reqwest-middleware.
+    pub(super) fn token_error(error: &BoxError) -> Option<&TokenError> {
+        match error.downcast_ref()? {
+            reqwest_middleware::Error::Middleware(error) => error.downcast_ref(),
+            reqwest_middleware::Error::Reqwest(_) => None,
+        }
+    }
+
+    async fn collect(response: reqwest::Response) -> Result<ApiResponse, BoxError> {
+        Ok(ApiResponse {
+            status: response.status(),
+            headers: response.headers().clone(),
+            body: response.bytes().await?,
+        })
+    }
+
+    fn body(call: &Call) -> reqwest::Body {
+        if call.is_streamed {
+            let chunks = chunks(&call.body).into_iter().map(Ok::<_, Infallible>);
+            reqwest::Body::wrap_stream(stream::iter(chunks))
+        } else {
+            call.body.clone().into()
+        }
+    }
+}
