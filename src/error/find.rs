@@ -9,9 +9,9 @@ use super::TokenError;
 impl TokenError {
     /// Finds the first `TokenError` in an error and its causes.
     ///
-    /// It looks through tower's boxed errors, `reqwest_middleware::Error`, `std::io::Error`, and
-    /// every wrapper that returns what it wraps from [`source`](Error::source), such as those of
-    /// reqwest-retry and tonic.
+    /// It looks through tower's boxed errors, `reqwest_middleware::Error` (of each version that is
+    /// enabled), `std::io::Error`, and every wrapper that returns what it wraps from
+    /// [`source`](Error::source), such as those of reqwest-retry and tonic.
     ///
     /// ```
     /// use bearer_auth::{BoxError, TokenError, TokenErrorKind};
