@@ -17,6 +17,7 @@ use crate::source::TokenSource;
 ///
 /// A tower [`Layer`] over any `http::Request<B>` service and, with the feature `reqwest`, around a
 /// `reqwest::Client`; with the feature `reqwest-middleware`, a `reqwest_middleware::Middleware`.
+/// The features `reqwest-0-12` and `reqwest-middleware-0-4` add the same for these versions.
 /// Clones, and all services made from it, share one [`TokenCache`].
 ///
 /// A request is sent unchanged, and no token is fetched for it, if it already has an

@@ -48,6 +48,12 @@ mod cache;
 mod clock;
 mod error;
 mod exchange;
+#[cfg(feature = "reqwest-0-12")]
+#[allow(clippy::duplicate_mod)] // One source for both versions.
+mod for_reqwest_0_12;
+#[cfg(feature = "reqwest")]
+#[allow(clippy::duplicate_mod)] // One source for both versions.
+mod for_reqwest_0_13;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -67,8 +73,6 @@ mod layer;
 mod mock;
 mod policy;
 mod request_auth;
-#[cfg(feature = "reqwest")]
-mod reqwest_0_13;
 mod secret;
 mod service;
 mod source;

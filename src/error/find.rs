@@ -9,9 +9,9 @@ use super::TokenError;
 impl TokenError {
     /// Finds the first `TokenError` in an error and its causes.
     ///
-    /// It looks through tower's boxed errors, `reqwest_middleware::Error`, `std::io::Error`, and
-    /// every wrapper that returns what it wraps from [`source`](Error::source), such as those of
-    /// reqwest-retry and tonic.
+    /// It looks through tower's boxed errors, `reqwest_middleware::Error` (of each version that is
+    /// enabled), `std::io::Error`, and every wrapper that returns what it wraps from
+    /// [`source`](Error::source), such as those of reqwest-retry and tonic.
     ///
     /// ```
     /// use bearer_auth::{BoxError, TokenError, TokenErrorKind};
@@ -43,6 +43,10 @@ impl TokenError {
 fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     #[cfg(feature = "reqwest-middleware")]
     if let Some(reqwest_middleware::Error::Middleware(inner)) = error.downcast_ref() {
+        return Some(inner.as_ref());
+    }
+    #[cfg(feature = "reqwest-middleware-0-4")]
+    if let Some(reqwest_middleware_0_4::Error::Middleware(inner)) = error.downcast_ref() {
         return Some(inner.as_ref());
     }
     if let Some(inner) = error

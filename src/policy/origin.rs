@@ -49,7 +49,7 @@ pub(crate) enum KeptOrigin {
         authority: Authority,
     },
     /// The origin of a URL, which cannot be shared.
-    #[cfg(feature = "reqwest")]
+    #[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
     Parts {
         https: bool,
         host: KeptHost,
@@ -61,14 +61,14 @@ pub(crate) enum KeptOrigin {
 }
 
 /// A copy of a host, which allocates only if the host is unusually long.
-#[cfg(feature = "reqwest")]
+#[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
 #[derive(Clone, Debug)]
 pub(crate) enum KeptHost {
     Inline { len: u8, bytes: [u8; MAX_INLINE] },
     Boxed(Box<[u8]>),
 }
 
-#[cfg(feature = "reqwest")]
+#[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
 const MAX_INLINE: usize = 30;
 
 impl<'a> Target<'a> {
@@ -89,7 +89,7 @@ impl<'a> Target<'a> {
     }
 
     /// Returns the target of a URL, whose scheme and host are in lower case.
-    #[cfg(feature = "reqwest")]
+    #[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
     pub(crate) fn new(scheme: &str, host: &'a str, port: Option<u16>) -> Self {
         match scheme {
             "https" => Self::origin(true, host, port),
@@ -169,7 +169,7 @@ impl KeptOrigin {
     }
 
     /// Copies the origin of a URL.
-    #[cfg(feature = "reqwest")]
+    #[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
     pub(crate) fn of_url(target: Target<'_>) -> Self {
         match target {
             Target::Origin { https, host, port } => Self::Parts {
@@ -188,7 +188,7 @@ impl KeptOrigin {
                 authority,
             }
             .is_same_origin(target),
-            #[cfg(feature = "reqwest")]
+            #[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
             Self::Parts {
                 https: own_https,
                 host: own_host,
@@ -205,7 +205,7 @@ impl KeptOrigin {
     }
 }
 
-#[cfg(feature = "reqwest")]
+#[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
 impl KeptHost {
     fn new(host: &str) -> Self {
         let host = host.as_bytes();

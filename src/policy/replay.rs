@@ -126,7 +126,9 @@ fn copy_built_in<B: 'static>(request: &mut Request<B>, kept: &mut Kept<Request<B
         Empty<Bytes>
     );
     #[cfg(feature = "reqwest")]
-    crate::reqwest_0_13::body::copy(request, kept);
+    crate::for_reqwest_0_13::body::copy(request, kept);
+    #[cfg(feature = "reqwest-0-12")]
+    crate::for_reqwest_0_12::body::copy(request, kept);
 }
 
 /// Copies a request, but for its body.

@@ -11,8 +11,12 @@ use tower_service::Service;
 use zeroize::Zeroizing;
 
 use crate::error::{BoxError, InvalidSetting};
+#[cfg(feature = "reqwest-0-12")]
+use crate::for_reqwest_0_12::transport::ReqwestTransport as Reqwest012Transport;
+#[cfg(all(feature = "reqwest-0-12", not(feature = "reqwest")))]
+use crate::for_reqwest_0_12::transport::default_client;
 #[cfg(feature = "reqwest")]
-use crate::reqwest_0_13::transport::{ReqwestTransport, default_client};
+use crate::for_reqwest_0_13::transport::{ReqwestTransport, default_client};
 use crate::secret::Secret;
 use crate::token::request::TokenRequest;
 use crate::token_endpoint::authentication::{Authentication, ClientAuthentication, Proof};
@@ -83,6 +87,8 @@ enum ChosenTransport {
     Default,
     #[cfg(feature = "reqwest")]
     Reqwest(Box<reqwest::ClientBuilder>),
+    #[cfg(feature = "reqwest-0-12")]
+    Reqwest012(Box<reqwest_0_12::ClientBuilder>),
     Service(Box<dyn Transport>),
 }
 
@@ -194,6 +200,18 @@ impl<G: Grant> GrantBuilder<G> {
         self
     }
 
+    /// Sends token requests through a client of reqwest 0.12 built from `builder`.
+    ///
+    /// All else is as with `reqwest_builder`, which takes the builder of reqwest 0.13.
+    ///
+    /// Default: a client of reqwest 0.13. With the feature `reqwest-0-12` but not `reqwest`, a
+    /// client of reqwest 0.12 with the same settings.
+    #[cfg(feature = "reqwest-0-12")]
+    pub fn reqwest_0_12_builder(mut self, builder: reqwest_0_12::ClientBuilder) -> Self {
+        self.transport = ChosenTransport::Reqwest012(Box::new(builder));
+        self
+    }
+
     /// Sends token requests through a tower service, such as a hyper client.
     ///
     /// The service must not follow redirects, since the request contains the client secret. This
@@ -203,8 +221,8 @@ impl<G: Grant> GrantBuilder<G> {
     /// the connection of a try that reached [`try_timeout`](Self::try_timeout). A client of HTTP/2
     /// keeps it: enable its keep-alive pings, or the next try may use the same dead connection.
     ///
-    /// Default: a reqwest client, see `reqwest_builder`. Without the feature `reqwest` there is no
-    /// default, and a transport is required.
+    /// Default: a reqwest client, see `reqwest_builder`. Without the features `reqwest` and
+    /// `reqwest-0-12` there is no default, and a transport is required.
     pub fn transport<S, R>(mut self, service: S) -> Self
     where
         S: Service<Request<Full<Bytes>>, Response = Response<R>> + Clone + Send + 'static,
@@ -232,7 +250,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// - The name of a parameter is empty or that of a standard field.
     /// - `try_timeout` is zero or more than one day.
     /// - The reqwest client cannot be built.
-    /// - There is no transport, which is possible only without the feature `reqwest`.
+    /// - There is no transport, which is possible only without a feature for reqwest.
     pub fn build(self) -> Result<G::Source, InvalidSetting> {
         let url = token_url(&self.token_url, self.allow_http)?;
         let authentication = Authentication {
@@ -282,19 +300,24 @@ impl ChosenTransport {
             Self::Service(transport) => Ok(transport),
             #[cfg(feature = "reqwest")]
             Self::Default => Self::Reqwest(Box::new(default_client())).build(),
-            #[cfg(feature = "reqwest")]
-            Self::Reqwest(builder) => match ReqwestTransport::new(*builder) {
-                Ok(transport) => Ok(Box::new(transport)),
-                Err(error) => Err(InvalidSetting::new(
-                    "reqwest_builder",
-                    format!("must build a client, but reqwest reports: {error}"),
-                )),
-            },
-            #[cfg(not(feature = "reqwest"))]
+            #[cfg(all(feature = "reqwest-0-12", not(feature = "reqwest")))]
+            Self::Default => Self::Reqwest012(Box::new(default_client())).build(),
+            #[cfg(not(any(feature = "reqwest", feature = "reqwest-0-12")))]
             Self::Default => Err(InvalidSetting::new(
                 "transport",
-                "must be set to a tower service, unless the feature `reqwest` is enabled",
+                "must be set to a tower service, unless the feature `reqwest` or `reqwest-0-12` is \
+                 enabled",
             )),
+            #[cfg(feature = "reqwest")]
+            Self::Reqwest(builder) => {
+                let transport = ReqwestTransport::new("reqwest_builder", *builder);
+                Ok(Box::new(transport?))
+            }
+            #[cfg(feature = "reqwest-0-12")]
+            Self::Reqwest012(builder) => {
+                let transport = Reqwest012Transport::new("reqwest_0_12_builder", *builder);
+                Ok(Box::new(transport?))
+            }
         }
     }
 }

@@ -134,7 +134,12 @@ fn connection_error(error: impl Into<BoxError>) -> TokenError {
     let error = error.into();
     #[cfg(feature = "reqwest")]
     let error = match error.downcast::<reqwest::Error>() {
-        Ok(error) => return crate::reqwest_0_13::transport::token_error(*error),
+        Ok(error) => return crate::for_reqwest_0_13::transport::token_error(*error),
+        Err(error) => error,
+    };
+    #[cfg(feature = "reqwest-0-12")]
+    let error = match error.downcast::<reqwest_0_12::Error>() {
+        Ok(error) => return crate::for_reqwest_0_12::transport::token_error(*error),
         Err(error) => error,
     };
     if is_io_timeout(&*error) {

@@ -26,6 +26,9 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tower::Service;
 
+#[cfg(target_os = "linux")]
+mod silent;
+
 const TOKEN: &str = r#"{"access_token":"sesame","expires_in":900}"#;
 const SECRET: &str = "hush";
 /// Short, since it passes in real time, and long enough for an answer on a busy machine.
@@ -76,13 +79,14 @@ impl Endpoint {
     }
 
     /// Returns the builders of sources with each transport: reqwest as the crate and as a user
-    /// builds it, and hyper-util's client.
-    fn builders(&self) -> [(&'static str, ClientCredentialsBuilder); 3] {
+    /// builds it, reqwest 0.12, and hyper-util's client.
+    fn builders(&self) -> [(&'static str, ClientCredentialsBuilder); 4] {
         let builder = || source(&format!("http://127.0.0.1:{}/token", self.port));
         let hyper = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
         [
             ("default", builder()),
             ("builder", builder().reqwest_builder(reqwest_builder())),
+            ("earlier", builder().reqwest_0_12_builder(earlier_builder())),
             ("hyper", builder().transport(hyper)),
         ]
     }
@@ -108,6 +112,10 @@ fn reqwest_builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder().no_proxy()
 }
 
+fn earlier_builder() -> reqwest_0_12::ClientBuilder {
+    reqwest_0_12::Client::builder().no_proxy()
+}
+
 fn cache(builder: ClientCredentialsBuilder) -> TokenCache {
     TokenCache::new(builder.build().unwrap())
 }
@@ -127,7 +135,7 @@ async fn every_transport_asks_for_no_compression_and_only_the_default_one_names_
         assert_eq!(name, expected, "{transport}");
     }
 
-    let [_, (_, builder), _] = endpoint.builders();
+    let [_, (_, builder), ..] = endpoint.builders();
     let client = reqwest_builder().user_agent("own").gzip(true);
     cache(builder.reqwest_builder(client))
         .token()
@@ -140,7 +148,7 @@ async fn every_transport_asks_for_no_compression_and_only_the_default_one_names_
 
 #[tokio::test]
 async fn a_connection_without_an_answer_costs_one_try() {
-    for transport in 0..3 {
+    for transport in 0..4 {
         let endpoint = Endpoint::start(Version::HTTP_11, |connection, _| connection > 0).await;
         let (transport, builder) = endpoint.builders().into_iter().nth(transport).unwrap();
         let cache = cache(builder);
@@ -159,7 +167,7 @@ async fn a_connection_without_an_answer_costs_one_try() {
 
 #[tokio::test]
 async fn a_connection_that_the_peer_forgot_costs_at_most_one_try() {
-    for transport in 0..3 {
+    for transport in 0..4 {
         let endpoint = Endpoint::start(Version::HTTP_11, |_, request| request == 0).await;
         let (transport, builder) = endpoint.builders().into_iter().nth(transport).unwrap();
         let cache = cache(builder);
@@ -175,22 +183,27 @@ async fn a_connection_that_the_peer_forgot_costs_at_most_one_try() {
 
 #[tokio::test]
 async fn a_dead_http2_connection_is_not_used_again() {
-    let endpoint = Endpoint::start(Version::HTTP_2, |_, request| request == 0).await;
-    let client = reqwest_builder().http2_prior_knowledge();
-    let [_, (_, builder), _] = endpoint.builders();
-    let cache = cache(builder.reqwest_builder(client));
-    for scope in ["a", "b", "c"] {
-        let token = cache.token_for(&TokenRequest::scope(scope)).await;
-        assert!(token.is_ok(), "{token:?}");
+    let with_client: [&dyn Fn(ClientCredentialsBuilder) -> ClientCredentialsBuilder; 2] = [
+        &|source| source.reqwest_builder(reqwest_builder().http2_prior_knowledge()),
+        &|source| source.reqwest_0_12_builder(earlier_builder().http2_prior_knowledge()),
+    ];
+    for with_client in with_client {
+        let endpoint = Endpoint::start(Version::HTTP_2, |_, request| request == 0).await;
+        let url = format!("http://127.0.0.1:{}/token", endpoint.port);
+        let cache = cache(with_client(source(&url)));
+        for scope in ["a", "b", "c"] {
+            let token = cache.token_for(&TokenRequest::scope(scope)).await;
+            assert!(token.is_ok(), "{token:?}");
+        }
+        assert_eq!(endpoint.counts(), (3, 3));
+        let log = endpoint.log.lock().unwrap();
+        assert!(log.iter().all(|request| request.1 == Version::HTTP_2));
     }
-    assert_eq!(endpoint.counts(), (3, 3));
-    let log = endpoint.log.lock().unwrap();
-    assert!(log.iter().all(|request| request.1 == Version::HTTP_2));
 }
 
 #[tokio::test]
 async fn an_endpoint_that_never_answers_costs_three_tries_and_a_pause() {
-    for transport in 0..3 {
+    for transport in 0..4 {
         let endpoint = Endpoint::start(Version::HTTP_11, |_, _| false).await;
         let (transport, builder) = endpoint.builders().into_iter().nth(transport).unwrap();
         let cache = cache(builder);
@@ -299,100 +312,5 @@ fn a_try_timeout_out_of_range_is_an_error_of_build() {
         let error = build(limit).unwrap_err();
         assert_eq!(error.setting(), "try_timeout");
         assert!(error.to_string().contains("at most one day"), "{error}");
-    }
-}
-
-/// Addresses that do not answer, which only Linux makes of a listener with a full backlog.
-#[cfg(target_os = "linux")]
-mod silent {
-    use std::net::SocketAddr;
-
-    use hyper_util::client::legacy::connect::HttpConnector;
-    use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-    use tokio::net::{TcpSocket, TcpStream};
-    use tokio::time::timeout;
-
-    use super::*;
-
-    const HOST: &str = "identity.test";
-    const URL: &str = "http://identity.test/token";
-
-    /// A listener that drops all further connection attempts.
-    struct Silent {
-        address: SocketAddr,
-        _listener: TcpListener,
-        _backlog: Vec<TcpStream>,
-    }
-
-    impl Silent {
-        async fn start() -> Self {
-            let socket = TcpSocket::new_v4().unwrap();
-            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-            let listener = socket.listen(0).unwrap();
-            let address = listener.local_addr().unwrap();
-            let mut backlog = Vec::new();
-            let connect = || timeout(TRY_TIMEOUT, TcpStream::connect(address));
-            while let Ok(stream) = connect().await {
-                backlog.push(stream.unwrap());
-            }
-            Self {
-                address,
-                _listener: listener,
-                _backlog: backlog,
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_silent_first_address_costs_no_try() {
-        let silent = Silent::start().await;
-        let endpoint = Endpoint::start(Version::HTTP_11, |_, _| true).await;
-        let addresses = [silent.address, ([127, 0, 0, 1], endpoint.port).into()];
-        // As on the transport that the crate builds, with a shorter limit.
-        let client = reqwest_builder()
-            .connect_timeout(Duration::from_secs(1))
-            .resolve_to_addrs(HOST, &addresses);
-        let source = source(URL).allow_http().try_timeout(20 * TRY_TIMEOUT);
-        let cache = cache(source.reqwest_builder(client));
-        for scope in ["a", "b"] {
-            cache.token_for(&TokenRequest::scope(scope)).await.unwrap();
-        }
-        assert_eq!(endpoint.counts(), (2, 2));
-    }
-
-    /// Resolves the host to the next of these addresses.
-    struct Rotation(Mutex<Vec<SocketAddr>>);
-
-    impl Resolve for Rotation {
-        fn resolve(&self, _: Name) -> Resolving {
-            let addresses: Addrs = Box::new(self.0.lock().unwrap().pop().into_iter());
-            Box::pin(ready(Ok(addresses)))
-        }
-    }
-
-    #[tokio::test]
-    async fn a_connect_timeout_of_over_a_second_costs_one_try() {
-        let silent = Silent::start().await;
-        let endpoint = Endpoint::start(Version::HTTP_11, |_, _| true).await;
-        let answering = ([127, 0, 0, 1], endpoint.port).into();
-        let resolver = Rotation(Mutex::new(vec![answering, silent.address]));
-        let client = reqwest_builder()
-            // Longer than a failure may take that is tried again for being quick.
-            .connect_timeout(Duration::from_millis(1_200))
-            .dns_resolver(Arc::new(resolver));
-        let source = source(URL).allow_http().try_timeout(20 * TRY_TIMEOUT);
-        cache(source.reqwest_builder(client)).token().await.unwrap();
-        assert_eq!(endpoint.counts(), (1, 1));
-    }
-
-    #[tokio::test]
-    async fn a_connect_timeout_of_a_tower_transport_is_a_timeout() {
-        let silent = Silent::start().await;
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(Duration::from_millis(20)));
-        let client = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
-        let source = source(&format!("http://{}/token", silent.address)).transport(client);
-        let error = cache(source).token().await.unwrap_err();
-        assert_eq!(error.kind(), TokenErrorKind::Timeout);
     }
 }

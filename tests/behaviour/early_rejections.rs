@@ -1,5 +1,5 @@
 //! Rejections that arrive before the request's body was read (rules 19 and 20 of
-//! `docs/behaviour.md`), through all three stacks and over real sockets.
+//! `docs/behaviour.md`), through all stacks and over real sockets.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

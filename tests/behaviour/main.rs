@@ -1,5 +1,16 @@
 //! The rules of `docs/behaviour.md`, tested through the public API. One module per subject.
 
+// Each test crate declares the parts of `tests/support` that it uses, so that none is dead code.
+#[macro_use]
+#[path = "../support"]
+mod support {
+    #[macro_use]
+    mod reqwest_versions;
+    pub(crate) mod api;
+    pub(crate) mod clock;
+    pub(crate) mod stack;
+}
+
 mod behaviour_table;
 mod capacity;
 mod configuration;
@@ -39,11 +50,3 @@ mod token_request;
 mod token_sources;
 mod undriven_runtimes;
 mod waiting;
-
-// Each test crate declares the parts of `tests/support` that it uses, so that none is dead code.
-#[path = "../support"]
-mod support {
-    pub(crate) mod api;
-    pub(crate) mod clock;
-    pub(crate) mod stack;
-}

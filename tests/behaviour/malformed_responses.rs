@@ -253,8 +253,13 @@ fn check_all(cases: &[(&str, Outcomes, Endpoint)]) {
     });
     thread::scope(|scope| {
         for (name, outcomes, endpoint) in cases {
-            for (transport, outcome) in ["reqwest", "hyper"].into_iter().zip(outcomes) {
-                scope.spawn(move || check(name, endpoint, transport, *outcome));
+            let [reqwest, hyper] = *outcomes;
+            for (transport, outcome) in [
+                ("reqwest", reqwest),
+                ("reqwest 0.12", reqwest),
+                ("hyper", hyper),
+            ] {
+                scope.spawn(move || check(name, endpoint, transport, outcome));
             }
         }
     });
@@ -343,6 +348,7 @@ impl Server {
             .client_secret(SECRET);
         let source = match transport {
             "reqwest" => source,
+            "reqwest 0.12" => source.reqwest_0_12_builder(reqwest_0_12::Client::builder()),
             _ => {
                 source.transport(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>())
             }

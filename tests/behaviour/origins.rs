@@ -1,4 +1,4 @@
-//! The origins that a token may be sent to (rules E of `docs/behaviour.md`), through the three
+//! The origins that a token may be sent to (rules E of `docs/behaviour.md`), through all
 //! stacks. The unit tests in `src/policy/attach/tests.rs` cover the rules in detail.
 
 use std::convert::Infallible;

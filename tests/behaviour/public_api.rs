@@ -17,39 +17,119 @@ use tower::{Layer, Service, ServiceExt};
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
+for_both_reqwests! {
+    #[tokio::test]
+    async fn an_existing_reqwest_client_sends_tokens() -> Outcome {
+        let server = MockAuthServer::start().await?;
+        let source = ClientCredentials::builder(server.token_url())
+            .client_id(server.client_id())
+            .client_secret(server.client_secret())
+            .scope("tenant/4f1c2d3e")
+            .client_authentication(ClientAuthentication::SecretPost)
+            .param("audience", "api")
+            .build()?;
+        let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+            .with(BearerAuthLayer::new(source).allow_origin(server.origin())?)
+            .build();
+        let response = client.get(server.api_url()).send().await?;
+        assert_eq!(response.status(), 200);
+        client
+            .get(server.api_url())
+            .with_extension(RequestAuth::scope("tenant/42"))
+            .send()
+            .await?;
+        client
+            .put(server.api_url())
+            .with_extension(RequestAuth::skip())
+            .send()
+            .await?;
+        client
+            .put(server.api_url())
+            .with_extension(RequestAuth::default().without_replay())
+            .send()
+            .await?;
+        assert_eq!(server.token_requests(), 2);
+        assert_eq!(server.api_requests(), 4);
+        server.revoke_all();
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_bare_reqwest_client_is_an_inner_service() -> Outcome {
+        let server = MockAuthServer::start().await?;
+        let source = source_fn(|_| async { Err(TokenError::permanent("not today")) });
+        let auth = BearerAuthLayer::new(source).allow_http().without_replay();
+        let mut service = tower::ServiceBuilder::new()
+            .layer(auth)
+            .service(reqwest::Client::new());
+        let url: reqwest::Url = server.api_url().parse()?;
+        let error = service
+            .ready()
+            .await?
+            .call(reqwest::Request::new(Method::GET, url))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.downcast_ref::<TokenError>().unwrap().kind(),
+            TokenErrorKind::Source
+        );
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn the_layer_works_between_other_layers_and_in_spawned_tasks() -> Outcome {
+        let server = MockAuthServer::start().await?;
+        let auth = BearerAuthLayer::new(MockTokenSource::new());
+        let service = tower::ServiceBuilder::new()
+            .buffer(16)
+            .timeout(Duration::from_secs(5))
+            .layer(auth)
+            .timeout(Duration::from_secs(5))
+            .concurrency_limit(4)
+            .service(reqwest::Client::new());
+        let url: reqwest::Url = server.api_url().parse()?;
+        let calls = (0..10).map(|_| {
+            let (service, request) = (
+                service.clone(),
+                reqwest::Request::new(Method::GET, url.clone()),
+            );
+            tokio::spawn(async move { service.oneshot(request).await })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            assert_eq!(call.await??.status(), 401, "a token of another issuer");
+        }
+        Ok(())
+    }
+}
+
 #[tokio::test]
-async fn an_existing_reqwest_client_sends_tokens() -> Outcome {
+async fn clients_of_both_versions_of_reqwest_share_one_layer_and_its_tokens() -> Outcome {
     let server = MockAuthServer::start().await?;
     let source = ClientCredentials::builder(server.token_url())
         .client_id(server.client_id())
         .client_secret(server.client_secret())
-        .scope("tenant/4f1c2d3e")
-        .client_authentication(ClientAuthentication::SecretPost)
-        .param("audience", "api")
+        .reqwest_0_12_builder(reqwest_0_12::Client::builder())
         .build()?;
-    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-        .with(BearerAuthLayer::new(source).allow_origin(server.origin())?)
+    let auth = BearerAuthLayer::new(source).allow_origin(server.origin())?;
+    let latest = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+        .with(auth.clone())
         .build();
-    let response = client.get(server.api_url()).send().await?;
-    assert_eq!(response.status(), 200);
-    client
-        .get(server.api_url())
-        .with_extension(RequestAuth::scope("tenant/42"))
-        .send()
-        .await?;
-    client
-        .put(server.api_url())
-        .with_extension(RequestAuth::skip())
-        .send()
-        .await?;
-    client
-        .put(server.api_url())
-        .with_extension(RequestAuth::default().without_replay())
-        .send()
-        .await?;
-    assert_eq!(server.token_requests(), 2);
-    assert_eq!(server.api_requests(), 4);
-    server.revoke_all();
+    let earlier = reqwest_middleware_0_4::ClientBuilder::new(reqwest_0_12::Client::new())
+        .with(auth.clone())
+        .build();
+    let url = server.api_url();
+    for token_requests in 1..=2 {
+        assert_eq!(latest.get(url).send().await?.status(), 200);
+        assert_eq!(earlier.get(url).send().await?.status(), 200);
+        let request = reqwest::Request::new(Method::GET, url.parse()?);
+        let response = auth.layer(reqwest::Client::new()).oneshot(request).await?;
+        assert_eq!(response.status(), 200);
+        let request = reqwest_0_12::Request::new(Method::GET, url.parse()?);
+        let service = auth.layer(reqwest_0_12::Client::new());
+        assert_eq!(service.oneshot(request).await?.status(), 200);
+        assert_eq!(server.token_requests(), token_requests);
+        server.revoke_all();
+    }
     Ok(())
 }
 
@@ -109,53 +189,6 @@ async fn the_inner_service_can_be_borrowed_changed_and_taken_out() -> Outcome {
 
     let inner: Named = service.into_inner();
     assert_eq!(inner.0, "after");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_bare_reqwest_client_is_an_inner_service() -> Outcome {
-    let server = MockAuthServer::start().await?;
-    let source = source_fn(|_| async { Err(TokenError::permanent("not today")) });
-    let auth = BearerAuthLayer::new(source).allow_http().without_replay();
-    let mut service = tower::ServiceBuilder::new()
-        .layer(auth)
-        .service(reqwest::Client::new());
-    let url: reqwest::Url = server.api_url().parse()?;
-    let error = service
-        .ready()
-        .await?
-        .call(reqwest::Request::new(Method::GET, url))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        error.downcast_ref::<TokenError>().unwrap().kind(),
-        TokenErrorKind::Source
-    );
-    Ok(())
-}
-
-#[tokio::test]
-async fn the_layer_works_between_other_layers_and_in_spawned_tasks() -> Outcome {
-    let server = MockAuthServer::start().await?;
-    let auth = BearerAuthLayer::new(MockTokenSource::new());
-    let service = tower::ServiceBuilder::new()
-        .buffer(16)
-        .timeout(Duration::from_secs(5))
-        .layer(auth)
-        .timeout(Duration::from_secs(5))
-        .concurrency_limit(4)
-        .service(reqwest::Client::new());
-    let url: reqwest::Url = server.api_url().parse()?;
-    let calls = (0..10).map(|_| {
-        let (service, request) = (
-            service.clone(),
-            reqwest::Request::new(Method::GET, url.clone()),
-        );
-        tokio::spawn(async move { service.oneshot(request).await })
-    });
-    for call in calls.collect::<Vec<_>>() {
-        assert_eq!(call.await??.status(), 401, "a token of another issuer");
-    }
     Ok(())
 }
 

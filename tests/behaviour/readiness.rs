@@ -16,8 +16,6 @@ use futures_util::future::{BoxFuture, FutureExt, TryFutureExt, join_all, ready};
 use http::header::AUTHORIZATION;
 use http::{Extensions, Request, Response, StatusCode};
 use http_body_util::Full;
-use reqwest::ResponseBuilderExt;
-use reqwest_middleware::{Middleware, Next};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_test::task;
@@ -238,57 +236,61 @@ async fn the_rejection_is_the_response_if_an_inner_layer_sheds_the_replay() {
     assert_eq!(*received.lock().unwrap(), ["Bearer mock-token-1"]);
 }
 
-/// Answers 401 to the first request. To others it returns an error, after a turn if `is_late`.
-struct FailingReplay {
-    is_late: bool,
-    calls: AtomicUsize,
-}
-
-#[async_trait::async_trait]
-impl Middleware for FailingReplay {
-    async fn handle(
-        &self,
-        request: reqwest::Request,
-        _: &mut Extensions,
-        _: Next<'_>,
-    ) -> reqwest_middleware::Result<reqwest::Response> {
-        if self.calls.fetch_add(1, Ordering::Relaxed) == 0 {
-            let response = Response::builder()
-                .status(StatusCode::UNAUTHORIZED)
-                .url(request.url().clone());
-            return Ok(response.body("the reason").unwrap().into());
-        }
-        if self.is_late {
-            tokio::task::yield_now().await;
-        }
-        Err(reqwest_middleware::Error::middleware(
-            std::io::Error::other("overloaded"),
-        ))
+for_both_reqwests! {
+    /// Answers 401 to the first request. To others it returns an error, after a turn if `is_late`.
+    struct FailingReplay {
+        is_late: bool,
+        calls: AtomicUsize,
     }
-}
 
-#[tokio::test]
-async fn reqwest_middleware_returns_the_rejection_if_the_replay_fails_at_once() {
-    for is_late in [false, true] {
-        let tokens = MockTokenSource::new();
-        let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-            .with(BearerAuthLayer::new(tokens.clone()))
-            .with(FailingReplay {
-                is_late,
-                calls: AtomicUsize::new(0),
-            })
-            .build();
-        let result = client.get("https://api.example.com/").send().await;
-        assert_eq!(tokens.fetches(), 2);
-        match result {
-            Ok(response) => {
-                assert!(!is_late);
-                assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-                assert_eq!(response.text().await.unwrap(), "the reason");
+    #[async_trait::async_trait]
+    impl reqwest_middleware::Middleware for FailingReplay {
+        async fn handle(
+            &self,
+            request: reqwest::Request,
+            _: &mut Extensions,
+            _: reqwest_middleware::Next<'_>,
+        ) -> reqwest_middleware::Result<reqwest::Response> {
+            if self.calls.fetch_add(1, Ordering::Relaxed) == 0 {
+                use reqwest::ResponseBuilderExt;
+
+                let response = Response::builder()
+                    .status(StatusCode::UNAUTHORIZED)
+                    .url(request.url().clone());
+                return Ok(response.body("the reason").unwrap().into());
             }
-            Err(error) => {
-                assert!(is_late);
-                assert!(format!("{error:?}").contains("overloaded"));
+            if self.is_late {
+                tokio::task::yield_now().await;
+            }
+            Err(reqwest_middleware::Error::middleware(
+                std::io::Error::other("overloaded"),
+            ))
+        }
+    }
+
+    #[tokio::test]
+    async fn reqwest_middleware_returns_the_rejection_if_the_replay_fails_at_once() {
+        for is_late in [false, true] {
+            let tokens = MockTokenSource::new();
+            let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+                .with(BearerAuthLayer::new(tokens.clone()))
+                .with(FailingReplay {
+                    is_late,
+                    calls: AtomicUsize::new(0),
+                })
+                .build();
+            let result = client.get("https://api.example.com/").send().await;
+            assert_eq!(tokens.fetches(), 2);
+            match result {
+                Ok(response) => {
+                    assert!(!is_late);
+                    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+                    assert_eq!(response.text().await.unwrap(), "the reason");
+                }
+                Err(error) => {
+                    assert!(is_late);
+                    assert!(format!("{error:?}").contains("overloaded"));
+                }
             }
         }
     }

@@ -13,7 +13,6 @@ use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use reqwest_middleware::{Middleware, Next};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::follow_redirect::FollowRedirectLayer;
@@ -55,6 +54,11 @@ fn stacks(layer: &BearerAuthLayer) -> Vec<(&'static str, Following)> {
     vec![
         ("reqwest-middleware", of_reqwest(Kind::Middleware)),
         ("tower around reqwest", of_reqwest(Kind::TowerReqwest)),
+        ("reqwest-middleware 0.4", of_reqwest(Kind::Middleware04)),
+        (
+            "tower around reqwest 0.12",
+            of_reqwest(Kind::TowerReqwest012),
+        ),
         ("tower-http 0.7", BoxCloneSyncService::new(inside)),
         ("tower-http 0.6", BoxCloneSyncService::new(inside_06)),
     ]
@@ -110,7 +114,7 @@ async fn a_redirected_post_is_sent_once_and_the_token_is_refreshed_for_the_next(
         (307, "POST"),
         (308, "POST"),
     ] {
-        for index in 0..4 {
+        for index in 0..6 {
             let (api, log) = redirecting(code).await;
             let tokens = MockTokenSource::new();
             let (name, client) = stacks(&layer(&tokens, &api)).swap_remove(index);
@@ -138,7 +142,7 @@ async fn redirected_requests_are_replayed_only_with_safe_methods() {
         (Method::PATCH, false),
         (Method::DELETE, false),
     ] {
-        for index in 0..4 {
+        for index in 0..6 {
             let (api, log) = redirecting(307).await;
             let tokens = MockTokenSource::new();
             let (name, client) = stacks(&layer(&tokens, &api)).swap_remove(index);
@@ -157,7 +161,7 @@ async fn redirected_requests_are_replayed_only_with_safe_methods() {
 /// The origin of a request that is not one of the settings' is taken from the copy.
 #[tokio::test]
 async fn a_redirected_post_is_sent_once_also_without_an_allowed_origin() {
-    for index in 0..4 {
+    for index in 0..6 {
         let (api, log) = redirecting(303).await;
         let tokens = MockTokenSource::new();
         let layer = BearerAuthLayer::new(tokens.clone());
@@ -173,7 +177,7 @@ async fn a_redirected_post_is_sent_once_also_without_an_allowed_origin() {
 #[tokio::test]
 async fn a_request_that_is_not_redirected_is_replayed_with_any_method() {
     for path in ["/new", "/new?", "/new?query", "/new#fragment", ""] {
-        for index in 0..4 {
+        for index in 0..6 {
             let (api, log) = redirecting(303).await;
             let (name, client) = stacks(&layer(&MockTokenSource::new(), &api)).swap_remove(index);
             let url = api.url(path).replace("http://", "HTTP://");
@@ -234,75 +238,77 @@ async fn a_redirect_to_another_origin_and_back_costs_a_refresh_per_spacing() {
     }
 }
 
-/// The response of a cache, a mock or another protocol: it has no URL of its own.
-fn response_without_url(headers: &HeaderMap) -> reqwest::Response {
-    let mut response = http::Response::new("made up");
-    if headers[AUTHORIZATION] == "Bearer mock-token-1" {
-        *response.status_mut() = StatusCode::UNAUTHORIZED;
-        let challenge = "Bearer error=\"invalid_token\"".parse().unwrap();
-        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+for_both_reqwests! {
+    /// The response of a cache, a mock or another protocol: it has no URL of its own.
+    fn response_without_url(headers: &HeaderMap) -> reqwest::Response {
+        let mut response = http::Response::new("made up");
+        if headers[AUTHORIZATION] == "Bearer mock-token-1" {
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+            let challenge = "Bearer error=\"invalid_token\"".parse().unwrap();
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        response.into()
     }
-    response.into()
-}
 
-struct WithoutUrl;
+    struct WithoutUrl;
 
-#[async_trait::async_trait]
-impl Middleware for WithoutUrl {
-    async fn handle(
-        &self,
-        request: reqwest::Request,
-        _: &mut Extensions,
-        _: Next<'_>,
-    ) -> reqwest_middleware::Result<reqwest::Response> {
-        Ok(response_without_url(request.headers()))
+    #[async_trait::async_trait]
+    impl reqwest_middleware::Middleware for WithoutUrl {
+        async fn handle(
+            &self,
+            request: reqwest::Request,
+            _: &mut Extensions,
+            _: reqwest_middleware::Next<'_>,
+        ) -> reqwest_middleware::Result<reqwest::Response> {
+            Ok(response_without_url(request.headers()))
+        }
     }
-}
 
-#[tokio::test]
-async fn a_reqwest_response_without_a_url_rejects_and_is_no_redirect() {
-    let url = "https://api.example.com/x";
-    for has_allowed_origin in [false, true] {
-        for is_stream in [false, true] {
-            let body = || match is_stream {
-                true => reqwest::Body::wrap(Full::new(Bytes::from_static(b"body"))),
-                false => reqwest::Body::from("body"),
-            };
-            let layer = || {
-                let tokens = MockTokenSource::new();
-                let layer = BearerAuthLayer::new(tokens.clone());
-                let layer = match has_allowed_origin {
-                    true => layer.allow_origin("https://api.example.com").unwrap(),
-                    false => layer,
+    #[tokio::test]
+    async fn a_reqwest_response_without_a_url_rejects_and_is_no_redirect() {
+        let url = "https://api.example.com/x";
+        for has_allowed_origin in [false, true] {
+            for is_stream in [false, true] {
+                let body = || match is_stream {
+                    true => reqwest::Body::wrap(Full::new(Bytes::from_static(b"body"))),
+                    false => reqwest::Body::from("body"),
                 };
-                (layer, tokens)
-            };
-            // A stream is not replayed, but its token is refreshed too.
-            let expected = match is_stream {
-                true => StatusCode::UNAUTHORIZED,
-                false => StatusCode::OK,
-            };
+                let layer = || {
+                    let tokens = MockTokenSource::new();
+                    let layer = BearerAuthLayer::new(tokens.clone());
+                    let layer = match has_allowed_origin {
+                        true => layer.allow_origin("https://api.example.com").unwrap(),
+                        false => layer,
+                    };
+                    (layer, tokens)
+                };
+                // A stream is not replayed, but its token is refreshed too.
+                let expected = match is_stream {
+                    true => StatusCode::UNAUTHORIZED,
+                    false => StatusCode::OK,
+                };
 
-            let (auth, tokens) = layer();
-            let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-                .with(auth.clone())
-                .with(WithoutUrl)
-                .build();
-            let response = client.post(url).body(body()).send().await.unwrap();
-            assert_eq!(response.status(), expected);
-            auth.cache().token().await.unwrap();
-            assert_eq!(tokens.fetches(), 2);
+                let (auth, tokens) = layer();
+                let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+                    .with(auth.clone())
+                    .with(WithoutUrl)
+                    .build();
+                let response = client.post(url).body(body()).send().await.unwrap();
+                assert_eq!(response.status(), expected);
+                auth.cache().token().await.unwrap();
+                assert_eq!(tokens.fetches(), 2);
 
-            let (auth, tokens) = layer();
-            let mut service = auth.layer(service_fn(async |request: reqwest::Request| {
-                Ok::<_, Infallible>(response_without_url(request.headers()))
-            }));
-            let mut request = reqwest::Request::new(Method::POST, url.parse().unwrap());
-            *request.body_mut() = Some(body());
-            let response = service.ready().await.unwrap().call(request).await.unwrap();
-            assert_eq!(response.status(), expected);
-            auth.cache().token().await.unwrap();
-            assert_eq!(tokens.fetches(), 2);
+                let (auth, tokens) = layer();
+                let mut service = auth.layer(service_fn(async |request: reqwest::Request| {
+                    Ok::<_, Infallible>(response_without_url(request.headers()))
+                }));
+                let mut request = reqwest::Request::new(Method::POST, url.parse().unwrap());
+                *request.body_mut() = Some(body());
+                let response = service.ready().await.unwrap().call(request).await.unwrap();
+                assert_eq!(response.status(), expected);
+                auth.cache().token().await.unwrap();
+                assert_eq!(tokens.fetches(), 2);
+            }
         }
     }
 }

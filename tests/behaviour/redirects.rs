@@ -69,6 +69,14 @@ fn stacks(layer: &BearerAuthLayer) -> Vec<(&'static str, Following)> {
             Following::Reqwest(Stack::new(Kind::TowerReqwest, layer)),
         ),
         (
+            "reqwest-middleware 0.4",
+            Following::Reqwest(Stack::new(Kind::Middleware04, layer)),
+        ),
+        (
+            "tower around reqwest 0.12",
+            Following::Reqwest(Stack::new(Kind::TowerReqwest012, layer)),
+        ),
+        (
             "tower-http inside",
             Following::TowerHttp(BoxCloneSyncService::new(inside.map_err(Into::into))),
         ),
@@ -104,10 +112,10 @@ async fn the_token_does_not_follow_to_another_origin_and_a_401_from_there_reject
             let status = stack.get(api.url("/")).await;
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{name}, {code}");
         }
-        assert_eq!(elsewhere.tokens(), vec![None; 5], "{code}");
+        assert_eq!(elsewhere.tokens(), vec![None; 7], "{code}");
         assert_eq!(
             api.tokens(),
-            vec![Some("mock-token-1".to_owned()); 5],
+            vec![Some("mock-token-1".to_owned()); 7],
             "{code}"
         );
         assert_eq!(tokens.fetches(), 1, "{code}: nothing was rejected");
@@ -122,7 +130,7 @@ async fn the_token_follows_on_the_same_origin_and_a_401_from_there_rejects_it() 
         _ => ok(),
     };
     let api = Api::start(script).await;
-    for index in 0..5 {
+    for index in 0..7 {
         let tokens = MockTokenSource::new();
         let layer = BearerAuthLayer::new(tokens.clone())
             .allow_origin(api.origin())

@@ -20,24 +20,14 @@ use crate::support::api::{Api, INVALID_TOKEN, rejected};
 use crate::support::clock::ManualClock;
 use crate::support::stack::Kind;
 
-/// The status and the extensions of the responses in all three stacks.
+/// The status and the extensions of the responses in all stacks.
 async fn responses(
     layer: impl Fn() -> BearerAuthLayer,
     api: &Api,
 ) -> Vec<(StatusCode, Extensions)> {
     let mut responses = Vec::new();
-    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-        .with(warm(layer()).await)
-        .build();
-    let mut response = client.get(api.url("/")).send().await.unwrap();
-    let extensions = std::mem::take(response.extensions_mut());
-    responses.push((response.status(), extensions));
-
-    let service = warm(layer()).await.layer(reqwest::Client::new());
-    let request = reqwest::Request::new(Method::GET, api.url("/").parse().unwrap());
-    let mut response = service.oneshot(request).await.unwrap();
-    let extensions = std::mem::take(response.extensions_mut());
-    responses.push((response.status(), extensions));
+    latest::responses(&layer, api, &mut responses).await;
+    earlier::responses(&layer, api, &mut responses).await;
 
     let inner =
         service_fn(async |request: Request<()>| Ok::<_, Infallible>(respond(request.headers())));
@@ -46,6 +36,27 @@ async fn responses(
     let (parts, ()) = response.await.unwrap().into_parts();
     responses.push((parts.status, parts.extensions));
     responses
+}
+
+for_both_reqwests! {
+    pub(super) async fn responses(
+        layer: impl Fn() -> BearerAuthLayer,
+        api: &Api,
+        responses: &mut Vec<(StatusCode, Extensions)>,
+    ) {
+        let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+            .with(warm(layer()).await)
+            .build();
+        let mut response = client.get(api.url("/")).send().await.unwrap();
+        let extensions = std::mem::take(response.extensions_mut());
+        responses.push((response.status(), extensions));
+
+        let service = warm(layer()).await.layer(reqwest::Client::new());
+        let request = reqwest::Request::new(Method::GET, api.url("/").parse().unwrap());
+        let mut response = service.oneshot(request).await.unwrap();
+        let extensions = std::mem::take(response.extensions_mut());
+        responses.push((response.status(), extensions));
+    }
 }
 
 async fn warm(layer: BearerAuthLayer) -> BearerAuthLayer {
@@ -160,6 +171,37 @@ struct Refused {
     challenge: &'static str,
 }
 
+/// A body that cannot be copied.
+macro_rules! streamed {
+    ($reqwest:ident) => {
+        $reqwest::Body::wrap_stream(stream::iter([Ok::<_, Infallible>("part")]))
+    };
+}
+
+/// Sends a request through the middleware of a version of reqwest-middleware.
+macro_rules! by_middleware {
+    ($reqwest:ident, $middleware:ident, $url:expr, $layer:expr) => {{
+        let client = $middleware::ClientBuilder::new($reqwest::Client::new());
+        let client = client.with($layer.clone()).build();
+        let request = client.post($url).body(streamed!($reqwest));
+        let mut response = request.send().await.unwrap();
+        let extensions = std::mem::take(response.extensions_mut());
+        (response.status(), extensions)
+    }};
+}
+
+/// Sends a request through the tower service of a version of reqwest.
+macro_rules! by_tower {
+    ($reqwest:ident, $url:expr, $layer:expr) => {{
+        let service = $layer.layer($reqwest::Client::new());
+        let mut request = $reqwest::Request::new(Method::POST, $url.parse().unwrap());
+        *request.body_mut() = Some(streamed!($reqwest));
+        let mut response = service.oneshot(request).await.unwrap();
+        let extensions = std::mem::take(response.extensions_mut());
+        (response.status(), extensions)
+    }};
+}
+
 impl Refused {
     /// The clock moves by this many seconds between a request and its 401.
     async fn by(challenge: &'static str, latency: f64) -> Self {
@@ -186,24 +228,13 @@ impl Refused {
     /// Sends a request that cannot be replayed. Returns the error in its 401.
     async fn post(&self, kind: Kind) -> Option<TokenError> {
         let (url, layer) = (self.api.url("/"), &self.layer);
-        let body = || reqwest::Body::wrap_stream(stream::iter([Ok::<_, Infallible>("part")]));
         let (status, extensions) = match kind {
-            Kind::Middleware => {
-                let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-                    .with(layer.clone())
-                    .build();
-                let mut response = client.post(url).body(body()).send().await.unwrap();
-                let extensions = std::mem::take(response.extensions_mut());
-                (response.status(), extensions)
+            Kind::Middleware => by_middleware!(reqwest, reqwest_middleware, url, layer),
+            Kind::Middleware04 => {
+                by_middleware!(reqwest_0_12, reqwest_middleware_0_4, url, layer)
             }
-            Kind::TowerReqwest => {
-                let service = layer.layer(reqwest::Client::new());
-                let mut request = reqwest::Request::new(Method::POST, url.parse().unwrap());
-                *request.body_mut() = Some(body());
-                let mut response = service.oneshot(request).await.unwrap();
-                let extensions = std::mem::take(response.extensions_mut());
-                (response.status(), extensions)
-            }
+            Kind::TowerReqwest => by_tower!(reqwest, url, layer),
+            Kind::TowerReqwest012 => by_tower!(reqwest_0_12, url, layer),
             Kind::TowerHttp => {
                 let challenge = HeaderValue::from_static(self.challenge);
                 let inner = service_fn(move |_: Request<Streamed>| {

@@ -17,7 +17,6 @@ use bytes::Bytes;
 use http::header::{DATE, RETRY_AFTER};
 use http::{Extensions, HeaderMap, Response, StatusCode};
 use http_body_util::Full;
-use reqwest_middleware::{Middleware, Next};
 
 use crate::support::api::{Api, Scripted, ok};
 use crate::support::stack::{Kind, Stack};
@@ -239,23 +238,6 @@ async fn find_returns_the_error_in_every_stack() {
     }
 }
 
-/// Wraps errors as reqwest-retry's middleware does: in a type that shows the inner error's text and
-/// cause as its own.
-struct Wraps;
-
-#[async_trait::async_trait]
-impl Middleware for Wraps {
-    async fn handle(
-        &self,
-        request: reqwest::Request,
-        extensions: &mut Extensions,
-        next: Next<'_>,
-    ) -> reqwest_middleware::Result<reqwest::Response> {
-        let response = next.run(request, extensions).await;
-        response.map_err(|error| reqwest_middleware::Error::middleware(Transparent(error.into())))
-    }
-}
-
 #[derive(Debug)]
 struct Transparent(BoxError);
 
@@ -271,18 +253,38 @@ impl Error for Transparent {
     }
 }
 
-#[tokio::test]
-async fn find_looks_through_middlewares_that_wrap_errors() {
-    let layer = BearerAuthLayer::new(source_fn(|_| async {
-        Err::<AccessToken, _>(TokenError::permanent("down"))
-    }));
-    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-        .with(Wraps)
-        .with(layer)
-        .build();
-    let api = Api::start(|_| ok()).await;
-    let error = client.get(api.url("/")).send().await.unwrap_err();
-    let found = TokenError::find(&error).map(TokenError::kind);
-    assert_eq!(found, Some(Source), "{error:?}");
-    assert!(error.to_string().contains("will not recover by itself"));
+for_both_reqwests! {
+    /// Wraps errors as reqwest-retry's middleware does: in a type that shows the inner error's text
+    /// and cause as its own.
+    struct Wraps;
+
+    #[async_trait::async_trait]
+    impl reqwest_middleware::Middleware for Wraps {
+        async fn handle(
+            &self,
+            request: reqwest::Request,
+            extensions: &mut Extensions,
+            next: reqwest_middleware::Next<'_>,
+        ) -> reqwest_middleware::Result<reqwest::Response> {
+            let response = next.run(request, extensions).await;
+            let wrap = |error: reqwest_middleware::Error| Transparent(error.into());
+            response.map_err(|error| reqwest_middleware::Error::middleware(wrap(error)))
+        }
+    }
+
+    #[tokio::test]
+    async fn find_looks_through_middlewares_that_wrap_errors() {
+        let layer = BearerAuthLayer::new(source_fn(|_| async {
+            Err::<AccessToken, _>(TokenError::permanent("down"))
+        }));
+        let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+            .with(Wraps)
+            .with(layer)
+            .build();
+        let api = Api::start(|_| ok()).await;
+        let error = client.get(api.url("/")).send().await.unwrap_err();
+        let found = TokenError::find(&error).map(TokenError::kind);
+        assert_eq!(found, Some(Source), "{error:?}");
+        assert!(error.to_string().contains("will not recover by itself"));
+    }
 }

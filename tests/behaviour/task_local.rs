@@ -1,4 +1,4 @@
-//! A `RequestAuth` set for a task (feature `task-local`), through the three stacks.
+//! A `RequestAuth` set for a task (feature `task-local`), through all stacks.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;

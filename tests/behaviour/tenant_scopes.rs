@@ -40,7 +40,7 @@ fn an_id_cannot_add_a_second_scope() {
 
 #[tokio::test]
 async fn a_single_scope_chooses_the_same_token_as_the_scope() {
-    for kind in [Kind::Middleware, Kind::TowerHttp] {
+    for kind in Kind::WITH_EXTENSIONS {
         let (tokens, api) = (MockTokenSource::new(), Api::start(|_| ok()).await);
         let stack = Stack::new(kind, &BearerAuthLayer::new(tokens.clone()));
         for auth in [

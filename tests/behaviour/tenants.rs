@@ -121,7 +121,7 @@ async fn a_thousand_interleaved_tenants_never_get_the_token_of_another() {
     const TENANTS: usize = 1_000;
     const CALLS: usize = 5_000;
     for round in 0..10 {
-        let kind = Kind::ALL[round % 3];
+        let kind = Kind::ALL[round % Kind::ALL.len()];
         let server = MockAuthServer::start().await.unwrap();
         let source = ClientCredentials::builder(server.token_url())
             .client_id(server.client_id())

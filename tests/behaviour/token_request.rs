@@ -204,18 +204,21 @@ async fn a_reqwest_builder_is_used_without_redirects() {
             .header("location", elsewhere.token_url())
             .body("")
             .unwrap();
-        server.answer_token_requests(1, redirect);
         let builder = reqwest::Client::builder().user_agent("own");
-        let error = cache(client_of(&server).reqwest_builder(builder))
-            .token()
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), TokenErrorKind::Redirected, "{status}");
-        assert!(!error.is_transient());
+        let earlier = reqwest_0_12::Client::builder().user_agent("own");
+        for source in [
+            client_of(&server).reqwest_builder(builder),
+            client_of(&server).reqwest_0_12_builder(earlier),
+        ] {
+            server.answer_token_requests(1, redirect.clone());
+            let error = cache(source).token().await.unwrap_err();
+            assert_eq!(error.kind(), TokenErrorKind::Redirected, "{status}");
+            assert!(!error.is_transient());
+        }
     }
     assert_eq!(
         (server.token_requests(), elsewhere.token_requests()),
-        (5, 0)
+        (10, 0)
     );
 }
 
@@ -312,6 +315,10 @@ fn an_invalid_setting_is_an_error_of_build() {
         (
             valid().reqwest_builder(reqwest::Client::builder().user_agent("\n")),
             "reqwest_builder",
+        ),
+        (
+            valid().reqwest_0_12_builder(reqwest_0_12::Client::builder().user_agent("\n")),
+            "reqwest_0_12_builder",
         ),
     ] {
         let error = builder.build().unwrap_err();

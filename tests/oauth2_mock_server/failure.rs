@@ -49,7 +49,7 @@ pub(crate) fn permanent(name: &'static str, response: Value, kind: TokenErrorKin
 
 /// Checks all failures concurrently, through one stack after the other.
 ///
-/// Two of the three stacks are enough: the source's errors do not depend on the stack, and each
+/// Two of the stacks are enough: the source's errors do not depend on the stack, and each
 /// stack takes as long as a pause.
 pub(crate) async fn check_all(server: &Server, failures: &[Failure]) {
     for kind in [Kind::Middleware, Kind::TowerHttp] {

@@ -1,4 +1,4 @@
-//! The three stacks against a mock authorization server of another project, with forced responses,
+//! All stacks against a mock authorization server of another project, with forced responses,
 //! and an API that verifies its JWTs (`tests/servers/oauth2-mock-server`).
 //!
 //! Needs `node` 20.19 or later and `npm`. Without them, or if the first run cannot reach npm's
@@ -13,6 +13,8 @@ mod statuses;
 #[path = "../support"]
 mod support {
     pub(crate) mod node;
+    #[macro_use]
+    mod reqwest_versions;
     pub(crate) mod stack;
 }
 

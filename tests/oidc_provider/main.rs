@@ -1,4 +1,4 @@
-//! The three stacks against a certified authorization server and an API that accepts its tokens
+//! All stacks against a certified authorization server and an API that accepts its tokens
 //! (`tests/servers/oidc-provider`), both independent of this crate.
 //!
 //! Needs `node` 20.19 or later and `npm`. Without them, or if the first run cannot reach npm's
@@ -9,6 +9,8 @@ mod server;
 #[path = "../support"]
 mod support {
     pub(crate) mod node;
+    #[macro_use]
+    mod reqwest_versions;
     pub(crate) mod stack;
 }
 

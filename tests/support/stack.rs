@@ -1,4 +1,4 @@
-//! The three HTTP stacks behind one interface, so that a test runs through all of them.
+//! The HTTP stacks behind one interface, so that a test runs through all of them.
 
 use std::convert::Infallible;
 
@@ -12,7 +12,6 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use tower::{Layer, Service, ServiceExt};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,21 +22,34 @@ pub(crate) enum Kind {
     TowerHttp,
     /// tower around a bare `reqwest::Client`.
     TowerReqwest,
+    /// reqwest-middleware 0.4.
+    Middleware04,
+    /// tower around a bare `Client` of reqwest 0.12.
+    TowerReqwest012,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Middleware, Self::TowerHttp, Self::TowerReqwest];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Middleware,
+        Self::TowerHttp,
+        Self::TowerReqwest,
+        Self::Middleware04,
+        Self::TowerReqwest012,
+    ];
 
     /// The stacks whose requests can carry a `RequestAuth` in their extensions.
-    pub(crate) const WITH_EXTENSIONS: [Self; 2] = [Self::Middleware, Self::TowerHttp];
+    pub(crate) const WITH_EXTENSIONS: [Self; 3] =
+        [Self::Middleware, Self::TowerHttp, Self::Middleware04];
 }
 
 /// A client with the layer around it.
 #[derive(Clone)]
 pub(crate) enum Stack {
-    Middleware(ClientWithMiddleware),
+    Middleware(reqwest_middleware::ClientWithMiddleware),
     TowerHttp(Box<TowerHttp>),
     TowerReqwest(BearerAuth<reqwest::Client>),
+    Middleware04(reqwest_middleware_0_4::ClientWithMiddleware),
+    TowerReqwest012(BearerAuth<reqwest_0_12::Client>),
 }
 
 /// One client for in-memory bodies, one for streams.
@@ -72,15 +84,16 @@ pub(crate) struct ApiResponse {
 impl Stack {
     pub(crate) fn new(kind: Kind, layer: &BearerAuthLayer) -> Self {
         match kind {
-            Kind::Middleware => {
-                let client = ClientBuilder::new(reqwest::Client::new());
-                Self::Middleware(client.with(layer.clone()).build())
-            }
+            Kind::Middleware => Self::Middleware(latest::with_middleware(layer)),
             Kind::TowerHttp => Self::TowerHttp(Box::new(TowerHttp {
                 in_memory: layer.layer(Client::builder(TokioExecutor::new()).build_http()),
                 streamed: layer.layer(Client::builder(TokioExecutor::new()).build_http()),
             })),
             Kind::TowerReqwest => Self::TowerReqwest(layer.layer(reqwest::Client::new())),
+            Kind::Middleware04 => Self::Middleware04(earlier::with_middleware(layer)),
+            Kind::TowerReqwest012 => {
+                Self::TowerReqwest012(layer.layer(reqwest_0_12::Client::new()))
+            }
         }
     }
 
@@ -90,27 +103,10 @@ impl Stack {
 
     pub(crate) async fn send(&self, call: Call) -> Result<ApiResponse, BoxError> {
         match self {
-            Self::Middleware(client) => {
-                let mut request = client
-                    .request(call.method.clone(), &call.url)
-                    .headers(call.headers.clone())
-                    .body(reqwest_body(&call));
-                if let Some(auth) = call.auth {
-                    request = request.with_extension(auth);
-                }
-                from_reqwest(request.send().await?).await
-            }
-            Self::TowerReqwest(service) => {
-                assert!(
-                    call.auth.is_none(),
-                    "a reqwest::Request has no public extensions"
-                );
-                let mut request = reqwest::Request::new(call.method.clone(), call.url.parse()?);
-                *request.headers_mut() = call.headers.clone();
-                *request.body_mut() = Some(reqwest_body(&call));
-                let mut service = service.clone();
-                from_reqwest(service.ready().await?.call(request).await?).await
-            }
+            Self::Middleware(client) => latest::send_by_middleware(client, call).await,
+            Self::TowerReqwest(service) => latest::send_by_tower(service, call).await,
+            Self::Middleware04(client) => earlier::send_by_middleware(client, call).await,
+            Self::TowerReqwest012(service) => earlier::send_by_tower(service, call).await,
             Self::TowerHttp(http) if !call.is_streamed => {
                 let body = Full::new(call.body.clone());
                 send_http(http.in_memory.clone(), call, body).await
@@ -153,11 +149,9 @@ impl Call {
 
 /// Finds the crate's own error as each stack's documentation says.
 pub(crate) fn token_error(error: &BoxError) -> Option<&TokenError> {
-    match error.downcast_ref() {
-        Some(reqwest_middleware::Error::Middleware(error)) => error.downcast_ref(),
-        Some(reqwest_middleware::Error::Reqwest(_)) => None,
-        None => error.downcast_ref(),
-    }
+    latest::token_error(error)
+        .or_else(|| earlier::token_error(error))
+        .or_else(|| error.downcast_ref())
 }
 
 async fn send_http<B>(
@@ -184,23 +178,69 @@ where
     })
 }
 
-async fn from_reqwest(response: reqwest::Response) -> Result<ApiResponse, BoxError> {
-    Ok(ApiResponse {
-        status: response.status(),
-        headers: response.headers().clone(),
-        body: response.bytes().await?,
-    })
-}
-
-fn reqwest_body(call: &Call) -> reqwest::Body {
-    if call.is_streamed {
-        let chunks = chunks(&call.body).into_iter().map(Ok::<_, Infallible>);
-        reqwest::Body::wrap_stream(stream::iter(chunks))
-    } else {
-        call.body.clone().into()
-    }
-}
-
 fn chunks(body: &Bytes) -> Vec<Bytes> {
     body.chunks(1000).map(Bytes::copy_from_slice).collect()
+}
+
+for_both_reqwests! {
+    pub(super) fn with_middleware(
+        layer: &BearerAuthLayer,
+    ) -> reqwest_middleware::ClientWithMiddleware {
+        let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new());
+        client.with(layer.clone()).build()
+    }
+
+    pub(super) async fn send_by_middleware(
+        client: &reqwest_middleware::ClientWithMiddleware,
+        call: Call,
+    ) -> Result<ApiResponse, BoxError> {
+        let mut request = client
+            .request(call.method.clone(), &call.url)
+            .headers(call.headers.clone())
+            .body(body(&call));
+        if let Some(auth) = call.auth {
+            request = request.with_extension(auth);
+        }
+        collect(request.send().await?).await
+    }
+
+    pub(super) async fn send_by_tower(
+        service: &BearerAuth<reqwest::Client>,
+        call: Call,
+    ) -> Result<ApiResponse, BoxError> {
+        assert!(
+            call.auth.is_none(),
+            "a reqwest::Request has no public extensions"
+        );
+        let mut request = reqwest::Request::new(call.method.clone(), call.url.parse()?);
+        *request.headers_mut() = call.headers.clone();
+        *request.body_mut() = Some(body(&call));
+        let mut service = service.clone();
+        collect(service.ready().await?.call(request).await?).await
+    }
+
+    /// Finds the error inside of an error of reqwest-middleware.
+    pub(super) fn token_error(error: &BoxError) -> Option<&TokenError> {
+        match error.downcast_ref()? {
+            reqwest_middleware::Error::Middleware(error) => error.downcast_ref(),
+            reqwest_middleware::Error::Reqwest(_) => None,
+        }
+    }
+
+    async fn collect(response: reqwest::Response) -> Result<ApiResponse, BoxError> {
+        Ok(ApiResponse {
+            status: response.status(),
+            headers: response.headers().clone(),
+            body: response.bytes().await?,
+        })
+    }
+
+    fn body(call: &Call) -> reqwest::Body {
+        if call.is_streamed {
+            let chunks = chunks(&call.body).into_iter().map(Ok::<_, Infallible>);
+            reqwest::Body::wrap_stream(stream::iter(chunks))
+        } else {
+            call.body.clone().into()
+        }
+    }
 }

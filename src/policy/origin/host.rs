@@ -133,8 +133,14 @@ fn check_ipv6(host: &str) -> Result<(), Problem> {
 
 /// Returns a hint with the ASCII form of a host that is not ASCII.
 fn punycode_hint(host: &str) -> Problem {
+    // Both versions of reqwest have the same `Url`.
     #[cfg(feature = "reqwest")]
-    if let Ok(url) = reqwest::Url::parse(&format!("https://{host}/"))
+    use reqwest::Url;
+    #[cfg(all(feature = "reqwest-0-12", not(feature = "reqwest")))]
+    use reqwest_0_12::Url;
+
+    #[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
+    if let Ok(url) = Url::parse(&format!("https://{host}/"))
         && let Some(ascii) = url.host_str()
         && ascii.is_ascii()
         && check(ascii).is_ok()

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::client::{Client, ClientBuilder, Error, Request, redirect};
-use crate::error::{TokenError, TokenErrorKind};
+use crate::error::{InvalidSetting, TokenError, TokenErrorKind};
 use crate::token_endpoint::transport::{LimitedBody, RawResponse, Transport, body_error};
 use crate::token_endpoint::try_limit::{TryLimit, timed_out};
 
@@ -19,7 +19,12 @@ pub(crate) struct ReqwestTransport(Client);
 
 impl ReqwestTransport {
     /// Builds the client. `builder` keeps its protocol, time limits and `User-Agent`.
-    pub(crate) fn new(builder: ClientBuilder) -> Result<Self, Error> {
+    ///
+    /// The error names `setting`.
+    pub(crate) fn new(
+        setting: &'static str,
+        builder: ClientBuilder,
+    ) -> Result<Self, InvalidSetting> {
         builder
             .redirect(redirect::Policy::none())
             .referer(false)
@@ -28,6 +33,10 @@ impl ReqwestTransport {
             .pool_max_idle_per_host(0)
             .build()
             .map(Self)
+            .map_err(|error| {
+                let problem = format!("must build a client, but reqwest reports: {error}");
+                InvalidSetting::new(setting, problem)
+            })
     }
 }
 
@@ -129,7 +138,7 @@ mod tests {
         let client = default_client()
             .no_proxy()
             .resolve_to_addrs("id.test", &addresses);
-        let transport = ReqwestTransport::new(client).unwrap();
+        let transport = ReqwestTransport::new("reqwest_builder", client).unwrap();
         let request = http::Request::post("http://id.test/token").body(Bytes::from("x"));
         let limit = TryLimit::start(Duration::from_secs(10));
         let send = transport.send(request.unwrap(), limit);

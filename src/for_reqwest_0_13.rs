@@ -1,6 +1,6 @@
 //! The code for reqwest 0.13 and reqwest-middleware 0.5.
 //!
-//! Each of these files is compiled once per version. They import the version as `super::client` and
+//! Each of these files is compiled once for each version. They import the version as `super::client` and
 //! `super::client_middleware`.
 
 use reqwest as client;
