@@ -48,7 +48,7 @@ const PRODUCTS: &[(&str, &[&str], Effect)] = &[
     (
         "SharePoint",
         &[
-            r#"Bearer realm="0be1f1ba",client_id="00000003-0000-0ff1-ce00-000000000000",trusted_issuers="00000001-0000-0000-c000-000000000000@*,https://sts.windows.net/*/",authorization_uri="https://login.windows.net/common/oauth2/authorize""#,
+            r#"Bearer realm="contoso",client_id="00000003-0000-0ff1-ce00-000000000000",trusted_issuers="00000001-0000-0000-c000-000000000000@*,https://sts.windows.net/*/",authorization_uri="https://login.windows.net/common/oauth2/authorize""#,
             "NTLM",
         ],
         Refreshed,
