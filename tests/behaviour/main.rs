@@ -1,6 +1,7 @@
 //! The rules of `docs/behaviour.md`, tested through the public API. One module per subject.
 
 mod behaviour_table;
+mod buffered_replays;
 mod capacity;
 mod connections;
 mod early_rejections;
@@ -19,6 +20,7 @@ mod rejection_spacing;
 mod rejections;
 mod replayed_bodies;
 mod requests;
+mod retries;
 mod secrets;
 mod server_quirks;
 mod service_polls;

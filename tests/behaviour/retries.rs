@@ -1,0 +1,1 @@
+//! Retries outside of the layer.
