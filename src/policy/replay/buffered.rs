@@ -225,6 +225,18 @@ impl<B> Shared<B> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Makes the stream the replay's, unless something that was sent is not kept.
+    fn hand_over(&self) -> bool {
+        let mut state = self.lock();
+        if state.phase != Phase::Keeping {
+            return false;
+        }
+        state.phase = Phase::Replaying;
+        // The first body has to notice that the stream is no longer its own.
+        wake(state.first_waker.take(), state);
+        true
+    }
+
     fn drop_first(&self) {
         let mut state = self.lock();
         if !matches!(state.stream, Stream::PolledBy(Role::First)) {
@@ -275,7 +287,7 @@ where
         match state.phase {
             Phase::Replaying => {
                 // The replay began during this poll, so it gets the frame.
-                state.hand_over(polled);
+                state.keep_for_replay(polled);
                 wake(state.replay_waker.take(), state);
                 return Poll::Ready(Some(Err(BodyError::Replayed.into())));
             }
@@ -322,14 +334,7 @@ impl<B: Send> Replayable for Shared<B> {
     }
 
     fn begin(&self) -> bool {
-        let mut state = self.lock();
-        if state.phase != Phase::Keeping {
-            return false;
-        }
-        state.phase = Phase::Replaying;
-        // The first body has to notice that the stream is no longer its own.
-        wake(state.first_waker.take(), state);
-        true
+        self.hand_over()
     }
 }
 
@@ -373,7 +378,7 @@ impl<B> State<B> {
     }
 
     /// Gives the replay what the first body's last poll returned.
-    fn hand_over(&mut self, polled: Poll<Option<Result<Frame<Bytes>, BoxError>>>) {
+    fn keep_for_replay(&mut self, polled: Poll<Option<Result<Frame<Bytes>, BoxError>>>) {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 // The limit held when the replay began, and one frame more needs little memory.
