@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bearer_auth::BoxError;
 use bytes::{Buf, BufMut, Bytes};
 use futures_util::stream;
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, NamedService};
@@ -26,19 +27,22 @@ pub(crate) const LISTED: usize = 3;
 #[derive(Clone, Default)]
 pub(crate) struct Ledger {
     state: Arc<Mutex<State>>,
+    pub(crate) imports: watch::Sender<Imports>,
 }
 
 #[derive(Default)]
 struct State {
     revoked: Vec<String>,
     rejections: usize,
-    abandoned: Vec<AbandonedStream>,
-    messages: usize,
 }
 
-/// How a client stream ended that was read on after its call had been rejected: the number of its
-/// messages, or the error.
-pub(crate) type AbandonedStream = Result<usize, Status>;
+/// What the service has seen of client streams.
+#[derive(Default)]
+pub(crate) struct Imports {
+    pub(crate) messages: usize,
+    /// The end of a stream whose call was rejected: the number of its messages, or the error.
+    pub(crate) rejected: Option<Result<usize, Status>>,
+}
 
 /// Messages of bytes.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +88,7 @@ impl Ledger {
         let unauthenticated = || Status::unauthenticated("the token was revoked");
         let mut grpc = Grpc::new(BytesCodec);
         match request.uri().path() {
-            // Reads the stream before it rejects the token.
+            // Reads a message before it rejects the token, and the others afterwards.
             "/demo.Ledger/ImportSlowly" => {
                 let import = service_fn(move |request: Request<Streaming<Bytes>>| {
                     let ledger = self.clone();
@@ -94,10 +98,10 @@ impl Ledger {
                             return ledger.import(messages).await.map(size_response);
                         }
                         messages.message().await?;
-                        ledger.state().messages += 1;
+                        ledger.imports.send_modify(|seen| seen.messages += 1);
                         tokio::spawn(async move {
                             let end = ledger.import(messages).await;
-                            ledger.state().abandoned.push(end);
+                            ledger.imports.send_modify(|seen| seen.rejected = Some(end));
                         });
                         Err(unauthenticated())
                     }
@@ -134,7 +138,7 @@ impl Ledger {
         let mut size = 0;
         while messages.message().await?.is_some() {
             size += 1;
-            self.state().messages += 1;
+            self.imports.send_modify(|seen| seen.messages += 1);
         }
         Ok(size)
     }
