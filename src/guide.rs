@@ -8,6 +8,8 @@
 //! | [`replay`] | which responses reject a token, and which requests are replayed |
 //! | [`tenants`] | a token per request or per task |
 //! | [`layers`] | the order of timeouts, retries, redirects and limits |
+//! | [`retries`] | retries that wait for the token endpoint: tower, reqwest-retry |
+//! | [`grpc`] | tonic: origin, rejections, replays of streams, status codes |
 //! | [`sources`] | your own source of tokens; the cache on its own |
 //! | [`testing`] | tests without a server, or against one on loopback |
 //! | [`secrets`] | what is wiped from memory, and what is not |
@@ -38,6 +40,14 @@ pub mod tenants {
 
 pub mod layers {
     #![doc = include_str!("guide/layers.md")]
+}
+
+pub mod retries {
+    #![doc = include_str!("guide/retries.md")]
+}
+
+pub mod grpc {
+    #![doc = include_str!("guide/grpc.md")]
 }
 
 pub mod sources {

@@ -273,6 +273,26 @@ async fn the_first_body_ends_with_an_error_when_the_replay_has_taken_the_rest() 
     assert!(error.contains("replay"), "{error}");
 }
 
+#[tokio::test]
+async fn a_body_over_the_limit_does_not_wait_for_another_token() {
+    let (layer, tokens) = buffered(1500);
+    layer.cache().token().await.unwrap();
+    let _hold = tokens.hold();
+    let api = service_fn(async |request: Request<Body>| {
+        let read = collect(request.into_body()).await.unwrap();
+        assert_eq!(read.bytes.len(), 2000);
+        Ok::<_, Infallible>(Response::builder().status(401).body("first").unwrap())
+    });
+    let frames = vec![Some(Bytes::from(vec![1; 1000])); 2];
+    let body = Frames::new(&frames, false).boxed_unsync();
+    let request = Request::post("https://api.example.com/").body(body);
+    let mut call = spawn(layer.layer(api).oneshot(request.unwrap()));
+    let Poll::Ready(Ok(response)) = call.poll() else {
+        panic!("there is nothing to wait for");
+    };
+    assert_eq!(response.into_body(), "first");
+}
+
 /// While the request waits for another token, the first body is still being sent.
 #[tokio::test]
 async fn a_body_that_grows_too_large_before_the_replay_gets_the_first_response() {

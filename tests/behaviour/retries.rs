@@ -97,3 +97,22 @@ async fn a_permanent_error_is_not_retried() {
     assert!(send(&cache).await.is_err());
     assert_eq!((tokens.fetches(), start.elapsed()), (1, Duration::ZERO));
 }
+
+#[tokio::test]
+async fn the_error_is_found_in_that_of_reqwest_retry() {
+    use reqwest_retry::RetryTransientMiddleware;
+    use reqwest_retry::policies::ExponentialBackoff;
+
+    let tokens = MockTokenSource::new();
+    let throttled = TokenError::transient("throttled").with_retry_after(SECOND * 40);
+    tokens.fail_times(9, throttled);
+    let policy = ExponentialBackoff::builder().build_with_max_retries(2);
+    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+        .with(RetryTransientMiddleware::new_with_policy(policy))
+        .with(BearerAuthLayer::new(tokens))
+        .build();
+    let error = client.get("https://api.example.com/").send().await;
+    let error = error.unwrap_err();
+    let found = TokenError::find(&error).expect("inside of `RetryError`");
+    assert!(found.retry_after().is_some_and(|wait| wait > SECOND * 30));
+}

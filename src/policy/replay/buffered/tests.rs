@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use tokio_test::task::spawn;
 
 use super::*;
@@ -196,6 +196,40 @@ async fn the_stream_is_dropped_with_the_replay_that_it_belongs_to() {
     assert!(shared.hand_over());
     drop(replay);
     assert_eq!(Rc::strong_count(&owner), 1);
+}
+
+#[tokio::test]
+async fn the_size_hint_is_that_of_what_is_left() {
+    let exact = |body: &ReplayBody<Full<Bytes>>| body.size_hint().exact();
+    let mut request = Request::new(Full::from("abc"));
+    let bodies = RefCell::new(Vec::new());
+    // Keeps the bodies, in place of a type that can hold them.
+    let wrap = |body| {
+        bodies.borrow_mut().push(body);
+        Full::default()
+    };
+    let Kept::Copy(copy) = copy_buffered(&mut request, 1000, wrap) else {
+        panic!("a body of 3 bytes");
+    };
+    let mut bodies = bodies.into_inner();
+    let (mut replay, mut first) = (bodies.remove(1), bodies.remove(0));
+    assert_eq!((exact(&first), exact(&replay)), (Some(3), Some(3)));
+    first.frame().await.unwrap().unwrap();
+    assert_eq!((exact(&first), exact(&replay)), (Some(0), Some(3)));
+    assert!(first.is_end_stream());
+    let handle = copy.extensions().get::<BufferedReplay>().unwrap();
+    assert!(handle.can_begin() && handle.begin());
+    replay.frame().await.unwrap().unwrap();
+    assert_eq!(exact(&replay), Some(0));
+    assert!(replay.is_end_stream());
+    assert!(!handle.can_begin() && !handle.begin(), "once");
+
+    let mut hint = SizeHint::new();
+    hint.set_lower(2);
+    hint.set_upper(9);
+    let rest = rest(&hint, 5);
+    assert_eq!((rest.lower(), rest.upper()), (0, Some(4)));
+    assert_eq!(super::rest(&SizeHint::new(), 5).upper(), None);
 }
 
 #[test]
