@@ -32,11 +32,11 @@ struct Frames {
 #[derive(Clone, Copy, Debug)]
 enum Rejects {
     /// Drops the body with the response.
-    AndDropsTheBody,
+    DroppingTheBody,
     /// Keeps the body, and reads on when the replay has arrived.
-    AndReadsOnAfterwards,
+    ReadingAfterwards,
     /// Reads the body in a task.
-    AndReadsOnMeanwhile,
+    ReadingMeanwhile,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -136,9 +136,9 @@ async fn exchange(limit: usize, body: Body, rejects: Rejects, reads: usize) -> (
                 }
                 let mut seen = seen.lock().unwrap();
                 match rejects {
-                    Rejects::AndDropsTheBody => drop(body),
-                    Rejects::AndReadsOnAfterwards => seen.unread = Some(body),
-                    Rejects::AndReadsOnMeanwhile => seen.reader = Some(tokio::spawn(collect(body))),
+                    Rejects::DroppingTheBody => drop(body),
+                    Rejects::ReadingAfterwards => seen.unread = Some(body),
+                    Rejects::ReadingMeanwhile => seen.reader = Some(tokio::spawn(collect(body))),
                 }
                 *response.status_mut() = StatusCode::UNAUTHORIZED;
                 return Ok::<_, Infallible>(response);
@@ -178,9 +178,9 @@ fn steps() -> impl Strategy<Value = Vec<Option<Bytes>>> {
 
 fn rejects() -> impl Strategy<Value = Rejects> {
     prop_oneof![
-        Just(Rejects::AndDropsTheBody),
-        Just(Rejects::AndReadsOnAfterwards),
-        Just(Rejects::AndReadsOnMeanwhile),
+        Just(Rejects::DroppingTheBody),
+        Just(Rejects::ReadingAfterwards),
+        Just(Rejects::ReadingMeanwhile),
     ]
 }
 
@@ -225,7 +225,7 @@ proptest! {
             prop_assert_eq!(status, StatusCode::UNAUTHORIZED);
         }
         let most = match rejects {
-            Rejects::AndReadsOnMeanwhile => frames,
+            Rejects::ReadingMeanwhile => frames,
             _ => reads,
         };
         if cost(&steps, trailers, most) <= limit {
@@ -233,7 +233,7 @@ proptest! {
         }
         if let (Some(Ok(rest)), StatusCode::OK) = (seen.rest_of_first, status) {
             // Read to its end before the replay began, or already at its end.
-            let is_meanwhile = matches!(rejects, Rejects::AndReadsOnMeanwhile);
+            let is_meanwhile = matches!(rejects, Rejects::ReadingMeanwhile);
             prop_assert!(is_meanwhile || is_empty);
             prop_assert!(content.bytes.ends_with(&rest.bytes));
         }
@@ -245,7 +245,7 @@ async fn an_empty_body_is_replayed_whatever_the_limit() {
     let body = Empty::new()
         .map_err(|error: Infallible| match error {})
         .boxed_unsync();
-    let (status, seen) = exchange(0, body, Rejects::AndDropsTheBody, 1).await;
+    let (status, seen) = exchange(0, body, Rejects::DroppingTheBody, 1).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(seen.replay_hint.unwrap().exact(), Some(0));
     assert_eq!(seen.replay.unwrap().unwrap().bytes, b"");
@@ -256,7 +256,7 @@ async fn a_body_larger_than_the_limit_is_sent_once_and_in_full() {
     let frames = vec![Some(Bytes::from(vec![1; 1000])); 3];
     for (limit, status) in [(2999, 401), (3000, 200)] {
         let body = Frames::new(&frames, false).boxed_unsync();
-        let (got, seen) = exchange(limit, body, Rejects::AndDropsTheBody, 9).await;
+        let (got, seen) = exchange(limit, body, Rejects::DroppingTheBody, 9).await;
         assert_eq!(got.as_u16(), status, "{limit}");
         assert_eq!(seen.replay.is_some(), status == 200);
     }
@@ -266,7 +266,7 @@ async fn a_body_larger_than_the_limit_is_sent_once_and_in_full() {
 async fn the_first_body_ends_with_an_error_when_the_replay_has_taken_the_rest() {
     let frames = vec![Some(Bytes::from(vec![1; 1000])); 3];
     let body = Frames::new(&frames, true).boxed_unsync();
-    let (status, seen) = exchange(8000, body, Rejects::AndReadsOnAfterwards, 1).await;
+    let (status, seen) = exchange(8000, body, Rejects::ReadingAfterwards, 1).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(seen.replay.unwrap().unwrap().bytes.len(), 3000);
     let error = seen.rest_of_first.unwrap().unwrap_err().to_string();

@@ -1,18 +1,22 @@
 //! The hand-over of the stream, at the points that a request seldom meets.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
+use std::task::Waker;
 
+use http::HeaderMap;
+use http_body::Frame;
 use http_body_util::{BodyExt, Full};
 use tokio_test::task::spawn;
 
 use super::*;
 
-type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
-
 /// A stream whose polls run closures.
 #[derive(Clone, Default)]
-struct Script(Rc<RefCell<VecDeque<Box<dyn FnOnce() -> Polled>>>>);
+struct Script(Rc<RefCell<VecDeque<Step>>>);
+
+type Step = Box<dyn FnOnce() -> Polled>;
 
 impl Script {
     fn then(self, poll: impl FnOnce() -> Polled + 'static) -> Self {
@@ -50,7 +54,7 @@ fn trailers_frame() -> Polled {
 /// The two bodies over one stream, and what the handle to the replay is made of.
 fn pair<B>(stream: B) -> (ReplayBody<B>, ReplayBody<B>, Arc<Shared<B>>) {
     let shared = Arc::new(Shared::new(1000));
-    shared.lock().stream = Stream::Idle(stream);
+    shared.put(stream);
     let body = |role| ReplayBody {
         shared: Some(Arc::clone(&shared)),
         role,
