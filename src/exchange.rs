@@ -277,6 +277,9 @@ fn can_replay<Q: RequestView>(kept: &Kept<Q>, response: &impl ResponseView) -> b
     let Kept::Copy(copy) = kept else {
         return false;
     };
+    if !copy.can_begin_replay() {
+        return false;
+    }
     let is_redirected = response
         .location()
         .is_some_and(|location| !location.is_same(copy.location()));

@@ -9,6 +9,9 @@
 //! | [`tenants`] | a token per request or per task |
 //! | [`layers`] | the order of timeouts, retries, redirects and limits |
 //! | [`sources`] | the sources, configuration, your own source of tokens; the cache on its own |
+//! | [`retries`] | retries that wait for the token endpoint: tower, reqwest-retry |
+//! | [`grpc`] | tonic: origin, rejections, replays of streams, status codes |
+//! | [`sources`] | your own source of tokens; the cache on its own |
 //! | [`testing`] | tests without a server, or against one on loopback |
 //! | [`secrets`] | what is wiped from memory, and what is not |
 //! | [`troubleshooting`] | compiler errors, requests without a token, hanging tests |
@@ -38,6 +41,14 @@ pub mod tenants {
 
 pub mod layers {
     #![doc = include_str!("guide/layers.md")]
+}
+
+pub mod retries {
+    #![doc = include_str!("guide/retries.md")]
+}
+
+pub mod grpc {
+    #![doc = include_str!("guide/grpc.md")]
 }
 
 pub mod sources {

@@ -3,13 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use http_body::Body;
 use tower_layer::Layer;
 
 use crate::cache::TokenCache;
-use crate::error::InvalidSetting;
+use crate::error::{BoxError, InvalidSetting};
 use crate::exchange::Settings;
 use crate::policy::rejection::{RejectionFn, RejectionPolicy};
+use crate::policy::replay::buffered::ReplayBody;
 use crate::service::BearerAuth;
 use crate::source::TokenSource;
 
@@ -198,6 +201,44 @@ impl BearerAuthLayer {
         copy: impl Fn(&B) -> Option<B> + Send + Sync + 'static,
     ) -> Self {
         self.edit(|settings| settings.replay.add_body_with(copy))
+    }
+
+    /// Enables replays of requests with bodies of type `B` that can only be read once, as streams
+    /// and the bodies of tonic are: what was sent is kept, and the replay sends it again.
+    ///
+    /// `wrap` makes a `B` of a [`ReplayBody`], which sends what the original body sends. It is
+    /// called twice for each request, or once if the body is empty. `limit` is the number of bytes
+    /// that are kept per request. A frame counts as at least 64 bytes, and trailers count, too. The
+    /// request itself is sent without a limit. If more was sent than can be kept, it is not
+    /// replayed, and the caller gets the first response. What is kept is freed with the response.
+    ///
+    /// A replay that begins before the first body was sent to its end takes the rest of the stream.
+    /// The first body then ends with an error, never as if it were complete.
+    ///
+    /// Only an `http::Request` can be replayed in this way, not a `reqwest::Request`.
+    ///
+    /// Default: none. Of several calls for one type, and of those of
+    /// [`replay_body_with`](Self::replay_body_with), the last one counts.
+    ///
+    /// ```
+    /// use bearer_auth::{BearerAuthLayer, GrpcUnauthenticated, StaticTokenSource};
+    /// use tonic::body::Body;
+    ///
+    /// let layer = BearerAuthLayer::new(StaticTokenSource::new("opaque")?)
+    ///     .replay_buffered::<Body>(64 * 1024, Body::new)
+    ///     .reject_with(GrpcUnauthenticated);
+    /// # Ok::<(), bearer_auth::InvalidToken>(())
+    /// ```
+    #[must_use]
+    pub fn replay_buffered<B>(
+        self,
+        limit: usize,
+        wrap: impl Fn(ReplayBody<B>) -> B + Send + Sync + 'static,
+    ) -> Self
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        self.edit(|settings| settings.replay.add_buffered_body(limit, wrap))
     }
 
     /// Sets a closure that decides which responses reject the token.

@@ -98,6 +98,7 @@ pub use mock::server::{
 #[cfg(feature = "mock")]
 pub use mock::source::{Hold, MockTokenSource};
 pub use policy::rejection::{BearerChallenge, GrpcUnauthenticated, RejectionPolicy};
+pub use policy::replay::buffered::ReplayBody;
 pub use request_auth::RequestAuth;
 pub use secret::Secret;
 pub use service::{BearerAuth, ResponseFuture};

@@ -280,7 +280,8 @@ where
         Ok(ready) => matches!(ready.await, Ok(Ok(()))),
         Err(_) => false,
     };
-    if !is_ready {
+    // Until now, the first body was still being sent, and may have become too large to keep.
+    if !is_ready || !copy.begin_replay() {
         return Ok(rejection);
     }
     let kept = replay.attach(&token, &mut copy);

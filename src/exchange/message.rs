@@ -3,6 +3,7 @@
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use crate::policy::origin::{KeptOrigin, Target};
+use crate::policy::replay::buffered::BufferedReplay;
 use crate::policy::replay::{Kept, ReplayPolicy};
 use crate::request_auth::RequestAuth;
 
@@ -36,6 +37,16 @@ pub(crate) trait RequestView: Sized {
     ///
     /// The body is only changed in its representation.
     fn copy(&mut self, policy: &ReplayPolicy) -> Kept<Self>;
+
+    /// Returns true if this copy can still be sent: all that was sent of its body is kept.
+    fn can_begin_replay(&self) -> bool {
+        true
+    }
+
+    /// Prepares this copy to be sent. Returns false if it cannot be sent any more.
+    fn begin_replay(&mut self) -> bool {
+        true
+    }
 }
 
 /// A response: an `http::Response<R>` or a `reqwest::Response`.
@@ -100,6 +111,16 @@ impl<B: 'static> RequestView for Request<B> {
 
     fn copy(&mut self, policy: &ReplayPolicy) -> Kept<Self> {
         policy.copy(self)
+    }
+
+    fn can_begin_replay(&self) -> bool {
+        let buffered = self.extensions().get::<BufferedReplay>();
+        buffered.is_none_or(BufferedReplay::can_begin)
+    }
+
+    fn begin_replay(&mut self) -> bool {
+        let buffered = self.extensions_mut().remove::<BufferedReplay>();
+        buffered.is_none_or(|buffered| buffered.begin())
     }
 }
 

@@ -6,9 +6,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
+use http_body::Body;
 use http_body_util::{Empty, Full};
 
+use crate::error::BoxError;
 use crate::policy::origin::KeptOrigin;
+
+pub(crate) mod buffered;
+
+use buffered::{ReplayBody, copy_buffered};
 
 /// The copying of bodies, by their type.
 #[derive(Clone)]
@@ -26,7 +32,7 @@ struct AddedBody {
 }
 
 /// Copies a `Request<B>` to a `Kept<Request<B>>`, if the arguments are these.
-type CopyRequest = dyn Fn(&dyn Any, &mut dyn Any) + Send + Sync;
+type CopyRequest = dyn Fn(&mut dyn Any, &mut dyn Any) + Send + Sync;
 
 /// The part of a request that is kept until its response.
 pub(crate) enum Kept<Q> {
@@ -55,12 +61,29 @@ impl ReplayPolicy {
         &mut self,
         copy: impl Fn(&B) -> Option<B> + Send + Sync + 'static,
     ) {
-        let copy = move |request: &dyn Any, kept: &mut dyn Any| {
+        let copy = move |request: &mut dyn Any, kept: &mut dyn Any| {
             if let Some(request) = request.downcast_ref::<Request<B>>()
                 && let Some(kept) = kept.downcast_mut()
                 && let Some(body) = copy(request.body())
             {
                 *kept = Kept::Copy(copy_with_body(request, body));
+            }
+        };
+        self.add(TypeId::of::<B>(), Arc::new(copy));
+    }
+
+    pub(crate) fn add_buffered_body<B>(
+        &mut self,
+        limit: usize,
+        wrap: impl Fn(ReplayBody<B>) -> B + Send + Sync + 'static,
+    ) where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        let copy = move |request: &mut dyn Any, kept: &mut dyn Any| {
+            if let Some(request) = request.downcast_mut::<Request<B>>()
+                && let Some(kept) = kept.downcast_mut()
+            {
+                *kept = copy_buffered(request, limit, &wrap);
             }
         };
         self.add(TypeId::of::<B>(), Arc::new(copy));
@@ -74,7 +97,7 @@ impl ReplayPolicy {
 
     /// Copies a request if its body has a type that can be sent twice.
     ///
-    /// Changes only the representation of the request.
+    /// The request keeps its content, but its body may be another one that sends the same.
     pub(crate) fn copy<B: 'static>(&self, request: &mut Request<B>) -> Kept<Request<B>> {
         let mut kept = Kept::Nothing;
         // For the built-in types, the compiler settles this for each `B`.
@@ -143,7 +166,7 @@ pub(crate) fn copy_with_body<B>(request: &Request<B>, body: B) -> Request<B> {
 }
 
 /// Copies a `Request<B>` to a `Kept<Request<B>>`, if the arguments are these.
-fn copy_as<B: Clone + 'static>(request: &dyn Any, kept: &mut dyn Any) {
+fn copy_as<B: Clone + 'static>(request: &mut dyn Any, kept: &mut dyn Any) {
     if let Some(request) = request.downcast_ref::<Request<B>>()
         && let Some(kept) = kept.downcast_mut()
     {

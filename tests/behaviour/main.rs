@@ -12,6 +12,7 @@ mod support {
 }
 
 mod behaviour_table;
+mod buffered_replays;
 mod capacity;
 mod configuration;
 mod connections;
@@ -35,6 +36,7 @@ mod rejection_spacing;
 mod rejections;
 mod replayed_bodies;
 mod requests;
+mod retries;
 mod secrets;
 mod server_quirks;
 mod service_polls;
