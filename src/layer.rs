@@ -119,7 +119,8 @@ impl BearerAuthLayer {
 
     /// Sets the origin of URIs without authority, for services that add the host themselves.
     ///
-    /// The `Host` header is never used.
+    /// A tonic client is the usual case: its requests have a path alone, and the channel inside of
+    /// the layer adds the origin. Set that of the channel. The `Host` header is never used.
     ///
     /// Default: none. A request whose URI is a path alone gets a token only if no origin is allowed
     /// explicitly.
