@@ -304,6 +304,7 @@ impl TokenCache {
                 (Ok(runtime), Some(task)) if *starts_left > 0 => {
                     *starts_left -= 1;
                     task.start(&runtime);
+                    waiter.watch_on(&runtime, fetcher);
                     return Ok(Joined::Waiter(waiter));
                 }
                 (Ok(_), None) if waiter.is_overdue() => {
@@ -311,7 +312,10 @@ impl TokenCache {
                     waiter.abandon();
                     continue;
                 }
-                (Ok(_), None) => return Ok(Joined::Waiter(waiter)),
+                (Ok(runtime), None) => {
+                    waiter.watch_on(&runtime, fetcher);
+                    return Ok(Joined::Waiter(waiter));
+                }
                 (Ok(_), Some(_)) => TokenError::new(TokenErrorKind::NoRuntime, false),
                 (Err(error), _) => error,
             };

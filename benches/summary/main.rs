@@ -1,12 +1,14 @@
 //! The time that the layer adds to requests, each figure relative to a baseline of the same run.
 //!
 //! `cargo bench --bench summary` takes somewhat more than a minute and ends with a table of all
-//! figures and their targets. `-- fresh`, `-- lifecycle` or `-- lookups` runs one part alone.
+//! figures and their targets. `-- fresh`, `-- cold`, `-- lifecycle` or `-- lookups` runs one part
+//! alone.
 //!
 //! Requests go to services that respond immediately, so that only the layer's own cost is measured.
 //! The cases of a comparison take turns, so that load from elsewhere falls on all of them. A ratio
 //! is the median over all rounds, followed by the quartiles.
 
+mod cold;
 mod fresh;
 mod lifecycle;
 mod lookups;
@@ -24,7 +26,7 @@ use tower::Service;
 
 use self::support::{callgrind, tower_stacks};
 
-const PARTS: [&str; 3] = ["fresh", "lifecycle", "lookups"];
+const PARTS: [&str; 4] = ["fresh", "cold", "lifecycle", "lookups"];
 
 /// One line of the table.
 struct Row {
@@ -40,10 +42,7 @@ impl Row {
     fn at_most(figure: &'static str, measured: rounds::Spread, limit: f64) -> Self {
         Self {
             figure,
-            measured: format!(
-                "{:.2} × ({:.2} – {:.2})",
-                measured.median, measured.lower, measured.upper
-            ),
+            measured: measured.to_ratio(),
             target: format!("≤ {limit} ×"),
             is_met: Some(measured.median <= limit),
         }
@@ -69,6 +68,9 @@ fn main() -> ExitCode {
     let mut rows = Vec::new();
     if is_wanted("fresh") {
         rows.extend(fresh::rows());
+    }
+    if is_wanted("cold") {
+        rows.extend(cold::rows());
     }
     if is_wanted("lifecycle") {
         rows.extend(lifecycle::rows());

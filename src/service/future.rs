@@ -11,8 +11,9 @@ use tower_service::Service;
 
 use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::exchange::{AttachedToken, NextStep, Replay, RequestPlan};
+use crate::exchange::{AttachedToken, NextStep, Replay, RequestPlan, attach};
 use crate::policy::replay::Kept;
+use crate::service::waiting::{Granted, Held, Waiting};
 use crate::service::{SharedSettings, replay_request};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
@@ -53,8 +54,10 @@ pin_project! {
             kept: Kept<Q>,
             service: Option<S>,
         },
-        /// Waits for a token, or replays the request.
-        Boxed { future: Boxed<S::Response> },
+        /// Waits for a token.
+        Waiting { wait: Waiting<S, Q> },
+        /// Replays the request.
+        Replaying { future: Boxed<S::Response> },
         Failed { error: BoxError },
         Complete,
     }
@@ -104,14 +107,9 @@ where
         }
     }
 
-    pub(super) fn boxed<F>(future: F) -> Self
-    where
-        F: Future<Output = Result<S::Response, BoxError>> + Send + 'static,
-    {
+    pub(super) fn waiting(wait: Waiting<S, Q>) -> Self {
         Self {
-            state: State::Boxed {
-                future: Box::pin(future),
-            },
+            state: State::Waiting { wait },
         }
     }
 
@@ -163,7 +161,12 @@ where
                     self.project().state.set(State::Complete);
                     return Poll::Ready(result);
                 }
-                StateProjection::Boxed { future } => {
+                StateProjection::Waiting { wait } => {
+                    let granted = ready!(wait.as_mut().poll(cx));
+                    self.as_mut().send_granted(granted);
+                    continue;
+                }
+                StateProjection::Replaying { future } => {
                     let result = ready!(future.as_mut().poll(cx));
                     self.project().state.set(State::Complete);
                     return Poll::Ready(result);
@@ -190,7 +193,8 @@ where
             let settings = Arc::clone(&sent.settings.0);
             let replay = Replay::new(settings, sent.plan, sent.attached, pending_verdict);
             let future = Box::pin(replay_request(replay, service, copy, rejection));
-            self.as_mut().project().state.set(State::Boxed { future });
+            let replaying = State::Replaying { future };
+            self.as_mut().project().state.set(replaying);
         }
     }
 }
@@ -199,12 +203,63 @@ impl<S, Q> ResponseFuture<S, Q>
 where
     S: Service<Q>,
 {
+    /// Sends a request that has waited for its token.
+    #[cold]
+    fn send_granted(self: Pin<&mut Self>, granted: Result<Granted<S, Q>, BoxError>)
+    where
+        Q: RequestView,
+    {
+        let mut state = self.project().state;
+        // The wait is dropped before the request is sent.
+        state.set(State::Complete);
+        state.set(match granted {
+            Ok(granted) => State::send(granted),
+            Err(error) => State::Failed { error },
+        });
+    }
+
     /// Takes the error of a failed call.
     #[cold]
     fn take_error(self: Pin<&mut Self>) -> BoxError {
         match self.project().state.project_replace(State::Complete) {
             StateBefore::Failed { error } => error,
             _ => completed(),
+        }
+    }
+}
+
+impl<S, Q> State<S, Q>
+where
+    S: Service<Q>,
+    Q: RequestView,
+{
+    /// Continues as with a token that was there at once.
+    fn send(granted: Granted<S, Q>) -> Self {
+        let Granted {
+            held,
+            token,
+            mut service,
+        } = granted;
+        let Held {
+            settings,
+            plan,
+            mut request,
+            kept,
+        } = held;
+        let attached = attach(&token, &mut request);
+        let future = service.call(request);
+        let Some(attached) = attached else {
+            return Self::PassThrough { future };
+        };
+        let service = match kept {
+            Kept::Copy(_) => Some(service),
+            Kept::Origin(_) | Kept::Nothing => None,
+        };
+        Self::Sent {
+            future,
+            sent: Sent::new(settings, plan, attached),
+            kept,
+            service,
         }
     }
 }
