@@ -1,14 +1,14 @@
 //! The time of 10,000 concurrent callers that have no token yet.
 
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use bearer_auth::{BearerAuthLayer, MockTokenSource, TokenCache};
-use http::{Request, Response};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tower::{Layer, Service, ServiceExt};
+use tokio::time::{sleep, sleep_until, timeout};
+use tower::{Layer, ServiceExt};
 
 use crate::Row;
 use crate::rounds::Spread;
@@ -75,43 +75,27 @@ pub(crate) fn rows() -> Vec<Row> {
     ]
 }
 
-/// Sends requests through the layer with its defaults, which has no token yet. Returns the
-/// number of fetches.
+/// Sends requests through the layer with its defaults, which has no token yet. Returns the number
+/// of fetches.
 async fn requests() -> usize {
     let tokens = MockTokenSource::new().with_latency(LATENCY);
     let service = BearerAuthLayer::new(tokens.clone()).layer(Noop);
-    send(|| service.clone()).await;
+    in_tasks(|| service.clone().oneshot(request())).await;
     tokens.fetches()
-}
-
-/// Calls a cache that has no token yet, without a request and a layer.
-async fn callers() {
-    let cache = TokenCache::new(MockTokenSource::new().with_latency(LATENCY));
-    let call = || {
-        let cache = cache.clone();
-        async move {
-            cache.token().await.expect("a token");
-        }
-    };
-    in_tasks(call).await;
 }
 
 /// Sends requests through a hand-written layer that holds a lock while it fetches.
 async fn requests_of_locking_layer() {
     let service = references::locking(LATENCY);
-    send(|| service.clone()).await;
+    in_tasks(|| service.clone().oneshot(request())).await;
 }
 
-async fn send<S>(service: impl Fn() -> S)
-where
-    S: Service<Request<()>, Response = Response<()>, Error: Debug, Future: Send>,
-    S: Send + 'static,
-{
+/// Calls a cache that has no token yet, without a request and a layer.
+async fn callers() {
+    let cache = TokenCache::new(MockTokenSource::new().with_latency(LATENCY));
     in_tasks(|| {
-        let request = service().oneshot(request());
-        async move {
-            request.await.expect("a response");
-        }
+        let cache = cache.clone();
+        async move { cache.token().await }
     })
     .await;
 }
@@ -119,34 +103,40 @@ where
 /// Sleeps until the same moment in every task: the cost of the tasks and of one timer each.
 async fn timers() {
     let end = tokio::time::Instant::now() + LATENCY;
-    in_tasks(|| tokio::time::sleep_until(end)).await;
+    in_tasks(|| async move {
+        sleep_until(end).await;
+        Ok::<_, Infallible>(())
+    })
+    .await;
 }
 
-/// Waits for one channel, with a timeout, in every task: the cost of waiting for a shared
-/// result without a cache.
+/// Waits for one channel, with a timeout, in every task: the cost of waiting for a shared result
+/// without a cache.
 async fn receivers() {
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
-        tokio::time::sleep(LATENCY).await;
+        sleep(LATENCY).await;
         sender.send_replace(true);
     });
-    let receive = || {
+    in_tasks(|| {
         let mut receiver = receiver.clone();
-        async move {
-            let received = timeout(Duration::from_secs(30), receiver.changed());
-            received.await.expect("in time").expect("a value");
-        }
-    };
-    in_tasks(receive).await;
+        async move { timeout(Duration::from_secs(30), receiver.changed()).await }
+    })
+    .await;
 }
 
-async fn in_tasks<Fut>(call: impl Fn() -> Fut)
+/// Runs a call in each of the tasks. All of them have to succeed.
+async fn in_tasks<F, T, E>(call: impl Fn() -> F)
 where
-    Fut: Future<Output = ()> + Send + 'static,
+    F: Future<Output = Result<T, E>> + Send + 'static,
+    T: Send + 'static,
+    E: Debug + Send + 'static,
 {
     let mut running = JoinSet::new();
     for _ in 0..CALLERS {
         running.spawn(call());
     }
-    running.join_all().await;
+    for result in running.join_all().await {
+        result.expect("a token");
+    }
 }
