@@ -303,8 +303,9 @@ impl TokenCache {
                 }
                 (Ok(runtime), Some(task)) if *starts_left > 0 => {
                     *starts_left -= 1;
-                    task.start(&runtime);
+                    // First: of two tasks, tokio runs the one next that was spawned last.
                     waiter.watch_on(&runtime, fetcher);
+                    task.start(&runtime);
                     return Ok(Joined::Waiter(waiter));
                 }
                 (Ok(_), None) if waiter.is_overdue() => {

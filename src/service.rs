@@ -21,7 +21,6 @@ mod waiting;
 
 pub use future::ResponseFuture;
 use future::Sent;
-use waiting::Held;
 
 /// The longest wait for the inner service before a replay. After it the caller gets the response
 /// that is at hand: the inner service may become ready only once that is dropped.
@@ -111,13 +110,9 @@ impl<S> BearerAuth<S> {
             Attach::NoToken => {
                 self.discard_readiness();
                 let service = self.inner.clone();
-                let held = Held {
-                    settings: Arc::clone(&self.settings),
-                    plan,
-                    request,
-                    kept,
-                };
-                return ResponseFuture::waiting(waiting::wait(held, service));
+                let settings = Arc::clone(&self.settings);
+                let wait = waiting::wait::<S, Q>(settings, plan, service);
+                return ResponseFuture::waiting(wait, request);
             }
         };
         // Each case puts its future together at the end: large parts are moved once, and a part

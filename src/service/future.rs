@@ -13,7 +13,7 @@ use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
 use crate::exchange::{AttachedToken, NextStep, Replay, RequestPlan, attach};
 use crate::policy::replay::Kept;
-use crate::service::waiting::{Granted, Held, Waiting};
+use crate::service::waiting::{Granted, Waiting};
 use crate::service::{SharedSettings, replay_request};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
@@ -54,8 +54,11 @@ pin_project! {
             kept: Kept<Q>,
             service: Option<S>,
         },
-        /// Waits for a token.
-        Waiting { wait: Waiting<S, Q> },
+        /// Waits for a token. The request is taken when it is sent.
+        Waiting {
+            wait: Waiting<S>,
+            request: Option<Q>,
+        },
         /// Replays the request.
         Replaying { future: Boxed<S::Response> },
         Failed { error: BoxError },
@@ -107,9 +110,12 @@ where
         }
     }
 
-    pub(super) fn waiting(wait: Waiting<S, Q>) -> Self {
+    pub(super) fn waiting(wait: Waiting<S>, request: Q) -> Self {
         Self {
-            state: State::Waiting { wait },
+            state: State::Waiting {
+                wait,
+                request: Some(request),
+            },
         }
     }
 
@@ -161,9 +167,10 @@ where
                     self.project().state.set(State::Complete);
                     return Poll::Ready(result);
                 }
-                StateProjection::Waiting { wait } => {
+                StateProjection::Waiting { wait, request } => {
                     let granted = ready!(wait.as_mut().poll(cx));
-                    self.as_mut().send_granted(granted);
+                    let request = request.take();
+                    self.as_mut().send_granted(granted, request);
                     continue;
                 }
                 StateProjection::Replaying { future } => {
@@ -205,16 +212,18 @@ where
 {
     /// Sends a request that has waited for its token.
     #[cold]
-    fn send_granted(self: Pin<&mut Self>, granted: Result<Granted<S, Q>, BoxError>)
+    fn send_granted(self: Pin<&mut Self>, granted: Result<Granted<S>, BoxError>, request: Option<Q>)
     where
         Q: RequestView,
     {
         let mut state = self.project().state;
         // The wait is dropped before the request is sent.
         state.set(State::Complete);
-        state.set(match granted {
-            Ok(granted) => State::send(granted),
-            Err(error) => State::Failed { error },
+        state.set(match (granted, request) {
+            (Ok(granted), Some(request)) => State::send(granted, request),
+            (Err(error), _) => State::Failed { error },
+            // Taken before: not reached, since the wait has ended only now.
+            (Ok(_), None) => State::Complete,
         });
     }
 
@@ -233,19 +242,15 @@ where
     S: Service<Q>,
     Q: RequestView,
 {
-    /// Continues as with a token that was there at once.
-    fn send(granted: Granted<S, Q>) -> Self {
+    /// Sends a request as if its token had been there at once.
+    fn send(granted: Granted<S>, mut request: Q) -> Self {
         let Granted {
-            held,
+            settings,
+            plan,
             token,
             mut service,
         } = granted;
-        let Held {
-            settings,
-            plan,
-            mut request,
-            kept,
-        } = held;
+        let kept = settings.0.keep(&plan, &mut request);
         let attached = attach(&token, &mut request);
         let future = service.call(request);
         let Some(attached) = attached else {

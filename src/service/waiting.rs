@@ -10,45 +10,40 @@ use tower_service::Service;
 use crate::cache::cached_token::CachedToken;
 use crate::error::BoxError;
 use crate::exchange::{RequestPlan, Settings};
-use crate::policy::replay::Kept;
 use crate::service::SharedSettings;
 
 /// The wait of a request that has no token yet.
 ///
-/// Thousands of requests may wait, so it ends before the request is sent: the future holds nothing
-/// that is needed only later.
-pub(super) type Waiting<S, Q> =
-    Pin<Box<dyn Future<Output = Result<Granted<S, Q>, BoxError>> + Send>>;
+/// Thousands of requests may wait, and each byte that they hold is read again when they all continue
+/// at once. So this holds only what it needs itself, and the request is not copied for a replay
+/// until it is sent.
+pub(super) type Waiting<S> = Pin<Box<dyn Future<Output = Result<Granted<S>, BoxError>> + Send>>;
 
-/// A request that waits for nothing any more.
-pub(super) struct Granted<S, Q> {
-    pub(super) held: Held<Q>,
+/// The parts that a request is sent with after its wait.
+pub(super) struct Granted<S> {
+    pub(super) settings: Arc<SharedSettings>,
+    pub(super) plan: RequestPlan,
     pub(super) token: Arc<CachedToken>,
-    /// Ready, and polled by this request alone.
+    /// Ready, and polled for this request alone.
     pub(super) service: S,
 }
 
-/// The parts of a request that are held while it waits.
-pub(super) struct Held<Q> {
-    pub(super) settings: Arc<SharedSettings>,
-    pub(super) plan: RequestPlan,
-    pub(super) request: Q,
-    pub(super) kept: Kept<Q>,
-}
-
 /// Waits for a token and for the service.
-pub(super) fn wait<S, Q>(held: Held<Q>, mut service: S) -> Waiting<S, Q>
+pub(super) fn wait<S, Q>(
+    settings: Arc<SharedSettings>,
+    plan: RequestPlan,
+    mut service: S,
+) -> Waiting<S>
 where
-    Q: Send + 'static,
     S: Service<Q> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
     // A block rather than a function, whose future would have space for its arguments twice.
     Box::pin(async move {
-        let wait = acquire_then_ready(&held.settings.0, &held.plan, &mut service);
-        let (token, service) = wait.await?;
+        let (token, service) = acquire_then_ready(&settings.0, &plan, &mut service).await?;
         Ok(Granted {
-            held,
+            settings,
+            plan,
             token,
             service,
         })
