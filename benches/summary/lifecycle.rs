@@ -34,7 +34,7 @@ fn refresh() -> [Row; 2] {
         let nanos = measure(cases, ROUNDS, REQUESTS);
         println!("tower, stopped clock, {threads} thread(s), ns per request");
         let names = ["bare", "fresh token", "token refreshed in the background"];
-        print(names, &nanos);
+        print(&names, &nanos);
         Spread::of_added(&nanos[2], &nanos[1], &nanos[0])
     });
     [

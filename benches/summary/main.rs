@@ -33,11 +33,21 @@ struct Row {
     figure: &'static str,
     measured: String,
     target: String,
-    /// `None` if the figure was not measured.
+    /// `None` if the figure was not measured or has no target.
     is_met: Option<bool>,
 }
 
 impl Row {
+    /// Creates a row without a target.
+    fn info(figure: &'static str, measured: rounds::Spread) -> Self {
+        Self {
+            figure,
+            measured: measured.to_ratio(),
+            target: String::new(),
+            is_met: None,
+        }
+    }
+
     /// Creates a row whose target is met if the median is at most `limit`.
     fn at_most(figure: &'static str, measured: rounds::Spread, limit: f64) -> Self {
         Self {
@@ -90,9 +100,9 @@ fn print_table(rows: &[Row]) {
     println!("|---|---|---|---|");
     for row in rows {
         let verdict = match row.is_met {
-            Some(true) => "",
-            Some(false) => "missed",
-            None => "not measured",
+            Some(true) => "met",
+            Some(false) => "falls short",
+            None => "",
         };
         println!(
             "| {} | {} | {} | {verdict} |",
@@ -101,7 +111,8 @@ fn print_table(rows: &[Row]) {
     }
     let missed = rows.iter().filter(|row| row.is_met == Some(false)).count();
     println!();
-    println!("{} rows, {missed} of them missed their target", rows.len());
+    let targets = rows.iter().filter(|row| row.is_met.is_some()).count();
+    println!("{targets} targets, {missed} of them not reached");
 }
 
 /// Returns a load that sends requests through this service, one after the other.

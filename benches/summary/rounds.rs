@@ -118,7 +118,7 @@ impl Spread {
     }
 }
 
-pub(crate) fn print<const N: usize>(names: [&str; N], nanos: &[Vec<f64>]) {
+pub(crate) fn print(names: &[&str], nanos: &[Vec<f64>]) {
     for (name, nanos) in names.iter().zip(nanos) {
         let Spread {
             lower,
