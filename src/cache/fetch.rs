@@ -1,8 +1,8 @@
 //! One fetch, shared by all callers that wait for it.
 //!
 //! A fetch runs in a detached task, so any caller may be dropped. Callers that wait watch its
-//! status. If the task is dropped with its runtime, the status says so, and the first of the callers
-//! starts the fetch again on its own runtime.
+//! status. If the task is dropped with its runtime, the status says so, and the first of the
+//! callers starts the fetch again on its own runtime.
 
 use std::fmt;
 use std::future::{Future, poll_fn};

@@ -14,9 +14,9 @@ use crate::service::SharedSettings;
 
 /// The wait of a request that has no token yet.
 ///
-/// Thousands of requests may wait, and each byte that they hold is read again when they all continue
-/// at once. So this holds only what it needs itself, and the request is not copied for a replay
-/// until it is sent.
+/// Thousands of requests may wait, and each byte that they hold is read again when they all
+/// continue at once. So this holds only what it needs itself, and the request is not copied for a
+/// replay until it is sent.
 pub(super) type Waiting<S> = Pin<Box<dyn Future<Output = Result<Granted<S>, BoxError>> + Send>>;
 
 /// The parts that a request is sent with after its wait.
@@ -50,7 +50,8 @@ where
     })
 }
 
-/// Waits for a token, then until the service is ready. Returns the token and a clone of the service.
+/// Waits for a token, then until the service is ready. Returns the token and a clone of the
+/// service.
 ///
 /// The service is not ready while this waits for a token, see
 /// [`BearerAuth::discard_readiness`](super::BearerAuth::discard_readiness).

@@ -71,14 +71,14 @@ impl Waiter {
         }
     }
 
-    /// Makes sure that the fetch ends when it is overdue, also if nobody polls its runtime: starts a
-    /// watchdog on this one, which the caller uses, unless there is one.
+    /// Makes sure that the fetch ends when it is overdue, also if nobody polls its runtime: starts
+    /// a watchdog on this one, which the caller uses, unless there is one.
     pub(crate) fn watch_on(&self, runtime: &Handle, fetcher: &Fetcher) {
         Watchdog::ensure(&self.fetch, runtime, fetcher);
     }
 
-    /// Waits until the fetch has ended, or for as long as this caller may. A caller with a late token
-    /// waits no longer than that is worth.
+    /// Waits until the fetch has ended, or for as long as this caller may. A caller with a late
+    /// token waits no longer than that is worth.
     ///
     /// Thousands of callers may wait, so the future is kept small: steps without an await are not
     /// in it, and most callers need no timer of their own.
