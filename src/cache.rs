@@ -321,6 +321,8 @@ impl TokenCache {
                 }
                 (Ok(runtime), Some(task)) if *starts_left > 0 => {
                     *starts_left -= 1;
+                    // First: of two tasks, tokio runs the one next that was spawned last.
+                    waiter.watch_on(&runtime, fetcher);
                     task.start(&runtime);
                     return Ok(Joined::Waiter(waiter));
                 }
@@ -329,7 +331,10 @@ impl TokenCache {
                     waiter.abandon();
                     continue;
                 }
-                (Ok(_), None) => return Ok(Joined::Waiter(waiter)),
+                (Ok(runtime), None) => {
+                    waiter.watch_on(&runtime, fetcher);
+                    return Ok(Joined::Waiter(waiter));
+                }
                 (Ok(_), Some(_)) => TokenError::new(TokenErrorKind::NoRuntime, false),
                 (Err(error), _) => error,
             };

@@ -165,8 +165,11 @@ impl Settings {
     }
 
     /// Returns the token of the plan, after waiting for it if necessary.
-    pub(crate) async fn acquire(&self, plan: &RequestPlan) -> Result<Arc<CachedToken>, TokenError> {
-        self.cache.acquire(&plan.token_request, None).await
+    pub(crate) fn acquire(
+        &self,
+        plan: &RequestPlan,
+    ) -> impl Future<Output = Result<Arc<CachedToken>, TokenError>> {
+        self.cache.acquire(&plan.token_request, None)
     }
 
     /// Decides what follows the first response. If the response rejects the token, the request is

@@ -1,8 +1,7 @@
 //! The tower service: one of the two drivers of the [exchange](crate::exchange).
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,14 +10,14 @@ use http::{Request, Response};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use crate::cache::cached_token::CachedToken;
 use crate::cache::within;
 use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::exchange::{Attach, NextStep, Replay, RequestPlan, Settings, attach};
+use crate::exchange::{Attach, Replay, Settings};
 use crate::policy::replay::Kept;
 
 mod future;
+mod waiting;
 
 pub use future::ResponseFuture;
 use future::Sent;
@@ -109,10 +108,11 @@ impl<S> BearerAuth<S> {
             Attach::Attached(attached) => attached,
             Attach::HeaderIsSet => return ResponseFuture::pass_through(self.inner.call(request)),
             Attach::NoToken => {
-                let settings = Arc::clone(&self.settings.0);
                 self.discard_readiness();
                 let service = self.inner.clone();
-                return ResponseFuture::boxed(acquire_and_send(settings, plan, service, request));
+                let settings = Arc::clone(&self.settings);
+                let wait = waiting::wait::<S, Q>(settings, plan, service);
+                return ResponseFuture::waiting(wait, request);
             }
         };
         // Each case puts its future together at the end: large parts are moved once, and a part
@@ -176,83 +176,6 @@ impl<S: fmt::Debug> fmt::Debug for BearerAuth<S> {
             .field("inner", &self.inner)
             .finish_non_exhaustive()
     }
-}
-
-/// Waits for a token and for the service, then continues as the hot path does.
-async fn acquire_and_send<S, Q>(
-    settings: Arc<Settings>,
-    plan: RequestPlan,
-    service: S,
-    mut request: Q,
-) -> Result<S::Response, BoxError>
-where
-    Q: RequestView,
-    S: Service<Q> + Clone,
-    S::Response: ResponseView,
-    S::Error: Into<BoxError>,
-{
-    let (token, mut service) = acquire_then_ready::<S, Q>(&settings, &plan, service).await?;
-    let kept = settings.keep(&plan, &mut request);
-    let attached = attach(&token, &mut request);
-    let mut response = service.call(request).await.map_err(Into::into)?;
-    let Some(attached) = attached else {
-        return Ok(response);
-    };
-    let step = settings.next_step(&plan, attached, &mut response, &kept);
-    match (step, kept) {
-        (NextStep::Replay(pending_verdict), Kept::Copy(copy)) => {
-            let replay = Replay::new(settings, plan, attached, pending_verdict);
-            replay_request(replay, service, copy, response).await
-        }
-        _ => Ok(response),
-    }
-}
-
-/// Waits for a token, then until the service is ready. Returns both.
-///
-/// The service is not ready while this waits for a token, see [`BearerAuth::discard_readiness`].
-async fn acquire_then_ready<S, Q>(
-    settings: &Settings,
-    plan: &RequestPlan,
-    service: S,
-) -> Result<(Arc<CachedToken>, S), BoxError>
-where
-    S: Service<Q> + Clone,
-    S::Error: Into<BoxError>,
-{
-    let token = settings.acquire(plan).await?;
-    let mut ready = service.clone();
-    if !wait_until_ready(&mut ready).await? {
-        return Ok((token, ready));
-    }
-    // The token may have expired or been rejected during that wait. If another one is there, this
-    // is ready at once.
-    let mut current = pin!(settings.acquire(plan));
-    if let Poll::Ready(token) = poll_fn(|cx| Poll::Ready(current.as_mut().poll(cx))).await {
-        return Ok((token?, ready));
-    }
-    drop(ready);
-    let token = current.await?;
-    let mut ready = service;
-    wait_until_ready(&mut ready).await?;
-    Ok((token, ready))
-}
-
-/// Returns true if the service was not ready at once.
-async fn wait_until_ready<S, Q>(service: &mut S) -> Result<bool, BoxError>
-where
-    S: Service<Q>,
-    S::Error: Into<BoxError>,
-{
-    let mut has_waited = false;
-    poll_fn(|cx| {
-        let poll = service.poll_ready(cx);
-        has_waited |= poll.is_pending();
-        poll
-    })
-    .await
-    .map_err(Into::into)?;
-    Ok(has_waited)
 }
 
 /// Replays a rejected request with another token. Without one, or if the service does not become

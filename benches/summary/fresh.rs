@@ -10,7 +10,7 @@ use bearer_auth::{BearerAuth, RequestAuth, TokenRequest};
 use reqwest_middleware::ClientWithMiddleware;
 
 use crate::rounds::{Case, Load, Spread, measure, print};
-use crate::support::middleware_stacks as middleware;
+use crate::support::{middleware_stacks as middleware, references};
 use crate::tower_stacks::{self as tower, KeepCopy, Noop};
 use crate::{Row, callgrind, sending};
 
@@ -22,36 +22,64 @@ pub(crate) fn rows() -> Vec<Row> {
     let [one, two] = tower_stacks();
     let mut rows = vec![
         Row::at_most(
-            "tower, fresh token, no replay: time added, 1 thread",
-            one.token,
-            1.2,
+            "tower, fresh token, no replay, 1 thread: time added, relative to a constant header",
+            one.to_header(TOKEN),
+            1.5,
         ),
-        Row::at_most(WITH_COARSE_CLOCK, one.coarse_token, 1.2),
-        Row::at_most("· 2 threads that share a layer", two.token, 0.9),
-        Row::at_most("· 2 threads, with `CoarseClock`", two.coarse_token, 0.9),
-        scaling(&one, &two),
         Row::at_most(
-            "tower, with replay: time added, relative to a header and a request copy",
-            one.replay,
+            "· relative to a hand-written `ArcSwap` check",
+            one.added(TOKEN, ARC_SWAP),
             1.1,
         ),
-        Row::at_most(WITH_COARSE_CLOCK, one.coarse_replay, 1.1),
+        Row::info(
+            "· relative to a hand-written `Arc` check",
+            one.added(TOKEN, PLAIN_ARC),
+        ),
+        Row::info("· the `ArcSwap` check itself", one.to_header(ARC_SWAP)),
+        Row::info("· the `Arc` check itself", one.to_header(PLAIN_ARC)),
+        Row::info(WITH_COARSE_CLOCK, one.to_header(COARSE_TOKEN)),
+        Row::at_most(
+            "the same, 2 threads that share a layer, relative to a constant header",
+            two.to_header(TOKEN),
+            1.0,
+        ),
+        Row::info(
+            "· relative to a hand-written `ArcSwap` check",
+            two.added(TOKEN, ARC_SWAP),
+        ),
+        Row::info(
+            "· relative to a hand-written `Arc` check",
+            two.added(TOKEN, PLAIN_ARC),
+        ),
+        Row::info("· the `ArcSwap` check itself", two.to_header(ARC_SWAP)),
+        Row::info("· the `Arc` check itself", two.to_header(PLAIN_ARC)),
+        Row::info(WITH_COARSE_CLOCK, two.to_header(COARSE_TOKEN)),
+        scaling(&one, &two),
         instructions(),
+        Row::at_most(
+            "tower, with replay: time added, relative to a header and a request copy",
+            one.added(REPLAY, HEADER_AND_COPY),
+            1.25,
+        ),
+        Row::info(WITH_COARSE_CLOCK, one.added(COARSE_REPLAY, HEADER_AND_COPY)),
     ];
     let middleware = middleware_stacks();
     rows.extend([
         Row::at_most(
-            "reqwest-middleware, fresh token, no replay: time added",
-            middleware.token,
-            1.2,
+            "reqwest-middleware, no replay: time added, relative to a constant header",
+            middleware.to_header(TOKEN),
+            1.3,
         ),
-        Row::at_most(WITH_COARSE_CLOCK, middleware.coarse_token, 1.2),
+        Row::info(WITH_COARSE_CLOCK, middleware.to_header(COARSE_TOKEN)),
         Row::at_most(
             "reqwest-middleware, with replay: time added, relative to a header and `try_clone`",
-            middleware.replay,
-            1.1,
+            middleware.added(REPLAY, HEADER_AND_COPY),
+            1.2,
         ),
-        Row::at_most(WITH_COARSE_CLOCK, middleware.coarse_replay, 1.1),
+        Row::info(
+            WITH_COARSE_CLOCK,
+            middleware.added(COARSE_REPLAY, HEADER_AND_COPY),
+        ),
     ]);
     rows.extend(tenants());
     rows
@@ -59,8 +87,9 @@ pub(crate) fn rows() -> Vec<Row> {
 
 const WITH_COARSE_CLOCK: &str = "· with `CoarseClock`";
 
-/// The stacks under comparison, in the order of the cases.
-const STACKS: [&str; 7] = [
+/// The stacks under comparison, in the order of the cases. The references come last, since
+/// reqwest-middleware has none.
+const STACKS: [&str; 9] = [
     "bare",
     "constant header",
     "token, no replay",
@@ -68,41 +97,45 @@ const STACKS: [&str; 7] = [
     "constant header and request copy",
     "token with replay",
     "token with replay, CoarseClock",
+    "hand-written, `Arc`",
+    "hand-written, `ArcSwap`",
 ];
+const BARE: usize = 0;
+const HEADER: usize = 1;
+const TOKEN: usize = 2;
+const COARSE_TOKEN: usize = 3;
+const HEADER_AND_COPY: usize = 4;
+const REPLAY: usize = 5;
+const COARSE_REPLAY: usize = 6;
+const PLAIN_ARC: usize = 7;
+const ARC_SWAP: usize = 8;
 
-/// The time that the token stacks add, relative to their baselines, and the nanoseconds of each
-/// round in the bare stack and in the one with a token.
-struct Added {
-    token: Spread,
-    coarse_token: Spread,
-    replay: Spread,
-    coarse_replay: Spread,
-    bare_nanos: Vec<f64>,
-    token_nanos: Vec<f64>,
-}
+/// The nanoseconds per request of each stack and round.
+struct Measured(Vec<Vec<f64>>);
 
-impl Added {
-    fn of(name: &str, nanos: &[Vec<f64>]) -> Self {
+impl Measured {
+    fn new(name: &str, nanos: &[Vec<f64>]) -> Self {
         println!("{name}, ns per request");
-        print(STACKS, nanos);
-        let added = |with: usize, baseline: usize| {
-            Spread::of_added(&nanos[with], &nanos[baseline], &nanos[0])
-        };
-        Self {
-            token: added(2, 1),
-            coarse_token: added(3, 1),
-            replay: added(5, 4),
-            coarse_replay: added(6, 4),
-            bare_nanos: nanos[0].clone(),
-            token_nanos: nanos[2].clone(),
-        }
+        print(&STACKS[..nanos.len()], nanos);
+        Self(nanos.to_vec())
+    }
+
+    /// Returns the time that a stack adds, relative to what a constant header adds.
+    fn to_header(&self, stack: usize) -> Spread {
+        self.added(stack, HEADER)
+    }
+
+    /// Returns the time that a stack adds, relative to what another one adds.
+    fn added(&self, stack: usize, baseline: usize) -> Spread {
+        Spread::of_added(&self.0[stack], &self.0[baseline], &self.0[BARE])
     }
 }
 
 /// Measures one thread, and two that share each layer, in the same rounds, since the two are
 /// compared with each other.
-fn tower_stacks() -> [Added; 2] {
+fn tower_stacks() -> [Measured; 2] {
     let header = tower::constant_header();
+    let (plain_arc, arc_swap) = (references::plain_arc(), references::arc_swap());
     let [token, coarse_token] = [tower::layer(), tower::coarse_clock_layer()].map(tower::token);
     let [replay, coarse_replay] =
         [tower::layer(), tower::coarse_clock_layer()].map(tower::token_with_replay);
@@ -115,24 +148,27 @@ fn tower_stacks() -> [Added; 2] {
             Case::new(threads, || sending(KeepCopy(header.clone()))),
             Case::new(threads, || sending(replay.clone())),
             Case::new(threads, || sending(coarse_replay.clone())),
+            Case::new(threads, || sending(plain_arc.clone())),
+            Case::new(threads, || sending(arc_swap.clone())),
         ]
     });
     let nanos = measure(cases.into_iter().flatten(), ROUNDS, REQUESTS);
     let (one, two) = nanos.split_at(STACKS.len());
     [
-        Added::of("tower, 1 thread", one),
-        Added::of("tower, 2 threads", two),
+        Measured::new("tower, 1 thread", one),
+        Measured::new("tower, 2 threads", two),
     ]
 }
 
 /// Returns how much the throughput of two threads exceeds that of one.
-fn scaling(one: &Added, two: &Added) -> Row {
-    let gain = |one: &[f64], two: &[f64]| 2.0 * Spread::of_ratio(one, two).median;
-    let token = gain(&one.token_nanos, &two.token_nanos);
-    let bare = gain(&one.bare_nanos, &two.bare_nanos);
+fn scaling(one: &Measured, two: &Measured) -> Row {
+    let gain = |stack: usize| 2.0 * Spread::of_ratio(&one.0[stack], &two.0[stack]).median;
+    let [token, bare, arc, swap] = [TOKEN, BARE, PLAIN_ARC, ARC_SWAP].map(gain);
     Row {
         figure: "tower, throughput of 2 threads relative to 1",
-        measured: format!("{token:.2} × (a bare service {bare:.2})"),
+        measured: format!(
+            "{token:.2} × (a bare service {bare:.2}, `Arc` {arc:.2}, `ArcSwap` {swap:.2})"
+        ),
         target: "≥ 1.9 ×".to_owned(),
         is_met: Some(token >= 1.9),
     }
@@ -141,24 +177,31 @@ fn scaling(one: &Added, two: &Added) -> Row {
 /// Allocations are counted in `tests/allocations.rs`, since the counter would slow down the stacks
 /// that are timed here.
 fn instructions() -> Row {
-    const LIMIT: u64 = 500;
+    const STACKS: [&str; 4] = [
+        "tower-constant-header",
+        "tower-plain-arc",
+        "tower-arc-swap",
+        "tower-token",
+    ];
+    const LIMIT: u64 = 700;
     let added = callgrind::is_available().then(|| {
         let bare = callgrind::count("tower-bare");
-        ["tower-constant-header", "tower-token"]
-            .map(|stack| callgrind::count(stack).saturating_sub(bare))
+        STACKS.map(|stack| callgrind::count(stack).saturating_sub(bare))
     });
     Row {
         figure: "tower, fresh token, no replay: instructions added",
         measured: match added {
-            Some([header, token]) => format!("{token} (a constant header {header})"),
+            Some([header, arc, swap, token]) => {
+                format!("{token} (a constant header {header}, `Arc` {arc}, `ArcSwap` {swap})")
+            }
             None => "not counted: valgrind is not installed".to_owned(),
         },
         target: format!("≤ {LIMIT}"),
-        is_met: added.map(|[_, token]| token <= LIMIT),
+        is_met: added.map(|[.., token]| token <= LIMIT),
     }
 }
 
-fn middleware_stacks() -> Added {
+fn middleware_stacks() -> Measured {
     let cases = [
         middleware::bare(),
         middleware::constant_header(),
@@ -170,7 +213,7 @@ fn middleware_stacks() -> Added {
     ]
     .map(|client| Case::new(1, || executing(client.clone())));
     let nanos = measure(cases, ROUNDS, REQUESTS);
-    Added::of("reqwest-middleware", &nanos)
+    Measured::new("reqwest-middleware", &nanos)
 }
 
 /// Compares requests for a random one of many tenants with requests for always the same one.
@@ -191,7 +234,7 @@ fn tenants() -> [Row; 4] {
             "one tenant, with a kept key",
             "any of 10,000, with a kept key",
         ];
-        print(names, &nanos);
+        print(&names, &nanos);
         [(1, 0), (3, 2)].map(|(all, one)| Spread::of_ratio(&nanos[all], &nanos[one]))
     });
     [

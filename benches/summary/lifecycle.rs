@@ -1,59 +1,20 @@
-//! The cost of the first fetch, of refreshes and of rejections to the callers at that time.
+//! The cost of refreshes and of rejections to the callers at that time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
 use crate::rounds::{Case, Spread, measure, print};
-use crate::scenarios::{self, TokenAtAge, cold_start};
+use crate::scenarios::{self, TokenAtAge};
 use crate::tower_stacks::{self as tower, Noop};
 use crate::{Row, sending};
 
 pub(crate) fn rows() -> Vec<Row> {
     let runtime = scenarios::runtime(2);
-    let mut rows = cold_callers(&runtime);
-    rows.extend(refresh());
+    let mut rows = Vec::from(refresh());
     rows.push(rollover(&runtime));
     rows.push(revocation(&runtime));
     rows
-}
-
-/// Measures 10,000 cold callers, and beside them the cost of as many tasks without a cache.
-fn cold_callers(runtime: &Runtime) -> Vec<Row> {
-    const ROUNDS: usize = 21;
-
-    let (mut times, mut most_fetches) = ([const { Vec::new() }; 3], 0);
-    let timed = |round: &mut dyn FnMut()| {
-        let start = Instant::now();
-        round();
-        start.elapsed().div_duration_f64(cold_start::LATENCY)
-    };
-    for _ in 0..ROUNDS {
-        times[0].push(timed(&mut || runtime.block_on(cold_start::timers())));
-        times[1].push(timed(&mut || runtime.block_on(cold_start::receivers())));
-        times[2].push(timed(&mut || {
-            most_fetches = most_fetches.max(runtime.block_on(cold_start::callers()));
-        }));
-    }
-    let [timers, receivers, callers] = times.map(Spread::of);
-    println!(
-        "10,000 cold callers, relative to the endpoint's latency: {:.2} \
-         (10,000 timers {:.2}, 10,000 receivers of a channel {:.2})",
-        callers.median, timers.median, receivers.median
-    );
-    vec![
-        Row::at_most(
-            "10,000 cold callers, relative to the endpoint's 50 ms",
-            callers,
-            1.25,
-        ),
-        Row {
-            figure: "· token requests",
-            measured: most_fetches.to_string(),
-            target: "1".to_owned(),
-            is_met: Some(most_fetches == 1),
-        },
-    ]
 }
 
 /// Compares requests while the token is refreshed in the background with requests while it is
@@ -73,7 +34,7 @@ fn refresh() -> [Row; 2] {
         let nanos = measure(cases, ROUNDS, REQUESTS);
         println!("tower, stopped clock, {threads} thread(s), ns per request");
         let names = ["bare", "fresh token", "token refreshed in the background"];
-        print(names, &nanos);
+        print(&names, &nanos);
         Spread::of_added(&nanos[2], &nanos[1], &nanos[0])
     });
     [

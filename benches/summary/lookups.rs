@@ -52,7 +52,7 @@ pub(crate) fn print_table() {
         ];
         let nanos = measure(cases, ROUNDS, LOOKUPS);
         println!("cache alone, {threads} thread(s), ns per lookup");
-        print(NAMES, &nanos);
+        print(&NAMES, &nanos);
     }
 }
 

@@ -1,12 +1,14 @@
 //! The time that the layer adds to requests, each figure relative to a baseline of the same run.
 //!
 //! `cargo bench --bench summary` takes somewhat more than a minute and ends with a table of all
-//! figures and their targets. `-- fresh`, `-- lifecycle` or `-- lookups` runs one part alone.
+//! figures and their targets. `-- fresh`, `-- cold`, `-- lifecycle` or `-- lookups` runs one part
+//! alone.
 //!
 //! Requests go to services that respond immediately, so that only the layer's own cost is measured.
 //! The cases of a comparison take turns, so that load from elsewhere falls on all of them. A ratio
 //! is the median over all rounds, followed by the quartiles.
 
+mod cold;
 mod fresh;
 mod lifecycle;
 mod lookups;
@@ -24,26 +26,33 @@ use tower::Service;
 
 use self::support::{callgrind, tower_stacks};
 
-const PARTS: [&str; 3] = ["fresh", "lifecycle", "lookups"];
+const PARTS: [&str; 4] = ["fresh", "cold", "lifecycle", "lookups"];
 
 /// One line of the table.
 struct Row {
     figure: &'static str,
     measured: String,
     target: String,
-    /// `None` if the figure was not measured.
+    /// `None` if the figure was not measured or has no target.
     is_met: Option<bool>,
 }
 
 impl Row {
+    /// Creates a row without a target.
+    fn info(figure: &'static str, measured: rounds::Spread) -> Self {
+        Self {
+            figure,
+            measured: measured.to_ratio(),
+            target: String::new(),
+            is_met: None,
+        }
+    }
+
     /// Creates a row whose target is met if the median is at most `limit`.
     fn at_most(figure: &'static str, measured: rounds::Spread, limit: f64) -> Self {
         Self {
             figure,
-            measured: format!(
-                "{:.2} × ({:.2} – {:.2})",
-                measured.median, measured.lower, measured.upper
-            ),
+            measured: measured.to_ratio(),
             target: format!("≤ {limit} ×"),
             is_met: Some(measured.median <= limit),
         }
@@ -70,6 +79,9 @@ fn main() -> ExitCode {
     if is_wanted("fresh") {
         rows.extend(fresh::rows());
     }
+    if is_wanted("cold") {
+        rows.extend(cold::rows());
+    }
     if is_wanted("lifecycle") {
         rows.extend(lifecycle::rows());
     }
@@ -88,9 +100,9 @@ fn print_table(rows: &[Row]) {
     println!("|---|---|---|---|");
     for row in rows {
         let verdict = match row.is_met {
-            Some(true) => "",
-            Some(false) => "missed",
-            None => "not measured",
+            Some(true) => "met",
+            Some(false) => "falls short",
+            None => "",
         };
         println!(
             "| {} | {} | {} | {verdict} |",
@@ -99,7 +111,8 @@ fn print_table(rows: &[Row]) {
     }
     let missed = rows.iter().filter(|row| row.is_met == Some(false)).count();
     println!();
-    println!("{} rows, {missed} of them missed their target", rows.len());
+    let targets = rows.iter().filter(|row| row.is_met.is_some()).count();
+    println!("{targets} targets, {missed} of them not reached");
 }
 
 /// Returns a load that sends requests through this service, one after the other.

@@ -95,6 +95,14 @@ impl Spread {
         }
     }
 
+    /// Returns the median and the quartiles as text.
+    pub(crate) fn to_ratio(self) -> String {
+        format!(
+            "{:.2} × ({:.2} – {:.2})",
+            self.median, self.lower, self.upper
+        )
+    }
+
     /// Returns the time that `with` adds to `bare`, relative to what `baseline` adds to it.
     pub(crate) fn of_added(with: &[f64], baseline: &[f64], bare: &[f64]) -> Self {
         Self::of((0..with.len()).map(|at| (with[at] - bare[at]) / (baseline[at] - bare[at])))
@@ -110,7 +118,7 @@ impl Spread {
     }
 }
 
-pub(crate) fn print<const N: usize>(names: [&str; N], nanos: &[Vec<f64>]) {
+pub(crate) fn print(names: &[&str], nanos: &[Vec<f64>]) {
     for (name, nanos) in names.iter().zip(nanos) {
         let Spread {
             lower,

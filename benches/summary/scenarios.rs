@@ -1,4 +1,4 @@
-//! The stages of a token's life as callers meet them: first fetch, refresh and revocation.
+//! The stages of a token's life as callers meet them: refresh and revocation.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,9 +9,7 @@ use bearer_auth::{BearerAuthLayer, Clock, Hold, MockTokenSource, TokenCache};
 use http::header::AUTHORIZATION;
 use http::{Request, Response, StatusCode};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::tower_stacks;
@@ -23,63 +21,6 @@ pub(crate) fn runtime(workers: usize) -> Runtime {
     };
     let runtime = builder.worker_threads(workers).enable_all().build();
     runtime.expect("a runtime")
-}
-
-/// 10,000 concurrent callers.
-pub(crate) mod cold_start {
-    use super::*;
-
-    pub(crate) const CALLERS: usize = 10_000;
-    pub(crate) const LATENCY: Duration = Duration::from_millis(50);
-
-    /// Calls a cache that has no token yet. Returns the number of fetches.
-    pub(crate) async fn callers() -> usize {
-        let tokens = MockTokenSource::new().with_latency(LATENCY);
-        let cache = TokenCache::new(tokens.clone());
-        let call = || {
-            let cache = cache.clone();
-            async move {
-                cache.token().await.expect("a token");
-            }
-        };
-        in_tasks(call).await;
-        tokens.fetches()
-    }
-
-    /// Sleeps until the same moment in every task: the cost of the tasks and of one timer each.
-    pub(crate) async fn timers() {
-        let end = tokio::time::Instant::now() + LATENCY;
-        in_tasks(|| tokio::time::sleep_until(end)).await;
-    }
-
-    /// Waits for one channel, with a timeout, in every task: the cost of waiting for a shared
-    /// result without a cache.
-    pub(crate) async fn receivers() {
-        let (sender, receiver) = watch::channel(false);
-        tokio::spawn(async move {
-            tokio::time::sleep(LATENCY).await;
-            sender.send_replace(true);
-        });
-        let receive = || {
-            let mut receiver = receiver.clone();
-            async move {
-                let received = timeout(Duration::from_secs(30), receiver.changed());
-                received.await.expect("in time").expect("a value");
-            }
-        };
-        in_tasks(receive).await;
-    }
-
-    async fn in_tasks<Fut>(call: impl Fn() -> Fut)
-    where
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        let mut running = JoinSet::new();
-        for _ in 0..CALLERS {
-            running.spawn(call());
-        }
-        running.join_all().await;
-    }
 }
 
 /// The result of [`rollover`].
@@ -169,7 +110,7 @@ pub(crate) async fn revocation(requests: usize) -> Revocation {
     }
 }
 
-fn request() -> Request<()> {
+pub(crate) fn request() -> Request<()> {
     let request = Request::get("https://api.example.com/").body(());
     request.expect("a request")
 }

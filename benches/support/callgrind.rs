@@ -12,6 +12,7 @@ use http::Request;
 use reqwest_middleware::ClientWithMiddleware;
 
 use super::middleware_stacks as middleware;
+use super::references;
 use super::tower_stacks as tower;
 
 const REQUESTS: u64 = 2_000;
@@ -65,6 +66,8 @@ fn run(stack: &str, requests: u64) {
     match stack {
         "tower-bare" => send_all(tower::Noop, requests),
         "tower-constant-header" => send_all(tower::constant_header(), requests),
+        "tower-plain-arc" => send_all(references::plain_arc(), requests),
+        "tower-arc-swap" => send_all(references::arc_swap(), requests),
         "tower-token" => send_all(tower::token(tower::layer()), requests),
         "tower-token-coarse-clock" => {
             send_all(tower::token(tower::coarse_clock_layer()), requests);

@@ -2,4 +2,5 @@
 
 pub(crate) mod callgrind;
 pub(crate) mod middleware_stacks;
+pub(crate) mod references;
 pub(crate) mod tower_stacks;

@@ -1,19 +1,19 @@
 //! One fetch, shared by all callers that wait for it.
 //!
 //! A fetch runs in a detached task, so any caller may be dropped. Callers that wait watch its
-//! status. If the task is dropped with its runtime, the sender of the status goes with it; the
-//! callers notice, and the first of them starts the fetch again on its own runtime.
+//! status. If the task is dropped with its runtime, the status says so, and the first of the
+//! callers starts the fetch again on its own runtime.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -34,6 +34,7 @@ mod chain;
 pub(crate) mod limiter;
 pub(crate) mod runtime;
 pub(crate) mod waiter;
+mod watchdog;
 
 /// The upper bounds of the random waits before the second and third try of a fetch.
 const TRY_WAITS: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(400)];
@@ -105,6 +106,10 @@ pub(crate) enum FetchStatus {
     Finished(Result<Arc<CachedToken>, TokenError>),
     /// The token was rejected in the meantime.
     Discarded,
+    /// The time limit passed without an outcome, since nobody polls the runtime of the fetch.
+    Overdue,
+    /// The task was dropped with its runtime.
+    Lost,
 }
 
 /// A fetch that was decided on. Dropped before it has finished, it is abandoned.
@@ -115,7 +120,8 @@ pub(crate) struct FetchTask {
     id: FetchId,
     reason: FetchReason,
     delay: Duration,
-    status: watch::Sender<FetchStatus>,
+    /// Held weakly: a fetch without a handle and without callers has no status.
+    fetch: Weak<Identity>,
     /// The fetch within which the caller runs.
     parent: Option<FetchChain>,
 }
@@ -123,7 +129,6 @@ pub(crate) struct FetchTask {
 /// The entry's hold on the fetch in progress. Dropped, it aborts the task and frees the slot.
 pub(crate) struct FetchHandle {
     identity: Arc<Identity>,
-    status: watch::Receiver<FetchStatus>,
     task: Option<AbortHandle>,
     is_queued: bool,
     /// Held here rather than by the task, which may be on a runtime that never polls it again.
@@ -134,14 +139,29 @@ pub(crate) struct FetchHandle {
 struct Identity {
     id: FetchId,
     owner: Weak<dyn FetchOwner>,
+    status: watch::Sender<FetchStatus>,
+    /// The runtimes that have a watchdog for this fetch.
+    watched_on: Mutex<Vec<Id>>,
 }
 
 impl Identity {
-    /// Ends the fetch without an outcome, for all callers.
+    /// Ends the fetch without an outcome, for all callers: it is overdue.
     fn abandon(&self) {
+        self.end_as(FetchStatus::Overdue);
         if let Some(owner) = self.owner.upgrade() {
             owner.abandon(self.id);
         }
+    }
+
+    /// Changes the status unless the fetch has ended.
+    fn end_as(&self, end: FetchStatus) {
+        self.status.send_if_modified(|status| {
+            let is_pending = matches!(status, FetchStatus::Queued | FetchStatus::Running { .. });
+            if is_pending {
+                *status = end;
+            }
+            is_pending
+        });
     }
 }
 
@@ -188,13 +208,15 @@ impl FetchTask {
         reason: FetchReason,
         delay: Duration,
     ) -> (Self, FetchHandle) {
-        let (sender, receiver) = watch::channel(FetchStatus::Queued);
+        let identity = Arc::new(Identity {
+            id,
+            owner: Weak::clone(&owner),
+            status: watch::Sender::new(FetchStatus::Queued),
+            watched_on: Mutex::default(),
+        });
+        let fetch = Arc::downgrade(&identity);
         let handle = FetchHandle {
-            identity: Arc::new(Identity {
-                id,
-                owner: Weak::clone(&owner),
-            }),
-            status: receiver,
+            identity,
             task: None,
             is_queued: true,
             slot: None,
@@ -206,7 +228,7 @@ impl FetchTask {
             id,
             reason,
             delay,
-            status: sender,
+            fetch,
             parent: FetchChain::current(),
         };
         (task, handle)
@@ -222,10 +244,10 @@ impl FetchTask {
         }
         let limiter = Arc::clone(&self.fetcher.limiter);
         let runtime = runtime.clone();
-        let (owner, id) = (Weak::clone(&self.owner), self.id);
+        let fetch = Weak::clone(&self.fetch);
         let abandon = move || {
-            if let Some(owner) = owner.upgrade() {
-                owner.abandon(id);
+            if let Some(fetch) = fetch.upgrade() {
+                fetch.abandon();
             }
         };
         let time_limit = self.delay + self.fetcher.fetch_timeout + WAIT_MARGIN;
@@ -244,7 +266,7 @@ impl FetchTask {
             return;
         }
         let deadline = Instant::now() + self.delay + self.fetcher.fetch_timeout;
-        self.status.send_replace(FetchStatus::Running { deadline });
+        self.publish(FetchStatus::Running { deadline });
         // A runtime that is shutting down drops the task here, which abandons the fetch.
         let task = runtime.spawn(self.run(deadline));
         owner.attach(id, task.abort_handle());
@@ -262,7 +284,7 @@ impl FetchTask {
         if limit.deadline > deadline + WAIT_MARGIN / 2 {
             // The runtime polled this task late, which must not make callers give up first.
             let deadline = limit.deadline;
-            self.status.send_replace(FetchStatus::Running { deadline });
+            self.publish(FetchStatus::Running { deadline });
         }
         let chain = FetchChain::new(Weak::clone(&self.owner), self.parent.clone());
         let context = || self.context(limit.deadline);
@@ -292,10 +314,21 @@ impl FetchTask {
 
     /// Stores the outcome, then wakes the callers.
     fn finish(&self, outcome: Result<Fetched, TokenError>) {
+        // Before the entry drops its handle.
+        let fetch = self.fetch.upgrade();
         if let Some(owner) = self.owner.upgrade() {
             let now = self.fetcher.timeline.read();
             let status = owner.finish(self.id, outcome, now, self.fetcher.timing);
-            self.status.send_replace(status);
+            if let Some(fetch) = fetch {
+                fetch.status.send_replace(status);
+            }
+        }
+    }
+
+    /// Changes the status that the callers see, if there are any.
+    fn publish(&self, status: FetchStatus) {
+        if let Some(fetch) = self.fetch.upgrade() {
+            fetch.status.send_replace(status);
         }
     }
 }
@@ -310,8 +343,13 @@ impl FetchTask {
 impl Drop for FetchTask {
     fn drop(&mut self) {
         // Does nothing if the fetch has finished.
+        let fetch = self.fetch.upgrade();
         if let Some(owner) = self.owner.upgrade() {
             owner.abandon(self.id);
+        }
+        // Last: the callers that it wakes join the entry again.
+        if let Some(fetch) = fetch {
+            fetch.end_as(FetchStatus::Lost);
         }
     }
 }
@@ -324,7 +362,7 @@ impl FetchHandle {
     /// Adds a caller that waits for the fetch. A late token is its fallback, from the given time
     /// on.
     pub(crate) fn waiter(&self, fallback: Option<(Arc<CachedToken>, Instant)>) -> Waiter {
-        Waiter::new(Arc::clone(&self.identity), self.status.clone(), fallback)
+        Waiter::new(Arc::clone(&self.identity), fallback)
     }
 
     /// Returns true if the fetch is queued and no caller waits for it.

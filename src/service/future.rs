@@ -11,8 +11,9 @@ use tower_service::Service;
 
 use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::exchange::{AttachedToken, NextStep, Replay, RequestPlan};
+use crate::exchange::{AttachedToken, NextStep, Replay, RequestPlan, attach};
 use crate::policy::replay::Kept;
+use crate::service::waiting::{Granted, Waiting};
 use crate::service::{SharedSettings, replay_request};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
@@ -53,8 +54,13 @@ pin_project! {
             kept: Kept<Q>,
             service: Option<S>,
         },
-        /// Waits for a token, or replays the request.
-        Boxed { future: Boxed<S::Response> },
+        /// Waits for a token. The request is taken when it is sent.
+        Waiting {
+            wait: Waiting<S>,
+            request: Option<Q>,
+        },
+        /// Replays the request.
+        Replaying { future: Boxed<S::Response> },
         Failed { error: BoxError },
         Complete,
     }
@@ -104,13 +110,11 @@ where
         }
     }
 
-    pub(super) fn boxed<F>(future: F) -> Self
-    where
-        F: Future<Output = Result<S::Response, BoxError>> + Send + 'static,
-    {
+    pub(super) fn waiting(wait: Waiting<S>, request: Q) -> Self {
         Self {
-            state: State::Boxed {
-                future: Box::pin(future),
+            state: State::Waiting {
+                wait,
+                request: Some(request),
             },
         }
     }
@@ -163,7 +167,13 @@ where
                     self.project().state.set(State::Complete);
                     return Poll::Ready(result);
                 }
-                StateProjection::Boxed { future } => {
+                StateProjection::Waiting { wait, request } => {
+                    let granted = ready!(wait.as_mut().poll(cx));
+                    let request = request.take();
+                    self.as_mut().send_granted(granted, request);
+                    continue;
+                }
+                StateProjection::Replaying { future } => {
                     let result = ready!(future.as_mut().poll(cx));
                     self.project().state.set(State::Complete);
                     return Poll::Ready(result);
@@ -190,7 +200,8 @@ where
             let settings = Arc::clone(&sent.settings.0);
             let replay = Replay::new(settings, sent.plan, sent.attached, pending_verdict);
             let future = Box::pin(replay_request(replay, service, copy, rejection));
-            self.as_mut().project().state.set(State::Boxed { future });
+            let replaying = State::Replaying { future };
+            self.as_mut().project().state.set(replaying);
         }
     }
 }
@@ -199,12 +210,61 @@ impl<S, Q> ResponseFuture<S, Q>
 where
     S: Service<Q>,
 {
+    /// Sends a request that has waited for its token.
+    #[cold]
+    fn send_granted(self: Pin<&mut Self>, granted: Result<Granted<S>, BoxError>, request: Option<Q>)
+    where
+        Q: RequestView,
+    {
+        let mut state = self.project().state;
+        // The wait is dropped before the request is sent.
+        state.set(State::Complete);
+        state.set(match (granted, request) {
+            (Ok(granted), Some(request)) => State::send(granted, request),
+            (Err(error), _) => State::Failed { error },
+            // Taken before: not reached, since the wait has ended only now.
+            (Ok(_), None) => State::Complete,
+        });
+    }
+
     /// Takes the error of a failed call.
     #[cold]
     fn take_error(self: Pin<&mut Self>) -> BoxError {
         match self.project().state.project_replace(State::Complete) {
             StateBefore::Failed { error } => error,
             _ => completed(),
+        }
+    }
+}
+
+impl<S, Q> State<S, Q>
+where
+    S: Service<Q>,
+    Q: RequestView,
+{
+    /// Sends a request as if its token had been there at once.
+    fn send(granted: Granted<S>, mut request: Q) -> Self {
+        let Granted {
+            settings,
+            plan,
+            token,
+            mut service,
+        } = granted;
+        let kept = settings.0.keep(&plan, &mut request);
+        let attached = attach(&token, &mut request);
+        let future = service.call(request);
+        let Some(attached) = attached else {
+            return Self::PassThrough { future };
+        };
+        let service = match kept {
+            Kept::Copy(_) => Some(service),
+            Kept::Origin(_) | Kept::Nothing => None,
+        };
+        Self::Sent {
+            future,
+            sent: Sent::new(settings, plan, attached),
+            kept,
+            service,
         }
     }
 }

@@ -14,7 +14,7 @@ use bearer_auth::{
     TokenSource, source_fn,
 };
 use futures_util::future::join_all;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{Instant, sleep};
 
 fn secs(secs: f64) -> Duration {
@@ -158,6 +158,24 @@ async fn a_caller_waits_no_longer_than_its_limit() {
     drop(hold);
     assert_eq!(cache.token().await.unwrap().expose_secret(), "mock-token-1");
     assert_eq!(tokens.fetches(), 1, "the fetch went on");
+}
+
+/// A timer for each caller would cost more than the rest of the wait.
+#[tokio::test(start_paused = true)]
+async fn callers_share_one_timer_that_ends_with_the_fetch() {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::new(tokens.clone());
+    let alive = || Handle::current().metrics().num_alive_tasks();
+    let before = alive();
+    let hold = tokens.hold();
+    let mut calls = pin!(join_all((0..100).map(|_| cache.token())));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(calls.as_mut().poll(&mut context).is_pending());
+    assert_eq!(alive() - before, 2, "the fetch and one timer");
+    drop(hold);
+    assert!(calls.await.iter().all(Result::is_ok));
+    sleep(secs(0.1)).await;
+    assert_eq!(alive(), before);
 }
 
 /// A source over a cache that is set later.

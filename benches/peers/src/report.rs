@@ -30,6 +30,7 @@ pub(crate) fn print(results: &Results) {
         println!("QUICK RUN: the numbers are not meaningful.");
     }
     herd(&results.herd);
+    herd(&results.large_herd);
     rollover(&results.rollover);
     cancel(&results.cancel);
     outage(&results.outage);

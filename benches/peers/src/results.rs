@@ -26,6 +26,7 @@ pub(crate) struct Results {
     pub(crate) versions: BTreeMap<&'static str, Vec<&'static str>>,
     pub(crate) peers: Vec<PeerDescription>,
     pub(crate) herd: Vec<Row<Herd>>,
+    pub(crate) large_herd: Vec<Row<Herd>>,
     /// The last row is the load without tokens.
     pub(crate) rollover: Vec<Row<Rollover>>,
     pub(crate) cancel: Vec<Row<Cancel>>,
@@ -51,6 +52,8 @@ impl Results {
         let hot_path = hot_path::measure(&peers::for_hot_path(), scale)?;
         announce("herd");
         let herd = herd::measure(&peers, scale);
+        announce("large herd");
+        let large_herd = herd::measure_large(&peers, scale);
         announce("cancel");
         let cancel = cancel::measure(&peers, scale);
         announce("revocation");
@@ -72,6 +75,7 @@ impl Results {
             versions: machine::versions(&peers),
             peers: described.collect(),
             herd,
+            large_herd,
             rollover,
             cancel,
             outage,
@@ -86,6 +90,7 @@ impl Results {
             rows.iter().any(Row::has_failed)
         }
         any(&self.herd)
+            || any(&self.large_herd)
             || any(&self.rollover)
             || any(&self.cancel)
             || any(&self.outage)

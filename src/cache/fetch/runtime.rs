@@ -1,5 +1,6 @@
 //! The tokio runtime that fetches and waiting callers use.
 
+use std::cell::Cell;
 use std::future::{Future, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +18,20 @@ static ANY_WITHOUT_TIMERS: AtomicBool = AtomicBool::new(false);
 /// A program with more of them gets more panics rather than a longer list.
 const MAX_REMEMBERED: usize = 64;
 
+thread_local! {
+    /// The last runtime of this thread that was found to have timers. The check takes longer than
+    /// all else that a caller does before it waits.
+    static WITH_TIMERS: Cell<Option<Id>> = const { Cell::new(None) };
+}
+
 /// Returns the caller's runtime, or an error if there is none or it has no timers.
 pub(crate) fn current() -> Result<Handle, TokenError> {
     let handle = Handle::try_current().map_err(|error| no_runtime().with_cause(error))?;
-    if has_timers(&handle) {
+    let id = Some(handle.id());
+    if WITH_TIMERS.get() == id {
+        Ok(handle)
+    } else if has_timers(&handle) {
+        WITH_TIMERS.set(id);
         Ok(handle)
     } else {
         Err(no_runtime())

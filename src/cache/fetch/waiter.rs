@@ -12,15 +12,13 @@ use tokio::time::{Instant, Timeout};
 use crate::cache::cached_token::CachedToken;
 use crate::cache::fetch::chain::FetchChain;
 use crate::cache::fetch::runtime::within;
+use crate::cache::fetch::watchdog::Watchdog;
 use crate::cache::fetch::{FetchStatus, Fetcher, Identity};
 use crate::error::TokenError;
 
 /// The time that callers wait beyond the limit of the fetch: the fetch itself reports its timeout
 /// first, unless its runtime is no longer polled.
 pub(super) const WAIT_MARGIN: Duration = Duration::from_millis(250);
-
-/// The time after the next change among running fetches at which queued ones look again.
-const CHECK_MARGIN: Duration = Duration::from_millis(1);
 
 /// A caller that waits for a fetch.
 pub(crate) struct Waiter {
@@ -39,7 +37,7 @@ pub(crate) enum Waited {
     Lost,
 }
 
-/// The longest time to wait for a change of the status, and what follows then.
+/// The longest time that a caller waits for a change of the status, and what follows then.
 struct Patience {
     until: Instant,
     then: Then,
@@ -47,10 +45,6 @@ struct Patience {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
-    /// The fetch is queued: look at it again.
-    CheckAgain,
-    /// The fetch is overdue: abandon it.
-    Abandon,
     /// The caller has a late token: use that.
     UseFallback,
     /// The caller has waited for long enough.
@@ -69,23 +63,25 @@ pub(crate) struct Wait {
 const SLOT_WAIT: Duration = Duration::from_secs(1);
 
 impl Waiter {
-    pub(super) fn new(
-        fetch: Arc<Identity>,
-        status: watch::Receiver<FetchStatus>,
-        fallback: Option<(Arc<CachedToken>, Instant)>,
-    ) -> Self {
+    pub(super) fn new(fetch: Arc<Identity>, fallback: Option<(Arc<CachedToken>, Instant)>) -> Self {
         Self {
+            status: fetch.status.subscribe(),
             fetch,
-            status,
             fallback: fallback.map(Box::new),
         }
     }
 
-    /// Waits until the fetch has finished, is lost, or is overdue by this caller's own timer. A
-    /// caller with a late token waits no longer than that is worth.
+    /// Makes sure that the fetch ends when it is overdue, also if nobody polls its runtime: starts
+    /// a watchdog on this one, which the caller uses, unless there is one.
+    pub(crate) fn watch_on(&self, runtime: &Handle, fetcher: &Fetcher) {
+        Watchdog::ensure(&self.fetch, runtime, fetcher);
+    }
+
+    /// Waits until the fetch has ended, or for as long as this caller may. A caller with a late
+    /// token waits no longer than that is worth.
     ///
     /// Thousands of callers may wait, so the future is kept small: steps without an await are not
-    /// in it, and each awaited value is stored once.
+    /// in it, and most callers need no timer of their own.
     ///
     /// # Cancel safety
     ///
@@ -100,40 +96,30 @@ impl Waiter {
                 ControlFlow::Break(waited) => return waited,
                 ControlFlow::Continue(patience) => patience,
             };
-            // `?` would reserve space for a second copy of the future, and so would an await here.
+            let Some(patience) = patience else {
+                // It holds the sender of the status, so that there is always a next change.
+                let _ = self.status.changed().await;
+                continue;
+            };
             let change = match timer(fetcher, patience.until, self.status.changed()) {
-                Ok(change) => change,
+                Ok(change) => Box::pin(change),
                 Err(error) => return fall_back(self.fallback.as_deref(), error, fetcher),
             };
-            match change.await {
-                Ok(Ok(())) => {}
-                // The task has abandoned the fetch; if it has not, this prevents a busy loop.
-                Ok(Err(_)) => return self.lose(fetcher, wait),
-                Err(_) if patience.then == Then::Abandon => return self.lose(fetcher, wait),
-                Err(_) if patience.then == Then::CheckAgain => {}
+            let is_over = change.await.is_err();
+            if !is_over {
+                continue;
+            }
+            match patience.then {
                 // The late token has expired: the caller waits as one without a token does.
-                Err(_) if patience.then == Then::UseFallback && self.has_expired(fetcher) => {
-                    self.fallback = None;
+                Then::UseFallback if self.has_expired(fetcher) => self.fallback = None,
+                Then::UseFallback => {
+                    return self.fail(TokenError::timeout(fetcher.fetch_timeout), fetcher);
                 }
-                Err(_) => {
-                    let limit = match patience.then {
-                        Then::GiveUp => fetcher.wait_timeout,
-                        _ => fetcher.fetch_timeout,
-                    };
-                    return self.fail(TokenError::timeout(limit), fetcher);
+                Then::GiveUp => {
+                    return self.fail(TokenError::timeout(fetcher.wait_timeout), fetcher);
                 }
             }
         }
-    }
-
-    /// Ends the wait for a fetch whose runtime is not polled or is gone. Only a caller that has
-    /// waited for the whole time limit of a fetch fails: nothing was wrong with the source.
-    fn lose(&self, fetcher: &Fetcher, wait: &Wait) -> Result<Waited, TokenError> {
-        self.abandon();
-        if wait.since.elapsed() < fetcher.fetch_timeout {
-            return Ok(Waited::Lost);
-        }
-        self.fail(TokenError::timeout(fetcher.fetch_timeout), fetcher)
     }
 
     /// Ends the wait with an error or, if there is a fallback that has not expired, with that.
@@ -153,7 +139,8 @@ impl Waiter {
     pub(crate) fn is_overdue(&self) -> bool {
         match *self.status.borrow() {
             FetchStatus::Running { deadline } => deadline + WAIT_MARGIN < Instant::now(),
-            FetchStatus::Queued | FetchStatus::Finished(_) | FetchStatus::Discarded => false,
+            FetchStatus::Overdue => true,
+            _ => false,
         }
     }
 
@@ -168,13 +155,18 @@ impl Waiter {
         self.fetch.abandon();
     }
 
-    /// Returns the end of the wait, or how long to wait for a change.
+    /// Returns the end of the wait, or how long to wait for a change if the fetch may take longer.
     fn check(
         &mut self,
         fetcher: &Fetcher,
         wait: &Wait,
-    ) -> ControlFlow<Result<Waited, TokenError>, Patience> {
+    ) -> ControlFlow<Result<Waited, TokenError>, Option<Patience>> {
         let status = self.status.borrow_and_update().clone();
+        let give_up = |until| Patience {
+            until,
+            then: Then::GiveUp,
+        };
+        let give_up_at = wait.since + fetcher.wait_timeout;
         let patience = match status {
             // A caller that is polled late must not get a token that was rejected meanwhile.
             FetchStatus::Finished(Ok(token)) if token.is_valid() => {
@@ -186,41 +178,41 @@ impl Waiter {
             FetchStatus::Finished(Err(error)) => {
                 return ControlFlow::Break(self.fail(error, fetcher));
             }
-            FetchStatus::Queued => {
-                let now = Instant::now();
-                // Done now, since this caller may not stay for the whole time limit of a fetch.
-                fetcher.limiter.check(now);
-                let next = fetcher.limiter.next_check();
-                let patience = Patience {
-                    until: next.unwrap_or(now + fetcher.fetch_timeout) + CHECK_MARGIN,
-                    then: Then::CheckAgain,
-                };
-                if wait.rejected.is_some() {
-                    patience.or(wait.since + SLOT_WAIT, Then::GiveUp)
-                } else {
-                    patience
-                }
+            // Only a caller that has waited for the whole time limit of a fetch fails: nothing was
+            // wrong with the source.
+            FetchStatus::Lost | FetchStatus::Overdue
+                if wait.since.elapsed() < fetcher.fetch_timeout =>
+            {
+                return ControlFlow::Break(Ok(Waited::Lost));
             }
-            FetchStatus::Running { deadline } => Patience {
-                until: deadline + WAIT_MARGIN,
-                then: Then::Abandon,
-            },
+            FetchStatus::Lost | FetchStatus::Overdue => {
+                let error = TokenError::timeout(fetcher.fetch_timeout);
+                return ControlFlow::Break(self.fail(error, fetcher));
+            }
+            FetchStatus::Queued if wait.rejected.is_some() => {
+                Some(give_up(give_up_at.min(wait.since + SLOT_WAIT)))
+            }
+            FetchStatus::Queued => Some(give_up(give_up_at)),
+            // Before that time the fetch ends, by itself or by the watchdog.
+            FetchStatus::Running { deadline } if deadline + WAIT_MARGIN <= give_up_at => None,
+            FetchStatus::Running { .. } => Some(give_up(give_up_at)),
         };
-        let patience = patience.or(wait.since + fetcher.wait_timeout, Then::GiveUp);
         ControlFlow::Continue(match self.fallback.as_deref() {
-            Some((_, until)) => patience.or(*until, Then::UseFallback),
+            Some((_, until)) => Some(Patience::first(patience, *until)),
             None => patience,
         })
     }
 }
 
 impl Patience {
-    /// Returns the patience that ends first.
-    fn or(self, until: Instant, then: Then) -> Self {
-        if until < self.until {
-            Self { until, then }
-        } else {
-            self
+    /// Returns the patience that ends first: this one, or that for a late token.
+    fn first(patience: Option<Self>, use_fallback_at: Instant) -> Self {
+        match patience {
+            Some(patience) if patience.until <= use_fallback_at => patience,
+            _ => Self {
+                until: use_fallback_at,
+                then: Then::UseFallback,
+            },
         }
     }
 }

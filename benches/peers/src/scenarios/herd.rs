@@ -37,7 +37,15 @@ struct Sample {
 }
 
 pub(crate) fn measure(peers: &[Box<dyn Peer>], scale: Scale) -> Vec<Row<Herd>> {
-    let (callers, rounds) = scale.of((1_000, 15), (100, 2));
+    measure_with(peers, scale.of((1_000, 15), (100, 2)))
+}
+
+/// Measures the same with so many callers that waking them takes a part of the time.
+pub(crate) fn measure_large(peers: &[Box<dyn Peer>], scale: Scale) -> Vec<Row<Herd>> {
+    measure_with(peers, scale.of((10_000, 15), (1_000, 2)))
+}
+
+fn measure_with(peers: &[Box<dyn Peer>], (callers, rounds): (usize, usize)) -> Vec<Row<Herd>> {
     in_rounds(
         peers,
         Scenario::Herd,
