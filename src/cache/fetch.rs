@@ -187,7 +187,6 @@ impl Fetcher {
             };
             let try_again = error.is_transient()
                 && !error.is_final()
-                && !error.is_paused()
                 && error.retry_after().is_none()
                 && (error.is_retryable_timeout() || since.elapsed() < QUICK_FAILURE);
             match waits.next() {

@@ -26,6 +26,7 @@ use crate::token_endpoint::authentication::ClientAuthentication;
 /// | `params` | a table of further fields of the form; default: none |
 /// | `allow_http` | default: `false` |
 ///
+/// Every field but `params` and `allow_http` is a string, so that environment variables suffice.
 /// An unknown field, a missing one, and two that exclude each other are errors that name them.
 /// Serialized settings do not contain `client_secret`.
 ///
@@ -73,8 +74,11 @@ enum SecretSetting {
 struct Fields {
     token_url: String,
     client_id: String,
+    #[serde(default, deserialize_with = "some")]
     client_secret: Option<Secret>,
+    #[serde(default, deserialize_with = "some")]
     client_secret_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "some")]
     scope: Option<String>,
     #[serde(default)]
     client_authentication: ClientAuthentication,
@@ -161,6 +165,16 @@ impl fmt::Debug for ClientCredentialsSettings {
             .field("allow_http", &self.allow_http)
             .finish_non_exhaustive()
     }
+}
+
+/// Reads the value of an optional field that is there. An `Option` itself cannot be read from a
+/// plain string, such as an environment variable.
+fn some<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 fn read(path: &Path) -> Result<Secret, InvalidSetting> {

@@ -150,6 +150,28 @@ async fn a_rejected_token_is_named_at_every_try_until_another_lands() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_withdrawn_between_two_tries_is_named_at_the_next() {
+    let source = Recorder::new(secs(900));
+    let cache = TokenCache::new(source.clone());
+    let first = cache.token().await.unwrap();
+    advance(secs(846)).await;
+    source.tokens.fail_next(TokenError::transient("down"));
+    let hold = source.tokens.hold();
+    cache.token().await.unwrap();
+    settle().await;
+    cache.invalidate(&first);
+    drop(hold);
+    cache.token().await.unwrap();
+    assert_eq!(
+        source.contexts()[1..],
+        [
+            (FetchReason::Due, token(1), None),
+            (FetchReason::Due, None, token(1)),
+        ]
+    );
+}
+
 /// A source over another cache, which it relieves of the token that was rejected.
 struct OverCache(TokenCache);
 
