@@ -235,8 +235,8 @@ impl ClientCredentialsBuilder {
     ///
     /// All else is as with `reqwest_builder`, which takes the builder of reqwest 0.13.
     ///
-    /// Default: a client of reqwest 0.13. With the feature `reqwest-0-12` but not `reqwest`, a client of
-    /// reqwest 0.12 with the same settings.
+    /// Default: a client of reqwest 0.13. With the feature `reqwest-0-12` but not `reqwest`, a
+    /// client of reqwest 0.12 with the same settings.
     #[cfg(feature = "reqwest-0-12")]
     pub fn reqwest_0_12_builder(mut self, builder: reqwest_0_12::ClientBuilder) -> Self {
         self.transport = ChosenTransport::Reqwest012(Box::new(builder));
