@@ -1,7 +1,7 @@
 //! The code for reqwest 0.13 and reqwest-middleware 0.5.
 //!
-//! Each of these files is compiled once for each version. They import the version as `super::client` and
-//! `super::client_middleware`.
+//! Each of these files is compiled once for each version. They import the version as
+//! `super::client` and `super::client_middleware`.
 
 use reqwest as client;
 #[cfg(feature = "reqwest-middleware")]

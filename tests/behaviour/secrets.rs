@@ -9,7 +9,9 @@ use bearer_auth::{
     MockTokenSource, RequestAuth, StaticTokenSource, TokenCache, TokenError, TokenRequest,
     source_fn, task_local,
 };
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 
 use crate::support::stack::{Kind, Stack};
@@ -173,4 +175,24 @@ async fn a_connection_error_does_not_show_the_token_url() {
         .build();
     let error = TokenCache::new(source.unwrap()).token().await.unwrap_err();
     assert_error_is_clean(&error);
+}
+
+for_both_reqwests! {
+    #[tokio::test]
+    async fn a_reqwest_error_of_a_tower_transport_does_not_show_the_url() {
+        let server = MockAuthServer::start().await.unwrap();
+        let url = format!("{}/s3cret-of-client", server.token_url());
+        server.shutdown().await;
+        let transport = tower::service_fn(move |_: Request<Full<Bytes>>| {
+            let response = reqwest::Client::new().get(&url).send();
+            async move { Ok::<_, reqwest::Error>(Response::<reqwest::Body>::from(response.await?)) }
+        });
+        let source = ClientCredentials::builder("https://id.example.com/")
+            .client_id("id")
+            .client_secret("s3cret-of-client")
+            .transport(transport)
+            .build();
+        let error = TokenCache::new(source.unwrap()).token().await.unwrap_err();
+        assert_error_is_clean(&error);
+    }
 }

@@ -287,4 +287,11 @@ for_both_reqwests! {
         assert_eq!(found, Some(Source), "{error:?}");
         assert!(error.to_string().contains("will not recover by itself"));
     }
+
+    #[test]
+    fn find_returns_the_error_that_a_middleware_passes_on_as_it_is() {
+        let error = reqwest_middleware::Error::middleware(TokenError::permanent("down"));
+        let found = TokenError::find(&error).map(TokenError::kind);
+        assert_eq!(found, Some(Source), "{error:?}");
+    }
 }
