@@ -89,7 +89,7 @@ impl<S> BearerAuth<S> {
     #[inline]
     pub(crate) fn send<Q>(&mut self, mut request: Q) -> ResponseFuture<S, Q>
     where
-        Q: RequestView + Send + 'static,
+        Q: RequestView<Copy: Send> + Send + 'static,
         S: Service<Q> + Clone + Send + 'static,
         S::Response: ResponseView + Send + 'static,
         S::Error: Into<BoxError>,
@@ -223,7 +223,7 @@ where
     match (step, kept) {
         (NextStep::Replay(pending_verdict), Kept::Copy(copy)) => {
             let replay = Replay::new(settings, plan, attached, pending_verdict);
-            replay_request(replay, service, copy, response).await
+            replay_request::<S, Q>(replay, service, copy, response).await
         }
         _ => Ok(response),
     }
@@ -281,7 +281,7 @@ where
 async fn replay_request<S, Q>(
     mut replay: Replay<Arc<Settings>>,
     mut service: S,
-    mut copy: Q,
+    copy: Q::Copy,
     mut rejection: S::Response,
 ) -> Result<S::Response, BoxError>
 where
@@ -304,8 +304,8 @@ where
     if !is_ready {
         return Ok(rejection);
     }
-    let kept = replay.attach(&token, &mut copy);
-    let response = service.call(copy);
+    let (request, kept) = replay.attach::<Q>(&token, copy);
+    let response = service.call(request);
     let response = replay.receive(response, kept, rejection).await;
     response.map_err(Into::into)
 }

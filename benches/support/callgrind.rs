@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::process::{Command, Stdio};
 
 use ::tower::Service;
-use http::Request;
+use http::{Request, Uri};
 use reqwest_middleware::ClientWithMiddleware;
 
 use super::middleware_stacks as middleware;
@@ -64,6 +64,15 @@ fn count_process(stack: &str, requests: u64) -> u64 {
 fn run(stack: &str, requests: u64) {
     match stack {
         "tower-bare" => send_all(tower::Noop, requests),
+        "tower-hand-written" => send_all(tower::hand_written(), requests),
+        "tower-bare-path" => send_all_to(&tower::path(), tower::Noop, requests),
+        "tower-token-path" => {
+            send_all_to(
+                &tower::path(),
+                tower::token(tower::any_origin_layer()),
+                requests,
+            );
+        }
         "tower-constant-header" => send_all(tower::constant_header(), requests),
         "tower-token" => send_all(tower::token(tower::layer()), requests),
         "tower-token-coarse-clock" => {
@@ -94,10 +103,13 @@ fn run(stack: &str, requests: u64) {
     }
 }
 
-fn send_all(mut service: impl Service<Request<()>>, requests: u64) {
-    let uri = tower::uri();
+fn send_all(service: impl Service<Request<()>>, requests: u64) {
+    send_all_to(&tower::uri(), service, requests);
+}
+
+fn send_all_to(uri: &Uri, mut service: impl Service<Request<()>>, requests: u64) {
     for _ in 0..requests {
-        let request = tower::request(black_box(&uri));
+        let request = tower::request(black_box(uri));
         black_box(tower::send(&mut service, black_box(request)));
     }
 }

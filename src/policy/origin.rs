@@ -55,7 +55,6 @@ pub(crate) enum KeptOrigin {
         host: KeptHost,
         port: u16,
     },
-    PathOnly,
     /// No origin that a response can be compared with.
     Other,
 }
@@ -163,7 +162,6 @@ impl KeptOrigin {
                 https,
                 authority: authority.clone(),
             },
-            (Target::PathOnly, _) => Self::PathOnly,
             _ => Self::Other,
         }
     }
@@ -199,7 +197,6 @@ impl KeptOrigin {
                 }
                 _ => false,
             },
-            Self::PathOnly => target == Target::PathOnly,
             Self::Other => false,
         }
     }

@@ -18,6 +18,10 @@ use http_body_util::{Empty, Full};
 
 use crate::policy::origin::KeptOrigin;
 
+mod request_copy;
+
+pub(crate) use request_copy::{Repeat, RequestCopy};
+
 /// The copying of bodies, by their type.
 #[derive(Clone)]
 pub(crate) struct ReplayPolicy {
@@ -26,20 +30,20 @@ pub(crate) struct ReplayPolicy {
     added: Vec<AddedBody>,
 }
 
-/// A function that copies requests with bodies of one type.
+/// A function that copies bodies of one type.
 #[derive(Clone)]
 struct AddedBody {
     body: TypeId,
-    copy: Arc<CopyRequest>,
+    copy: Arc<CopyBody>,
 }
 
-/// Copies a `Request<B>` to a `Kept<Request<B>>`, if the arguments are these.
-type CopyRequest = dyn Fn(&dyn Any, &mut dyn Any) + Send + Sync;
+/// Copies a `B` to an `Option<B>`, if the arguments are these.
+type CopyBody = dyn Fn(&dyn Any, &mut dyn Any) + Send + Sync;
 
 /// The part of a request that is kept until its response.
-pub(crate) enum Kept<Q> {
+pub(crate) enum Kept<Q: Repeat> {
     /// A copy for a replay.
-    Copy(Q),
+    Copy(Q::Copy),
     /// Without a copy, the origin, to compare that of the response with.
     Origin(KeptOrigin),
     /// Nothing: the origin is one of the settings, or no response will name its own.
@@ -63,19 +67,18 @@ impl ReplayPolicy {
         &mut self,
         copy: impl Fn(&B) -> Option<B> + Send + Sync + 'static,
     ) {
-        let copy = move |request: &dyn Any, kept: &mut dyn Any| {
-            if let Some(request) = request.downcast_ref::<Request<B>>()
-                && let Some(kept) = kept.downcast_mut()
-                && let Some(body) = copy(request.body())
+        let copy = move |body: &dyn Any, result: &mut dyn Any| {
+            if let Some(body) = body.downcast_ref()
+                && let Some(result) = result.downcast_mut()
             {
-                *kept = Kept::Copy(copy_with_body(request, body));
+                *result = copy(body);
             }
         };
         self.add(TypeId::of::<B>(), Arc::new(copy));
     }
 
     /// Adds a function, in place of an earlier one for the same type.
-    fn add(&mut self, body: TypeId, copy: Arc<CopyRequest>) {
+    fn add(&mut self, body: TypeId, copy: Arc<CopyBody>) {
         self.added.retain(|added| added.body != body);
         self.added.push(AddedBody { body, copy });
     }
@@ -83,16 +86,23 @@ impl ReplayPolicy {
     /// Copies a request if its body has a type that can be sent twice.
     ///
     /// Changes only the representation of the request.
-    pub(crate) fn copy<B: 'static>(&self, request: &mut Request<B>) -> Kept<Request<B>> {
-        let mut kept = Kept::Nothing;
+    #[inline]
+    pub(crate) fn copy<B: 'static>(&self, request: &mut Request<B>) -> Option<RequestCopy<B>> {
+        let body = self.copy_body(request.body_mut())?;
+        Some(RequestCopy::new(request, body))
+    }
+
+    #[inline]
+    fn copy_body<B: 'static>(&self, body: &mut B) -> Option<B> {
+        let mut result = None;
         // For the built-in types, the compiler settles this for each `B`.
-        copy_built_in(request, &mut kept);
-        if let Kept::Nothing = kept
+        copy_built_in(body, &mut result);
+        if result.is_none()
             && let Some(added) = self.added.iter().find(|it| it.body == TypeId::of::<B>())
         {
-            (added.copy)(request, &mut kept);
+            (added.copy)(body, &mut result);
         }
-        kept
+        result
     }
 }
 
@@ -114,11 +124,12 @@ impl fmt::Debug for ReplayPolicy {
     }
 }
 
-fn copy_built_in<B: 'static>(request: &mut Request<B>, kept: &mut Kept<Request<B>>) {
+#[inline]
+fn copy_built_in<B: 'static>(body: &mut B, result: &mut Option<B>) {
     macro_rules! try_each {
         ($($body:ty),*) => {
             $(if TypeId::of::<B>() == TypeId::of::<$body>() {
-                return copy_as::<$body>(request, kept);
+                return copy_as::<$body>(body, result);
             })*
         };
     }
@@ -134,23 +145,11 @@ fn copy_built_in<B: 'static>(request: &mut Request<B>, kept: &mut Kept<Request<B
         Empty<Bytes>
     );
     #[cfg(feature = "reqwest")]
-    if let Some(request) = (request as &mut dyn Any).downcast_mut::<Request<reqwest::Body>>()
-        && let Some(kept) = (kept as &mut dyn Any).downcast_mut::<Kept<Request<reqwest::Body>>>()
-        && let Some(body) = share_reqwest_body(request.body_mut())
+    if let Some(body) = (body as &mut dyn Any).downcast_mut()
+        && let Some(result) = (result as &mut dyn Any).downcast_mut()
     {
-        *kept = Kept::Copy(copy_with_body(request, body));
+        *result = share_reqwest_body(body);
     }
-}
-
-/// Copies a request, but for its body.
-fn copy_with_body<B>(request: &Request<B>, body: B) -> Request<B> {
-    let mut copy = Request::new(body);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    copy
 }
 
 /// Returns a body that shares the bytes of `body`, or `None` for a stream.
@@ -169,12 +168,13 @@ fn share_reqwest_body(body: &mut reqwest::Body) -> Option<reqwest::Body> {
     Some(bytes.into())
 }
 
-/// Copies a `Request<B>` to a `Kept<Request<B>>`, if the arguments are these.
-fn copy_as<B: Clone + 'static>(request: &dyn Any, kept: &mut dyn Any) {
-    if let Some(request) = request.downcast_ref::<Request<B>>()
-        && let Some(kept) = kept.downcast_mut()
+/// Copies a `B` to an `Option<B>`, if the arguments are these.
+#[inline]
+fn copy_as<B: Clone + 'static>(body: &dyn Any, result: &mut dyn Any) {
+    if let Some(body) = body.downcast_ref::<B>()
+        && let Some(result) = result.downcast_mut()
     {
-        *kept = Kept::Copy(request.clone());
+        *result = Some(body.clone());
     }
 }
 
@@ -184,10 +184,8 @@ mod tests {
 
     fn copy<B: 'static>(policy: &ReplayPolicy, body: B) -> Option<[B; 2]> {
         let mut request = Request::new(body);
-        match policy.copy(&mut request) {
-            Kept::Copy(copy) => Some([request.into_body(), copy.into_body()]),
-            Kept::Origin(_) | Kept::Nothing => None,
-        }
+        let copy = policy.copy(&mut request)?.into_request();
+        Some([request.into_body(), copy.into_body()])
     }
 
     fn copies<B: 'static>(body: B) -> bool {
@@ -230,26 +228,6 @@ mod tests {
         assert_eq!(copy(&policy, Own(2)), None);
         policy.add_body_with(|body: &Own| Some(Own(body.0)));
         assert!(copy(&policy, Own(2)).is_some(), "the last one counts");
-    }
-
-    #[test]
-    fn a_copy_with_another_body_has_all_parts_of_the_request() {
-        struct Own;
-        let mut policy = ReplayPolicy::default();
-        policy.add_body_with(|_: &Own| Some(Own));
-        let mut request = Request::post("https://a.example/x?y").body(Own).unwrap();
-        request.headers_mut().append("a", "1".parse().unwrap());
-        request.headers_mut().append("a", "2".parse().unwrap());
-        *request.version_mut() = http::Version::HTTP_2;
-        request.extensions_mut().insert(7_u8);
-        let Kept::Copy(copy) = policy.copy(&mut request) else {
-            panic!("the function returns a body");
-        };
-        assert_eq!(copy.method(), request.method());
-        assert_eq!(copy.uri(), request.uri());
-        assert_eq!(copy.version(), request.version());
-        assert_eq!(copy.headers(), request.headers());
-        assert_eq!(copy.extensions().get::<u8>(), Some(&7));
     }
 
     #[cfg(feature = "reqwest")]
