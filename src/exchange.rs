@@ -385,6 +385,7 @@ impl<S: Deref<Target = Settings>> Drop for Replay<S> {
 }
 
 /// Returns the choice of the current task.
+#[inline]
 fn from_task() -> Option<RequestAuth> {
     #[cfg(feature = "task-local")]
     return crate::task_local::current();

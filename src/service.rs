@@ -108,31 +108,35 @@ impl<S> BearerAuth<S> {
         let attached = match settings.attach_cached(&plan, &mut request) {
             Attach::Attached(attached) => attached,
             Attach::HeaderIsSet => return ResponseFuture::pass_through(self.inner.call(request)),
-            Attach::NoToken => {
-                let settings = Arc::clone(&self.settings.0);
-                self.discard_readiness();
-                let service = self.inner.clone();
-                return ResponseFuture::boxed(acquire_and_send(settings, plan, service, request));
-            }
+            Attach::NoToken => return self.wait_and_send(plan, request),
         };
         // Each case puts its future together at the end: large parts are moved once, and a part
         // that is not there is not moved at all.
-        let sent = |service: &Self| Sent::new(Arc::clone(&service.settings), plan, attached);
-        match kept {
-            Kept::Copy(copy) => {
-                let service = Some(self.inner.clone());
-                let future = self.inner.call(request);
-                ResponseFuture::sent(future, sent(self), Kept::Copy(copy), service)
-            }
-            Kept::Origin(origin) => {
-                let future = self.inner.call(request);
-                ResponseFuture::sent(future, sent(self), Kept::Origin(origin), None)
-            }
-            Kept::Nothing => {
-                let future = self.inner.call(request);
-                ResponseFuture::sent(future, sent(self), Kept::Nothing, None)
-            }
+        if let Kept::Nothing = kept {
+            let future = self.inner.call(request);
+            let sent = Sent::new(Arc::clone(&self.settings), plan, attached);
+            return ResponseFuture::sent(future, sent, Kept::Nothing, None);
         }
+        let service = matches!(kept, Kept::Copy(_)).then(|| self.inner.clone());
+        let future = self.inner.call(request);
+        let sent = Sent::new(Arc::clone(&self.settings), plan, attached);
+        ResponseFuture::sent(future, sent, kept, service)
+    }
+
+    /// Sends a request once there is a token for it.
+    #[cold]
+    fn wait_and_send<Q>(&mut self, plan: RequestPlan, request: Q) -> ResponseFuture<S, Q>
+    where
+        Q: RequestView<Copy: Send> + Send + 'static,
+        S: Service<Q> + Clone + Send + 'static,
+        S::Response: ResponseView + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+    {
+        let settings = Arc::clone(&self.settings.0);
+        self.discard_readiness();
+        let service = self.inner.clone();
+        ResponseFuture::boxed(acquire_and_send(settings, plan, service, request))
     }
 
     /// Replaces the inner service, which was polled ready and is not called, with a clone.

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use http::Uri;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 
 mod host;
 mod parse;
@@ -73,13 +73,13 @@ const MAX_INLINE: usize = 30;
 impl<'a> Target<'a> {
     #[inline]
     pub(crate) fn of_uri(uri: &'a Uri) -> Self {
-        match (uri.scheme_str(), uri.authority()) {
+        match (uri.scheme(), uri.authority()) {
             (None, None) => Self::PathOnly,
-            (Some("https"), Some(authority)) => Self::Unparsed {
+            (Some(scheme), Some(authority)) if *scheme == Scheme::HTTPS => Self::Unparsed {
                 https: true,
                 authority,
             },
-            (Some("http"), Some(authority)) => Self::Unparsed {
+            (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP => Self::Unparsed {
                 https: false,
                 authority,
             },
