@@ -122,7 +122,7 @@ impl Settings {
             Some(Choice::Skip) => return Ok(None),
             Some(Choice::Token(request)) => request,
             None if self.require_request_auth && !request.headers().contains_key(AUTHORIZATION) => {
-                return Err(TokenError::new(TokenErrorKind::RequestAuthMissing, false));
+                return Err(no_choice());
             }
             None => TokenRequest::default(),
         };
@@ -382,6 +382,11 @@ impl<S: Deref<Target = Settings>> Drop for Replay<S> {
     fn drop(&mut self) {
         self.abandon();
     }
+}
+
+#[cold]
+fn no_choice() -> TokenError {
+    TokenError::new(TokenErrorKind::RequestAuthMissing, false)
 }
 
 /// Returns the choice of the current task.

@@ -27,6 +27,11 @@ pub(crate) fn rows() -> Vec<Row> {
             1.2,
         ),
         Row::at_most(WITH_COARSE_CLOCK, one.coarse_token, 1.2),
+        Row::at_most(
+            "· relative to a layer written by hand",
+            Spread::of_added(&one.token_nanos, &one.hand_written_nanos, &one.bare_nanos),
+            1.1,
+        ),
         Row::at_most("· 2 threads that share a layer", two.token, 0.9),
         Row::at_most("· 2 threads, with `CoarseClock`", two.coarse_token, 0.9),
         scaling(&one, &two),
@@ -59,8 +64,8 @@ pub(crate) fn rows() -> Vec<Row> {
 
 const WITH_COARSE_CLOCK: &str = "· with `CoarseClock`";
 
-/// The stacks under comparison, in the order of the cases.
-const STACKS: [&str; 7] = [
+/// The stacks under comparison, in the order of the cases. The last one is for tower only.
+const STACKS: [&str; 8] = [
     "bare",
     "constant header",
     "token, no replay",
@@ -68,6 +73,7 @@ const STACKS: [&str; 7] = [
     "constant header and request copy",
     "token with replay",
     "token with replay, CoarseClock",
+    "a layer written by hand",
 ];
 
 /// The time that the token stacks add, relative to their baselines, and the nanoseconds of each
@@ -79,6 +85,7 @@ struct Added {
     coarse_replay: Spread,
     bare_nanos: Vec<f64>,
     token_nanos: Vec<f64>,
+    hand_written_nanos: Vec<f64>,
 }
 
 impl Added {
@@ -95,6 +102,7 @@ impl Added {
             coarse_replay: added(6, 4),
             bare_nanos: nanos[0].clone(),
             token_nanos: nanos[2].clone(),
+            hand_written_nanos: nanos.get(7).cloned().unwrap_or_default(),
         }
     }
 }
@@ -102,7 +110,7 @@ impl Added {
 /// Measures one thread, and two that share each layer, in the same rounds, since the two are
 /// compared with each other.
 fn tower_stacks() -> [Added; 2] {
-    let header = tower::constant_header();
+    let (header, hand_written) = (tower::constant_header(), tower::hand_written());
     let [token, coarse_token] = [tower::layer(), tower::coarse_clock_layer()].map(tower::token);
     let [replay, coarse_replay] =
         [tower::layer(), tower::coarse_clock_layer()].map(tower::token_with_replay);
@@ -115,6 +123,7 @@ fn tower_stacks() -> [Added; 2] {
             Case::new(threads, || sending(KeepCopy(header.clone()))),
             Case::new(threads, || sending(replay.clone())),
             Case::new(threads, || sending(coarse_replay.clone())),
+            Case::new(threads, || sending(hand_written.clone())),
         ]
     });
     let nanos = measure(cases.into_iter().flatten(), ROUNDS, REQUESTS);

@@ -65,7 +65,6 @@ fn run(stack: &str, requests: u64) {
     match stack {
         "tower-bare" => send_all(tower::Noop, requests),
         "tower-hand-written" => send_all(tower::hand_written(), requests),
-        "tower-bare-path" => send_all_to(&tower::path(), tower::Noop, requests),
         "tower-token-path" => {
             send_all_to(
                 &tower::path(),

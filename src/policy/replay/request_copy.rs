@@ -8,7 +8,7 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
 ///
 /// Public only because the public future depends on it; the module is private.
 pub trait Repeat {
-    /// What is kept of such a request.
+    /// The part of such a request that is kept.
     type Copy;
 }
 
