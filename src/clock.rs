@@ -230,10 +230,13 @@ impl Timeline {
 
     #[inline]
     fn monotonic(&self) -> u64 {
-        let monotonic = nanos(match &self.clock {
-            None => Instant::now().saturating_duration_since(self.origin),
-            Some(clock) => clock.monotonic(),
-        });
+        let monotonic = match &self.clock {
+            // No process runs for 584 years.
+            None => Instant::now()
+                .saturating_duration_since(self.origin)
+                .as_nanos() as u64,
+            Some(clock) => nanos(clock.monotonic()),
+        };
         monotonic.wrapping_add(self.gone_back.load(Ordering::Relaxed))
     }
 

@@ -19,8 +19,9 @@ use crate::cache::TokenCache;
 use crate::cache::cached_token::CachedToken;
 use crate::cache::state::{Rejection, RejectionId, Severity};
 use crate::error::{TokenError, TokenErrorKind};
-use crate::exchange::message::{RequestView, ResponseView};
+use crate::exchange::message::{CopyView, RequestView, ResponseView};
 use crate::policy::attach::{AttachPolicy, Destination};
+use crate::policy::origin::Target;
 use crate::policy::rejection::{BearerChallenge, RejectionPolicy, says_invalid_token};
 use crate::policy::replay::{Kept, ReplayPolicy};
 use crate::request_auth::{Choice, RequestAuth};
@@ -119,7 +120,7 @@ impl Settings {
             Some(Choice::Skip) => return Ok(None),
             Some(Choice::Token(request)) => request,
             None if self.require_request_auth && !request.headers().contains_key(AUTHORIZATION) => {
-                return Err(TokenError::new(TokenErrorKind::RequestAuthMissing, false));
+                return Err(no_choice());
             }
             None => TokenRequest::default(),
         };
@@ -134,15 +135,14 @@ impl Settings {
     /// is attached.
     #[inline]
     pub(crate) fn keep<Q: RequestView>(&self, plan: &RequestPlan, request: &mut Q) -> Kept<Q> {
-        if plan.replay {
-            let kept = request.copy(&self.replay);
-            if let Kept::Copy(_) = kept {
-                return kept;
-            }
+        if plan.replay
+            && let Some(copy) = request.copy(&self.replay)
+        {
+            return Kept::Copy(copy);
         }
         match plan.destination {
-            Destination::Allowed(_) => Kept::Nothing,
-            Destination::Any => request.origin_to_keep().map_or(Kept::Nothing, Kept::Origin),
+            Destination::Allowed(_) | Destination::PathOnly => Kept::Nothing,
+            Destination::Named => request.origin_to_keep().map_or(Kept::Nothing, Kept::Origin),
         }
     }
 
@@ -248,9 +248,12 @@ impl Settings {
         let origin = response.location().map(|location| location.target);
         let is_foreign = origin.is_some_and(|origin| match (plan.destination, kept) {
             (Destination::Allowed(index), _) => !self.attach.is_allowed_origin(index, origin),
-            (Destination::Any, Kept::Copy(copy)) => !copy.target().is_same_origin(origin),
-            (Destination::Any, Kept::Origin(kept)) => !kept.is_same_origin(origin),
-            (Destination::Any, Kept::Nothing) => false,
+            (Destination::PathOnly, _) => !matches!(origin, Target::PathOnly),
+            (Destination::Named, Kept::Copy(copy)) => {
+                !copy.location().target.is_same_origin(origin)
+            }
+            (Destination::Named, Kept::Origin(kept)) => !kept.is_same_origin(origin),
+            (Destination::Named, Kept::Nothing) => false,
         });
         if is_foreign {
             return false;
@@ -359,15 +362,21 @@ impl<S: Deref<Target = Settings>> Replay<S> {
         token
     }
 
-    /// Attaches the other token to the copy. Returns the part of it to keep until the response.
-    pub(crate) fn attach<Q: RequestView>(&mut self, token: &CachedToken, copy: &mut Q) -> Kept<Q> {
+    /// Makes the replay of the copy and the other token. Returns also what to keep of it until the
+    /// response.
+    pub(crate) fn attach<Q: RequestView>(
+        &mut self,
+        token: &CachedToken,
+        copy: Q::Copy,
+    ) -> (Q, Kept<Q>) {
+        let mut request = Q::from_copy(copy);
         self.plan.replay = false;
-        let kept = self.settings.keep(&self.plan, copy);
+        let kept = self.settings.keep(&self.plan, &mut request);
         // The copy has no such header: it was made of a request that got a token.
-        if let Some(attached) = attach(token, copy) {
+        if let Some(attached) = attach(token, &mut request) {
             self.attached = attached;
         }
-        kept
+        (request, kept)
     }
 
     fn abandon(&mut self) {
@@ -385,7 +394,13 @@ impl<S: Deref<Target = Settings>> Drop for Replay<S> {
     }
 }
 
+#[cold]
+fn no_choice() -> TokenError {
+    TokenError::new(TokenErrorKind::RequestAuthMissing, false)
+}
+
 /// Returns the choice of the current task.
+#[inline]
 fn from_task() -> Option<RequestAuth> {
     #[cfg(feature = "task-local")]
     return crate::task_local::current();

@@ -77,11 +77,11 @@ async fn replay_request(
     extensions: &mut Extensions,
     next: Next<'_>,
 ) -> Result<Response> {
-    let (Some(token), Kept::Copy(mut copy)) = (replay.acquire(&mut rejection).await, kept) else {
+    let (Some(token), Kept::Copy(copy)) = (replay.acquire(&mut rejection).await, kept) else {
         return Ok(rejection);
     };
-    let kept = replay.attach(&token, &mut copy);
-    let response = next.run(copy, extensions);
+    let (request, kept) = replay.attach::<Request>(&token, copy);
+    let response = next.run(request, extensions);
     replay.receive(response, kept, rejection).await
 }
 

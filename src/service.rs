@@ -12,8 +12,8 @@ use tower_service::Service;
 
 use crate::cache::within;
 use crate::error::BoxError;
-use crate::exchange::message::{RequestView, ResponseView};
-use crate::exchange::{Attach, Replay, Settings};
+use crate::exchange::message::{CopyView, RequestView, ResponseView};
+use crate::exchange::{Attach, Replay, RequestPlan, Settings};
 use crate::policy::replay::Kept;
 
 mod future;
@@ -88,7 +88,7 @@ impl<S> BearerAuth<S> {
     #[inline]
     pub(crate) fn send<Q>(&mut self, mut request: Q) -> ResponseFuture<S, Q>
     where
-        Q: RequestView + Send + 'static,
+        Q: RequestView<Copy: Send> + Send + 'static,
         S: Service<Q> + Clone + Send + 'static,
         S::Response: ResponseView + Send + 'static,
         S::Error: Into<BoxError>,
@@ -107,32 +107,35 @@ impl<S> BearerAuth<S> {
         let attached = match settings.attach_cached(&plan, &mut request) {
             Attach::Attached(attached) => attached,
             Attach::HeaderIsSet => return ResponseFuture::pass_through(self.inner.call(request)),
-            Attach::NoToken => {
-                self.discard_readiness();
-                let service = self.inner.clone();
-                let settings = Arc::clone(&self.settings);
-                let wait = waiting::wait::<S, Q>(settings, plan, service);
-                return ResponseFuture::waiting(wait, request);
-            }
+            Attach::NoToken => return self.wait_and_send(plan, request),
         };
         // Each case puts its future together at the end: large parts are moved once, and a part
         // that is not there is not moved at all.
-        let sent = |service: &Self| Sent::new(Arc::clone(&service.settings), plan, attached);
-        match kept {
-            Kept::Copy(copy) => {
-                let service = Some(self.inner.clone());
-                let future = self.inner.call(request);
-                ResponseFuture::sent(future, sent(self), Kept::Copy(copy), service)
-            }
-            Kept::Origin(origin) => {
-                let future = self.inner.call(request);
-                ResponseFuture::sent(future, sent(self), Kept::Origin(origin), None)
-            }
-            Kept::Nothing => {
-                let future = self.inner.call(request);
-                ResponseFuture::sent(future, sent(self), Kept::Nothing, None)
-            }
+        if let Kept::Nothing = kept {
+            let future = self.inner.call(request);
+            let sent = Sent::new(Arc::clone(&self.settings), plan, attached);
+            return ResponseFuture::sent(future, sent, Kept::Nothing, None);
         }
+        let service = matches!(kept, Kept::Copy(_)).then(|| self.inner.clone());
+        let future = self.inner.call(request);
+        let sent = Sent::new(Arc::clone(&self.settings), plan, attached);
+        ResponseFuture::sent(future, sent, kept, service)
+    }
+
+    /// Sends a request once there is a token for it.
+    #[cold]
+    fn wait_and_send<Q>(&mut self, plan: RequestPlan, request: Q) -> ResponseFuture<S, Q>
+    where
+        Q: RequestView<Copy: Send> + Send + 'static,
+        S: Service<Q> + Clone + Send + 'static,
+        S::Response: ResponseView + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+    {
+        self.discard_readiness();
+        let service = self.inner.clone();
+        let settings = Arc::clone(&self.settings);
+        ResponseFuture::waiting(waiting::wait::<S, Q>(settings, plan, service), request)
     }
 
     /// Replaces the inner service, which was polled ready and is not called, with a clone.
@@ -183,7 +186,7 @@ impl<S: fmt::Debug> fmt::Debug for BearerAuth<S> {
 async fn replay_request<S, Q>(
     mut replay: Replay<Arc<Settings>>,
     mut service: S,
-    mut copy: Q,
+    mut copy: Q::Copy,
     mut rejection: S::Response,
 ) -> Result<S::Response, BoxError>
 where
@@ -207,8 +210,8 @@ where
     if !is_ready || !copy.begin_replay() {
         return Ok(rejection);
     }
-    let kept = replay.attach(&token, &mut copy);
-    let response = service.call(copy);
+    let (request, kept) = replay.attach::<Q>(&token, copy);
+    let response = service.call(request);
     let response = replay.receive(response, kept, rejection).await;
     response.map_err(Into::into)
 }

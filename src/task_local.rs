@@ -4,6 +4,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
@@ -89,7 +90,20 @@ impl<F> fmt::Debug for WithRequestAuth<F> {
 ///     tokio::spawn(with_request_auth(auth, call_the_api()));
 /// }
 /// ```
+#[inline]
 pub fn current() -> Option<RequestAuth> {
+    if !WAS_SET.load(Ordering::Relaxed) {
+        return None;
+    }
+    from_store()
+}
+
+/// True if a task of this process has made a choice: most programs never read the store.
+///
+/// A task that has made one sees its own write, wherever the runtime moves it.
+static WAS_SET: AtomicBool = AtomicBool::new(false);
+
+fn from_store() -> Option<RequestAuth> {
     poll_once(get_local_item::<Scoped>())
         .flatten()
         .and_then(|scoped| scoped.0)
@@ -107,6 +121,7 @@ struct Scope {
 
 impl Scope {
     fn enter(auth: &RequestAuth) -> Self {
+        WAS_SET.store(true, Ordering::Relaxed);
         let outer = current();
         poll_once(set_local_item(Scoped(Some(auth.or(outer.clone())))));
         Self { outer }

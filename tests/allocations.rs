@@ -15,7 +15,7 @@ use bearer_auth::{
     BearerAuthLayer, MockTokenSource, RequestAuth, StaticTokenSource, TokenCache, TokenError,
     TokenRequest,
 };
-use http::header::AUTHORIZATION;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_MATCH, USER_AGENT};
 use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use tower::{Layer, Service};
@@ -152,16 +152,18 @@ async fn reading_the_choice_of_the_task_allocates_nothing() {
     assert_eq!(scope.await, 0);
 }
 
+/// The copy of a request is a list of its headers, where a clone of their map takes two allocations.
 #[tokio::test]
-async fn tower_with_replay_allocates_the_copy_of_the_request() {
+async fn tower_with_replay_allocates_a_list_of_the_headers() {
     let mut service = warm_layer().await.layer(Inner);
-    let original = request();
-    let copy = measure(|| {
-        let mut copy = Request::new(());
-        *copy.headers_mut() = original.headers().clone();
-        *copy.uri_mut() = original.uri().clone();
-    });
-    assert_eq!(allocations(&mut service), copy.count_total);
+    assert_eq!(allocations(&mut service), 0, "no headers");
+    let mut request = request();
+    for name in [ACCEPT, CONTENT_TYPE, IF_MATCH, USER_AGENT] {
+        request
+            .headers_mut()
+            .insert(name, HeaderValue::from_static("x"));
+    }
+    assert_eq!(allocations_of(&mut service, request), 1, "4 headers");
 }
 
 /// The copy for the replay shares the bytes of the original body.

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::process::{Command, Stdio};
 
 use ::tower::Service;
-use http::Request;
+use http::{Request, Uri};
 use reqwest_middleware::ClientWithMiddleware;
 
 use super::middleware_stacks as middleware;
@@ -65,6 +65,14 @@ fn count_process(stack: &str, requests: u64) -> u64 {
 fn run(stack: &str, requests: u64) {
     match stack {
         "tower-bare" => send_all(tower::Noop, requests),
+        "tower-hand-written" => send_all(tower::hand_written(), requests),
+        "tower-token-path" => {
+            send_all_to(
+                &tower::path(),
+                tower::token(tower::any_origin_layer()),
+                requests,
+            );
+        }
         "tower-constant-header" => send_all(tower::constant_header(), requests),
         "tower-plain-arc" => send_all(references::plain_arc(), requests),
         "tower-arc-swap" => send_all(references::arc_swap(), requests),
@@ -97,10 +105,13 @@ fn run(stack: &str, requests: u64) {
     }
 }
 
-fn send_all(mut service: impl Service<Request<()>>, requests: u64) {
-    let uri = tower::uri();
+fn send_all(service: impl Service<Request<()>>, requests: u64) {
+    send_all_to(&tower::uri(), service, requests);
+}
+
+fn send_all_to(uri: &Uri, mut service: impl Service<Request<()>>, requests: u64) {
     for _ in 0..requests {
-        let request = tower::request(black_box(&uri));
+        let request = tower::request(black_box(uri));
         black_box(tower::send(&mut service, black_box(request)));
     }
 }

@@ -2,5 +2,7 @@
 
 pub(crate) mod callgrind;
 pub(crate) mod middleware_stacks;
+// Only some benches use them.
+#[allow(dead_code)]
 pub(crate) mod references;
 pub(crate) mod tower_stacks;

@@ -6,9 +6,11 @@ use std::hint::black_box;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bearer_auth::{
-    AccessToken, BearerAuth, BearerAuthLayer, CoarseClock, RequestAuth, TokenCache,
+    AccessToken, BearerAuth, BearerAuthLayer, BoxError, CoarseClock, RequestAuth, TokenCache,
     TokenCacheBuilder, TokenError, TokenRequest, source_fn,
 };
 use http::header::AUTHORIZATION;
@@ -52,6 +54,52 @@ pub(crate) fn constant_value() -> HeaderValue {
 /// Returns a stack that sets a constant header.
 pub(crate) fn constant_header() -> SetRequestHeader<Noop, HeaderValue> {
     SetRequestHeaderLayer::overriding(AUTHORIZATION, constant_value()).layer(Noop)
+}
+
+/// A layer as one would write it by hand for this benchmark: it reads a shared token and checks its
+/// expiry, and never fetches another.
+#[derive(Clone)]
+pub(crate) struct HandWritten {
+    inner: Noop,
+    token: Arc<ArcSwap<Expiring>>,
+}
+
+struct Expiring {
+    value: HeaderValue,
+    expires: Instant,
+}
+
+impl Service<Request<()>> for HandWritten {
+    type Response = Response<()>;
+    type Error = BoxError;
+    type Future = Ready<Result<Response<()>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<()>) -> Self::Future {
+        let token = self.token.load();
+        if Instant::now() >= token.expires {
+            return ready(Err("expired".into()));
+        }
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, token.value.clone());
+        drop(token);
+        ready(self.inner.call(request).into_inner().map_err(Into::into))
+    }
+}
+
+/// Returns a stack with a layer as one would write it by hand.
+pub(crate) fn hand_written() -> HandWritten {
+    let token = Expiring {
+        value: constant_value(),
+        expires: Instant::now() + Duration::from_secs(3_600),
+    };
+    HandWritten {
+        inner: Noop,
+        token: Arc::new(ArcSwap::from_pointee(token)),
+    }
 }
 
 /// Returns a layer with a token that never expires.
@@ -184,6 +232,11 @@ fn runtime() -> Runtime {
 
 pub(crate) fn uri() -> Uri {
     Uri::from_static("https://api.example.com/v1/transactions")
+}
+
+/// Returns a URI without an origin, as for an inner service that knows its own.
+pub(crate) fn path() -> Uri {
+    Uri::from_static("/v1/transactions")
 }
 
 /// Creates a request with capacity for one more header, as HTTP clients do.

@@ -4,7 +4,7 @@ use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use crate::policy::origin::{KeptOrigin, Target};
 use crate::policy::replay::buffered::BufferedReplay;
-use crate::policy::replay::{Kept, ReplayPolicy};
+use crate::policy::replay::{Repeat, ReplayPolicy, RequestCopy};
 use crate::request_auth::RequestAuth;
 
 /// A URL without its fragment, as requests and responses are compared by it.
@@ -16,12 +16,8 @@ pub(crate) struct Location<'a> {
 }
 
 /// A request to be sent: an `http::Request<B>` or a `reqwest::Request`.
-pub(crate) trait RequestView: Sized {
+pub(crate) trait RequestView: Repeat<Copy: CopyView> + Sized {
     fn target(&self) -> Target<'_>;
-
-    fn location(&self) -> Location<'_>;
-
-    fn method(&self) -> &Method;
 
     /// Returns the origin in a form that can be kept, or `None` if no response will name its own.
     fn origin_to_keep(&self) -> Option<KeptOrigin>;
@@ -33,10 +29,20 @@ pub(crate) trait RequestView: Sized {
     /// Returns the choice in the request's extensions.
     fn request_auth(&self) -> Option<&RequestAuth>;
 
-    /// Copies the request if its body can be sent twice. Else returns `Kept::Nothing`.
+    /// Copies the request if its body can be sent twice.
     ///
     /// The body is only changed in its representation.
-    fn copy(&mut self, policy: &ReplayPolicy) -> Kept<Self>;
+    fn copy(&mut self, policy: &ReplayPolicy) -> Option<Self::Copy>;
+
+    /// Returns the request that was copied.
+    fn from_copy(copy: Self::Copy) -> Self;
+}
+
+/// The copy of a request.
+pub(crate) trait CopyView {
+    fn location(&self) -> Location<'_>;
+
+    fn method(&self) -> &Method;
 
     /// Returns true if this copy can still be sent: all that was sent of its body is kept.
     fn can_begin_replay(&self) -> bool {
@@ -83,14 +89,6 @@ impl<B: 'static> RequestView for Request<B> {
         Target::of_uri(self.uri())
     }
 
-    fn location(&self) -> Location<'_> {
-        Location::of_uri(self.uri())
-    }
-
-    fn method(&self) -> &Method {
-        self.method()
-    }
-
     #[inline]
     fn origin_to_keep(&self) -> Option<KeptOrigin> {
         // Only this feature lets a response name its origin.
@@ -109,17 +107,31 @@ impl<B: 'static> RequestView for Request<B> {
         self.extensions().get()
     }
 
-    fn copy(&mut self, policy: &ReplayPolicy) -> Kept<Self> {
+    fn copy(&mut self, policy: &ReplayPolicy) -> Option<RequestCopy<B>> {
         policy.copy(self)
     }
 
+    fn from_copy(copy: RequestCopy<B>) -> Self {
+        copy.into_request()
+    }
+}
+
+impl<B> CopyView for RequestCopy<B> {
+    fn location(&self) -> Location<'_> {
+        Location::of_uri(&self.uri)
+    }
+
+    fn method(&self) -> &Method {
+        &self.method
+    }
+
     fn can_begin_replay(&self) -> bool {
-        let buffered = self.extensions().get::<BufferedReplay>();
+        let buffered = self.buffered.as_ref();
         buffered.is_none_or(BufferedReplay::can_begin)
     }
 
     fn begin_replay(&mut self) -> bool {
-        let buffered = self.extensions_mut().remove::<BufferedReplay>();
+        let buffered = self.buffered.take();
         buffered.is_none_or(|buffered| buffered.begin())
     }
 }
@@ -190,13 +202,13 @@ mod tests {
         request.headers_mut().append("a", "2".parse().unwrap());
         *request.version_mut() = Version::HTTP_2;
         request.extensions_mut().insert(7_u8);
-        let Kept::Copy(copy) = request.copy(&ReplayPolicy::default()) else {
-            panic!("a `String` is copied");
-        };
+        request.headers_mut().insert("b", "3".parse().unwrap());
+        let copy = request.copy(&ReplayPolicy::default());
+        let copy = Request::from_copy(copy.expect("a `String` is copied"));
         assert_eq!(copy.method(), request.method());
         assert_eq!(copy.uri(), request.uri());
         assert_eq!(copy.version(), request.version());
-        assert_eq!(copy.headers(), request.headers());
+        assert!(copy.headers().iter().eq(request.headers()), "in order");
         assert_eq!(copy.extensions().get::<u8>(), Some(&7));
         assert_eq!(copy.body(), request.body());
     }

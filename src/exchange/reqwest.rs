@@ -3,9 +3,9 @@
 use http::{Extensions, HeaderMap, Method, StatusCode};
 
 use super::client::{Request, Response, Url};
-use crate::exchange::message::{Location, RequestView, ResponseView};
+use crate::exchange::message::{CopyView, Location, RequestView, ResponseView};
 use crate::policy::origin::{KeptOrigin, Target};
-use crate::policy::replay::{Kept, ReplayPolicy};
+use crate::policy::replay::{Repeat, ReplayPolicy};
 use crate::request_auth::RequestAuth;
 
 /// The URL of a `Response` that was made from an `http::Response`.
@@ -15,14 +15,6 @@ impl RequestView for Request {
     #[inline]
     fn target(&self) -> Target<'_> {
         target(self.url())
-    }
-
-    fn location(&self) -> Location<'_> {
-        location(self.url())
-    }
-
-    fn method(&self) -> &Method {
-        self.method()
     }
 
     #[inline]
@@ -45,9 +37,29 @@ impl RequestView for Request {
     }
 
     #[inline]
-    fn copy(&mut self, _policy: &ReplayPolicy) -> Kept<Self> {
+    fn copy(&mut self, _policy: &ReplayPolicy) -> Option<Self> {
         // `None` if the body is a stream.
-        self.try_clone().map_or(Kept::Nothing, Kept::Copy)
+        self.try_clone()
+    }
+
+    #[inline]
+    fn from_copy(copy: Self) -> Self {
+        copy
+    }
+}
+
+impl Repeat for Request {
+    // Its extensions can only be copied together with all the rest.
+    type Copy = Self;
+}
+
+impl CopyView for Request {
+    fn location(&self) -> Location<'_> {
+        location(self.url())
+    }
+
+    fn method(&self) -> &Method {
+        self.method()
     }
 }
 

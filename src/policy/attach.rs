@@ -18,8 +18,10 @@ pub(crate) struct AttachPolicy {
 pub(crate) enum Destination {
     /// The allowed origin with this index, which is small so that futures are.
     Allowed(u16),
-    /// The origin that the request's URI names, if it names one.
-    Any,
+    /// Any origin that the policy admits: the one that the request's URI names.
+    Named,
+    /// An origin that the request's URI does not name, only the path.
+    PathOnly,
 }
 
 impl AttachPolicy {
@@ -47,9 +49,12 @@ impl AttachPolicy {
     /// Returns the destination if a request to this target gets a token.
     #[inline]
     pub(crate) fn admit(&self, target: Target<'_>) -> Option<Destination> {
+        if matches!(target, Target::PathOnly) {
+            return self.admits_path().then_some(Destination::PathOnly);
+        }
         // Most URIs contain the text of an origin that was allowed.
         self.find(|origin| origin.matches_text(target))
-            .or_else(|| self.admit_parsed(target.parsed()))
+            .or_else(|| self.admit_named(target.parsed()))
     }
 
     /// Returns true if `target` is the allowed origin with this index.
@@ -59,32 +64,29 @@ impl AttachPolicy {
             .is_some_and(|origin| origin.matches(target))
     }
 
-    fn admit_parsed(&self, target: Target<'_>) -> Option<Destination> {
-        match (target, &self.assumed) {
-            // A response cannot name the assumed origin, only the path.
-            (Target::PathOnly, Some(assumed)) => self
-                .admit_target(assumed.as_target())
-                .map(|_| Destination::Any),
-            _ => self.admit_target(target),
+    #[inline]
+    fn admits_path(&self) -> bool {
+        match &self.assumed {
+            Some(assumed) => self.admit_named(assumed.as_target()).is_some(),
+            None => self.allowed.is_empty(),
         }
     }
 
-    fn admit_target(&self, target: Target<'_>) -> Option<Destination> {
+    fn admit_named(&self, target: Target<'_>) -> Option<Destination> {
         if !self.allowed.is_empty() {
             return self.find(|origin| origin.matches(target));
         }
         let is_admitted = match target {
             Target::Origin { https, host, .. } => https || self.allow_http || is_loopback(host),
-            Target::PathOnly => true,
-            Target::Unparsed { .. } | Target::Other => false,
+            Target::PathOnly | Target::Unparsed { .. } | Target::Other => false,
         };
-        is_admitted.then_some(Destination::Any)
+        is_admitted.then_some(Destination::Named)
     }
 
     #[inline]
     fn find(&self, matches: impl Fn(&Origin) -> bool) -> Option<Destination> {
         let index = self.allowed.iter().position(matches)?;
-        Some(u16::try_from(index).map_or(Destination::Any, Destination::Allowed))
+        Some(u16::try_from(index).map_or(Destination::Named, Destination::Allowed))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use http::Uri;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 
 mod host;
 mod parse;
@@ -55,7 +55,6 @@ pub(crate) enum KeptOrigin {
         host: KeptHost,
         port: u16,
     },
-    PathOnly,
     /// No origin that a response can be compared with.
     Other,
 }
@@ -74,13 +73,13 @@ const MAX_INLINE: usize = 30;
 impl<'a> Target<'a> {
     #[inline]
     pub(crate) fn of_uri(uri: &'a Uri) -> Self {
-        match (uri.scheme_str(), uri.authority()) {
+        match (uri.scheme(), uri.authority()) {
             (None, None) => Self::PathOnly,
-            (Some("https"), Some(authority)) => Self::Unparsed {
+            (Some(scheme), Some(authority)) if *scheme == Scheme::HTTPS => Self::Unparsed {
                 https: true,
                 authority,
             },
-            (Some("http"), Some(authority)) => Self::Unparsed {
+            (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP => Self::Unparsed {
                 https: false,
                 authority,
             },
@@ -163,7 +162,6 @@ impl KeptOrigin {
                 https,
                 authority: authority.clone(),
             },
-            (Target::PathOnly, _) => Self::PathOnly,
             _ => Self::Other,
         }
     }
@@ -199,7 +197,6 @@ impl KeptOrigin {
                 }
                 _ => false,
             },
-            Self::PathOnly => target == Target::PathOnly,
             Self::Other => false,
         }
     }

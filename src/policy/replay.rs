@@ -13,8 +13,10 @@ use crate::error::BoxError;
 use crate::policy::origin::KeptOrigin;
 
 pub(crate) mod buffered;
+mod request_copy;
 
-use buffered::{ReplayBody, copy_buffered};
+use buffered::{BufferedReplay, ReplayBody, copy_buffered};
+pub(crate) use request_copy::{Repeat, RequestCopy};
 
 /// The copying of bodies, by their type.
 #[derive(Clone)]
@@ -24,20 +26,26 @@ pub(crate) struct ReplayPolicy {
     added: Vec<AddedBody>,
 }
 
-/// A function that copies requests with bodies of one type.
+/// A function that copies bodies of one type.
 #[derive(Clone)]
 struct AddedBody {
     body: TypeId,
-    copy: Arc<CopyRequest>,
+    copy: Arc<CopyBody>,
 }
 
-/// Copies a `Request<B>` to a `Kept<Request<B>>`, if the arguments are these.
-type CopyRequest = dyn Fn(&mut dyn Any, &mut dyn Any) + Send + Sync;
+/// The copy of a body, with the handle to it if its stream is shared.
+pub(crate) struct BodyCopy<B> {
+    pub(crate) body: B,
+    pub(crate) buffered: Option<BufferedReplay>,
+}
+
+/// Copies a `B` to an `Option<BodyCopy<B>>`, if the arguments are these.
+type CopyBody = dyn Fn(&mut dyn Any, &mut dyn Any) + Send + Sync;
 
 /// The part of a request that is kept until its response.
-pub(crate) enum Kept<Q> {
+pub(crate) enum Kept<Q: Repeat> {
     /// A copy for a replay.
-    Copy(Q),
+    Copy(Q::Copy),
     /// Without a copy, the origin, to compare that of the response with.
     Origin(KeptOrigin),
     /// Nothing: the origin is one of the settings, or no response will name its own.
@@ -61,12 +69,11 @@ impl ReplayPolicy {
         &mut self,
         copy: impl Fn(&B) -> Option<B> + Send + Sync + 'static,
     ) {
-        let copy = move |request: &mut dyn Any, kept: &mut dyn Any| {
-            if let Some(request) = request.downcast_ref::<Request<B>>()
-                && let Some(kept) = kept.downcast_mut()
-                && let Some(body) = copy(request.body())
+        let copy = move |body: &mut dyn Any, result: &mut dyn Any| {
+            if let Some(body) = body.downcast_ref()
+                && let Some(result) = result.downcast_mut()
             {
-                *kept = Kept::Copy(copy_with_body(request, body));
+                *result = copy(body).map(BodyCopy::from);
             }
         };
         self.add(TypeId::of::<B>(), Arc::new(copy));
@@ -79,18 +86,18 @@ impl ReplayPolicy {
     ) where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        let copy = move |request: &mut dyn Any, kept: &mut dyn Any| {
-            if let Some(request) = request.downcast_mut::<Request<B>>()
-                && let Some(kept) = kept.downcast_mut()
+        let copy = move |body: &mut dyn Any, result: &mut dyn Any| {
+            if let Some(body) = body.downcast_mut::<B>()
+                && let Some(result) = result.downcast_mut()
             {
-                *kept = copy_buffered(request, limit, &wrap);
+                *result = Some(copy_buffered(body, limit, &wrap));
             }
         };
         self.add(TypeId::of::<B>(), Arc::new(copy));
     }
 
     /// Adds a function, in place of an earlier one for the same type.
-    fn add(&mut self, body: TypeId, copy: Arc<CopyRequest>) {
+    fn add(&mut self, body: TypeId, copy: Arc<CopyBody>) {
         self.added.retain(|added| added.body != body);
         self.added.push(AddedBody { body, copy });
     }
@@ -98,16 +105,23 @@ impl ReplayPolicy {
     /// Copies a request if its body has a type that can be sent twice.
     ///
     /// The request keeps its content, but its body may be another one that sends the same.
-    pub(crate) fn copy<B: 'static>(&self, request: &mut Request<B>) -> Kept<Request<B>> {
-        let mut kept = Kept::Nothing;
+    #[inline]
+    pub(crate) fn copy<B: 'static>(&self, request: &mut Request<B>) -> Option<RequestCopy<B>> {
+        let body = self.copy_body(request.body_mut())?;
+        Some(RequestCopy::new(request, body))
+    }
+
+    #[inline]
+    fn copy_body<B: 'static>(&self, body: &mut B) -> Option<BodyCopy<B>> {
+        let mut result = None;
         // For the built-in types, the compiler settles this for each `B`.
-        copy_built_in(request, &mut kept);
-        if let Kept::Nothing = kept
+        copy_built_in(body, &mut result);
+        if result.is_none()
             && let Some(added) = self.added.iter().find(|it| it.body == TypeId::of::<B>())
         {
-            (added.copy)(request, &mut kept);
+            (added.copy)(body, &mut result);
         }
-        kept
+        result
     }
 }
 
@@ -129,11 +143,12 @@ impl fmt::Debug for ReplayPolicy {
     }
 }
 
-fn copy_built_in<B: 'static>(request: &mut Request<B>, kept: &mut Kept<Request<B>>) {
+#[inline]
+fn copy_built_in<B: 'static>(body: &mut B, result: &mut Option<BodyCopy<B>>) {
     macro_rules! try_each {
         ($($body:ty),*) => {
             $(if TypeId::of::<B>() == TypeId::of::<$body>() {
-                return copy_as::<$body>(request, kept);
+                return copy_as::<$body>(body, result);
             })*
         };
     }
@@ -149,28 +164,28 @@ fn copy_built_in<B: 'static>(request: &mut Request<B>, kept: &mut Kept<Request<B
         Empty<Bytes>
     );
     #[cfg(feature = "reqwest")]
-    crate::for_reqwest_0_13::body::copy(request, kept);
+    crate::for_reqwest_0_13::body::copy(body, result);
     #[cfg(feature = "reqwest-0-12")]
-    crate::for_reqwest_0_12::body::copy(request, kept);
+    crate::for_reqwest_0_12::body::copy(body, result);
 }
 
-/// Copies a request, but for its body.
-pub(crate) fn copy_with_body<B>(request: &Request<B>, body: B) -> Request<B> {
-    let mut copy = Request::new(body);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    copy
+impl<B> From<B> for BodyCopy<B> {
+    #[inline]
+    fn from(body: B) -> Self {
+        Self {
+            body,
+            buffered: None,
+        }
+    }
 }
 
-/// Copies a `Request<B>` to a `Kept<Request<B>>`, if the arguments are these.
-fn copy_as<B: Clone + 'static>(request: &mut dyn Any, kept: &mut dyn Any) {
-    if let Some(request) = request.downcast_ref::<Request<B>>()
-        && let Some(kept) = kept.downcast_mut()
+/// Copies a `B` to an `Option<BodyCopy<B>>`, if the arguments are these.
+#[inline]
+fn copy_as<B: Clone + 'static>(body: &mut dyn Any, result: &mut dyn Any) {
+    if let Some(body) = body.downcast_ref::<B>()
+        && let Some(result) = result.downcast_mut()
     {
-        *kept = Kept::Copy(request.clone());
+        *result = Some(BodyCopy::from(body.clone()));
     }
 }
 
@@ -180,10 +195,8 @@ mod tests {
 
     fn copy<B: 'static>(policy: &ReplayPolicy, body: B) -> Option<[B; 2]> {
         let mut request = Request::new(body);
-        match policy.copy(&mut request) {
-            Kept::Copy(copy) => Some([request.into_body(), copy.into_body()]),
-            Kept::Origin(_) | Kept::Nothing => None,
-        }
+        let copy = policy.copy(&mut request)?.into_request();
+        Some([request.into_body(), copy.into_body()])
     }
 
     fn copies<B: 'static>(body: B) -> bool {
@@ -226,25 +239,5 @@ mod tests {
         assert_eq!(copy(&policy, Own(2)), None);
         policy.add_body_with(|body: &Own| Some(Own(body.0)));
         assert!(copy(&policy, Own(2)).is_some(), "the last one counts");
-    }
-
-    #[test]
-    fn a_copy_with_another_body_has_all_parts_of_the_request() {
-        struct Own;
-        let mut policy = ReplayPolicy::default();
-        policy.add_body_with(|_: &Own| Some(Own));
-        let mut request = Request::post("https://a.example/x?y").body(Own).unwrap();
-        request.headers_mut().append("a", "1".parse().unwrap());
-        request.headers_mut().append("a", "2".parse().unwrap());
-        *request.version_mut() = http::Version::HTTP_2;
-        request.extensions_mut().insert(7_u8);
-        let Kept::Copy(copy) = policy.copy(&mut request) else {
-            panic!("the function returns a body");
-        };
-        assert_eq!(copy.method(), request.method());
-        assert_eq!(copy.uri(), request.uri());
-        assert_eq!(copy.version(), request.version());
-        assert_eq!(copy.headers(), request.headers());
-        assert_eq!(copy.extensions().get::<u8>(), Some(&7));
     }
 }

@@ -12,7 +12,7 @@ use tower_service::Service;
 use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
 use crate::exchange::{AttachedToken, NextStep, Replay, RequestPlan, attach};
-use crate::policy::replay::Kept;
+use crate::policy::replay::{Kept, Repeat};
 use crate::service::waiting::{Granted, Waiting};
 use crate::service::{SharedSettings, replay_request};
 
@@ -31,6 +31,7 @@ pin_project! {
     pub struct ResponseFuture<S, Q>
     where
         S: Service<Q>,
+        Q: Repeat,
     {
         #[pin]
         state: State<S, Q>,
@@ -43,6 +44,7 @@ pin_project! {
     enum State<S, Q>
     where
         S: Service<Q>,
+        Q: Repeat,
     {
         /// Sent without a token.
         PassThrough { #[pin] future: S::Future },
@@ -91,6 +93,7 @@ impl Sent {
 impl<S, Q> ResponseFuture<S, Q>
 where
     S: Service<Q>,
+    Q: Repeat,
 {
     pub(super) fn pass_through(future: S::Future) -> Self {
         Self {
@@ -128,7 +131,7 @@ where
 
 impl<S, Q> Future for ResponseFuture<S, Q>
 where
-    Q: RequestView + Send + 'static,
+    Q: RequestView<Copy: Send> + Send + 'static,
     S: Service<Q> + Send + 'static,
     S::Response: ResponseView + Send + 'static,
     S::Error: Into<BoxError>,
@@ -143,22 +146,20 @@ where
                 StateProjection::Sent {
                     future, sent, kept, ..
                 } => {
-                    let mut result = ready!(future.poll(cx));
-                    let Sent {
-                        settings,
-                        plan,
-                        attached,
-                    } = sent;
-                    let step = match &mut result {
-                        Ok(response) => settings.0.next_step(plan, *attached, response, kept),
-                        Err(_) => NextStep::Return,
+                    let mut response = match ready!(future.poll(cx)) {
+                        Ok(response) => response,
+                        Err(error) => {
+                            self.project().state.set(State::Complete);
+                            return Poll::Ready(Err(error.into()));
+                        }
                     };
-                    match (result, step) {
-                        (Ok(rejection), NextStep::Replay(verdict)) => (rejection, verdict),
-                        (result, _) => {
+                    let settings = &*sent.settings.0;
+                    match settings.next_step(&sent.plan, sent.attached, &mut response, kept) {
+                        NextStep::Replay(pending_verdict) => (response, pending_verdict),
+                        NextStep::Return => {
                             // A future that has completed holds nothing.
                             self.project().state.set(State::Complete);
-                            return Poll::Ready(result.map_err(Into::into));
+                            return Poll::Ready(Ok(response));
                         }
                     }
                 }
@@ -199,7 +200,7 @@ where
             };
             let settings = Arc::clone(&sent.settings.0);
             let replay = Replay::new(settings, sent.plan, sent.attached, pending_verdict);
-            let future = Box::pin(replay_request(replay, service, copy, rejection));
+            let future = Box::pin(replay_request::<S, Q>(replay, service, copy, rejection));
             let replaying = State::Replaying { future };
             self.as_mut().project().state.set(replaying);
         }
@@ -209,6 +210,7 @@ where
 impl<S, Q> ResponseFuture<S, Q>
 where
     S: Service<Q>,
+    Q: Repeat,
 {
     /// Sends a request that has waited for its token.
     #[cold]
@@ -278,6 +280,7 @@ fn completed() -> ! {
 impl<S, Q> fmt::Debug for ResponseFuture<S, Q>
 where
     S: Service<Q>,
+    Q: Repeat,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()

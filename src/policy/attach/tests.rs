@@ -219,8 +219,9 @@ fn a_response_is_compared_with_the_origin_that_the_token_went_to() {
             let is_same = match policy.admit(Target::of_uri(&sent)) {
                 None => continue,
                 Some(Destination::Allowed(index)) => policy.is_allowed_origin(index, answered),
+                Some(Destination::PathOnly) => answered == Target::PathOnly,
                 // Both ways to keep an origin: a copy of the request, and the origin alone.
-                Some(Destination::Any) => {
+                Some(Destination::Named) => {
                     let by_copy = Target::of_uri(&sent).is_same_origin(answered);
                     let kept = KeptOrigin::of_uri(&sent).is_same_origin(answered);
                     assert_eq!(by_copy, kept, "{sent}, {answered:?}");

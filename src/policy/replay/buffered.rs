@@ -10,11 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::Request;
 use http_body::{Body, SizeHint};
 
 use crate::error::BoxError;
-use crate::policy::replay::{Kept, copy_with_body};
+use crate::policy::replay::BodyCopy;
 
 mod shared;
 
@@ -41,7 +40,7 @@ pub struct ReplayBody<B> {
     size_hint: SizeHint,
 }
 
-/// The copy's handle to its body, in the extensions of the copy.
+/// The copy's handle to its body.
 #[derive(Clone)]
 pub(crate) struct BufferedReplay(Arc<dyn Replayable>);
 
@@ -51,30 +50,31 @@ trait Replayable: Send + Sync {
     fn begin(&self) -> bool;
 }
 
-/// Copies a request and replaces its body by one that is kept up to `limit` bytes.
+/// Copies a body, and replaces it by one that is kept up to `limit` bytes.
 pub(super) fn copy_buffered<B>(
-    request: &mut Request<B>,
+    body: &mut B,
     limit: usize,
     wrap: impl Fn(ReplayBody<B>) -> B,
-) -> Kept<Request<B>>
+) -> BodyCopy<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
-    if request.body().is_end_stream() {
-        return Kept::Copy(copy_with_body(request, wrap(ReplayBody::empty())));
+    if body.is_end_stream() {
+        return BodyCopy::from(wrap(ReplayBody::empty()));
     }
-    let size_hint = request.body().size_hint();
+    let size_hint = body.size_hint();
     let shared = Arc::new(Shared::new(limit));
-    let body = |role| ReplayBody {
+    let part = |role| ReplayBody {
         shared: Some(Arc::clone(&shared)),
         role,
         size_hint,
     };
-    let stream = mem::replace(request.body_mut(), wrap(body(Role::First)));
+    let stream = mem::replace(body, wrap(part(Role::First)));
     shared.put(stream);
-    let mut copy = copy_with_body(request, wrap(body(Role::Replay)));
-    copy.extensions_mut().insert(BufferedReplay(shared));
-    Kept::Copy(copy)
+    BodyCopy {
+        body: wrap(part(Role::Replay)),
+        buffered: Some(BufferedReplay(shared)),
+    }
 }
 
 impl BufferedReplay {

@@ -6,19 +6,18 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::Request;
 use http_body_util::BodyExt;
 
 use super::client::Body;
-use crate::policy::replay::{Kept, copy_with_body};
+use crate::policy::replay::BodyCopy;
 
-/// Copies the request if `B` is a `reqwest::Body` and not a stream.
-pub(crate) fn copy<B: 'static>(request: &mut Request<B>, kept: &mut Kept<Request<B>>) {
-    if let Some(request) = (request as &mut dyn Any).downcast_mut::<Request<Body>>()
-        && let Some(kept) = (kept as &mut dyn Any).downcast_mut::<Kept<Request<Body>>>()
-        && let Some(body) = share(request.body_mut())
+/// Copies the body if `B` is a `reqwest::Body` and not a stream.
+#[inline]
+pub(crate) fn copy<B: 'static>(body: &mut B, result: &mut Option<BodyCopy<B>>) {
+    if let Some(body) = (body as &mut dyn Any).downcast_mut()
+        && let Some(result) = (result as &mut dyn Any).downcast_mut()
     {
-        *kept = Kept::Copy(copy_with_body(request, body));
+        *result = share(body).map(BodyCopy::from);
     }
 }
 
@@ -39,6 +38,7 @@ fn share(body: &mut Body) -> Option<Body> {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
     use http_body_util::Full;
 
     use super::*;
@@ -46,10 +46,8 @@ mod tests {
 
     fn copies_of(body: Body) -> Option<[Body; 2]> {
         let mut request = Request::new(body);
-        match ReplayPolicy::default().copy(&mut request) {
-            Kept::Copy(copy) => Some([request.into_body(), copy.into_body()]),
-            Kept::Origin(_) | Kept::Nothing => None,
-        }
+        let copy = ReplayPolicy::default().copy(&mut request)?.into_request();
+        Some([request.into_body(), copy.into_body()])
     }
 
     #[test]

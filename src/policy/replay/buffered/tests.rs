@@ -205,23 +205,21 @@ async fn the_stream_is_dropped_with_the_replay_that_it_belongs_to() {
 #[tokio::test]
 async fn the_size_hint_is_that_of_what_is_left() {
     let exact = |body: &ReplayBody<Full<Bytes>>| body.size_hint().exact();
-    let mut request = Request::new(Full::from("abc"));
+    let mut body = Full::from("abc");
     let bodies = RefCell::new(Vec::new());
     // Keeps the bodies, in place of a type that can hold them.
     let wrap = |body| {
         bodies.borrow_mut().push(body);
         Full::default()
     };
-    let Kept::Copy(copy) = copy_buffered(&mut request, 1000, wrap) else {
-        panic!("a body of 3 bytes");
-    };
+    let copy = copy_buffered(&mut body, 1000, wrap);
     let mut bodies = bodies.into_inner();
     let (mut replay, mut first) = (bodies.remove(1), bodies.remove(0));
     assert_eq!((exact(&first), exact(&replay)), (Some(3), Some(3)));
     first.frame().await.unwrap().unwrap();
     assert_eq!((exact(&first), exact(&replay)), (Some(0), Some(3)));
     assert!(first.is_end_stream());
-    let handle = copy.extensions().get::<BufferedReplay>().unwrap();
+    let handle = copy.buffered.unwrap();
     assert!(handle.can_begin() && handle.begin());
     replay.frame().await.unwrap().unwrap();
     assert_eq!(exact(&replay), Some(0));
