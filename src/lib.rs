@@ -101,6 +101,8 @@ pub use source::{SourceFn, TokenSource, source_fn};
 pub use token::AccessToken;
 pub use token::request::TokenRequest;
 #[cfg(feature = "client-credentials")]
+pub use token_endpoint::assertion::{Assertion, AssertionContext, ClientAssertion};
+#[cfg(feature = "client-credentials")]
 pub use token_endpoint::authentication::ClientAuthentication;
 #[cfg(feature = "client-credentials")]
 pub use token_endpoint::builder::{Grant, GrantBuilder};

@@ -1,5 +1,8 @@
 //! Client authentication at the token endpoint (RFC 6749 §2.3).
 
+use std::fmt;
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -7,7 +10,8 @@ use form_urlencoded::byte_serialize;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
-use crate::error::{InvalidSetting, TokenError};
+use crate::error::TokenError;
+use crate::token_endpoint::assertion::{Assertion, AssertionContext, ClientAssertion, JWT_BEARER};
 use crate::token_endpoint::form::Field;
 
 /// The way in which the client authenticates to the token endpoint (RFC 6749 §2.3.1).
@@ -30,13 +34,22 @@ pub enum ClientAuthentication {
 /// The client's id and what proves it.
 pub(crate) struct Authentication {
     pub(crate) client_id: String,
-    pub(crate) style: ClientAuthentication,
     pub(crate) proof: Proof,
 }
 
 /// The proof of the client's identity.
 pub(crate) enum Proof {
-    Secret(Zeroizing<String>),
+    Secret {
+        secret: Zeroizing<String>,
+        style: ClientAuthentication,
+    },
+    /// An assertion, which is made anew for each try.
+    Assertion {
+        /// The setting that chose it.
+        setting: &'static str,
+        source: Arc<dyn ClientAssertion>,
+        context: AssertionContext,
+    },
 }
 
 /// The credentials of one token request.
@@ -47,35 +60,43 @@ pub(crate) struct Credentials {
 }
 
 impl Authentication {
-    /// Checks id and secret.
-    pub(crate) fn check(&self) -> Result<(), InvalidSetting> {
-        check_credential("client_id", &self.client_id)?;
-        match &self.proof {
-            Proof::Secret(secret) => check_credential("client_secret", secret)?,
-        }
-        if self.style == ClientAuthentication::SecretBasicRaw && self.client_id.contains(':') {
-            return Err(InvalidSetting::new(
-                "client_id",
-                "must not contain a colon with `SecretBasicRaw`, since a colon separates id and \
-                 secret",
-            ));
-        }
-        Ok(())
-    }
-
     /// Returns the credentials for one try of a token request.
     pub(crate) async fn credentials(&self) -> Result<Credentials, TokenError> {
         match &self.proof {
-            Proof::Secret(secret) => Ok(self.secret(secret)),
+            Proof::Secret { secret, style } => Ok(self.secret(secret, *style)),
+            Proof::Assertion {
+                source, context, ..
+            } => Ok(self.assertion(&source.assertion(context).await?)),
         }
     }
 
-    fn secret(&self, secret: &str) -> Credentials {
+    /// Returns the name of the way in which the client authenticates, for `Debug`.
+    pub(crate) fn style(&self) -> &dyn fmt::Debug {
+        match &self.proof {
+            Proof::Secret { style, .. } => style,
+            Proof::Assertion { setting, .. } => setting,
+        }
+    }
+
+    /// Returns the fields of RFC 7521 §4.2.
+    fn assertion(&self, assertion: &Assertion) -> Credentials {
+        let field = |value: &str| Zeroizing::new(value.to_owned());
+        Credentials {
+            fields: vec![
+                ("client_id", field(&self.client_id)),
+                ("client_assertion_type", field(JWT_BEARER)),
+                ("client_assertion", field(assertion.expose_secret())),
+            ],
+            authorization: None,
+        }
+    }
+
+    fn secret(&self, secret: &str, style: ClientAuthentication) -> Credentials {
         let id = &*self.client_id;
         // Room for both encoded, so that no reallocation leaves a copy of the secret behind.
         let capacity = 3 * (id.len() + secret.len()) + 1;
         let mut pair = Zeroizing::new(String::with_capacity(capacity));
-        match self.style {
+        match style {
             ClientAuthentication::SecretPost => {
                 return Credentials {
                     fields: vec![
@@ -123,19 +144,6 @@ fn push_encoded(to: &mut String, text: &str) {
     }
 }
 
-fn check_credential(setting: &'static str, value: &str) -> Result<(), InvalidSetting> {
-    if value.is_empty() {
-        Err(InvalidSetting::new(setting, "must not be empty"))
-    } else if value.chars().any(char::is_control) {
-        Err(InvalidSetting::new(
-            setting,
-            "must not contain control characters (was a line break read with it?)",
-        ))
-    } else {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,8 +153,10 @@ mod tests {
     async fn credentials(style: ClientAuthentication) -> Credentials {
         let authentication = Authentication {
             client_id: "my client".to_owned(),
-            style,
-            proof: Proof::Secret(Zeroizing::new(SPECIAL_SECRET.to_owned())),
+            proof: Proof::Secret {
+                secret: Zeroizing::new(SPECIAL_SECRET.to_owned()),
+                style,
+            },
         };
         authentication.credentials().await.unwrap()
     }
