@@ -100,6 +100,8 @@ pub use source::static_token::StaticTokenSource;
 pub use source::{SourceFn, TokenSource, source_fn};
 pub use token::AccessToken;
 pub use token::request::TokenRequest;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+pub use token_endpoint::assertion::private_key::{PrivateKeyJwt, SigningAlgorithm};
 #[cfg(feature = "client-credentials")]
 pub use token_endpoint::assertion::{Assertion, AssertionContext, ClientAssertion};
 #[cfg(feature = "client-credentials")]

@@ -9,6 +9,12 @@ use zeroize::Zeroizing;
 use crate::error::{InvalidSetting, TokenError};
 
 pub(crate) mod file;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+mod jwk;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+pub(crate) mod jwt;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+pub(crate) mod private_key;
 
 /// The value of `client_assertion_type` for a JWT (RFC 7523 §2.2).
 pub(crate) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -21,7 +27,8 @@ pub(crate) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type
 /// implemented for `Arc<T>` and `Box<T>`.
 ///
 /// For a file that something else rotates, use
-/// [`client_assertion_file`](crate::GrantBuilder::client_assertion_file).
+/// [`client_assertion_file`](crate::GrantBuilder::client_assertion_file), and for a key in memory
+/// `PrivateKeyJwt` (feature `private-key-jwt`).
 ///
 /// ```
 /// use bearer_auth::{Assertion, AssertionContext, ClientAssertion, ClientCredentials, TokenError};

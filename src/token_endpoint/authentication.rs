@@ -29,6 +29,13 @@ pub enum ClientAuthentication {
     /// Sends HTTP Basic with id and secret as they are, for servers that do not decode them. The
     /// id must not contain a colon.
     SecretBasicRaw,
+    /// Sends a JWT with a MAC by the secret, HS256, instead of the secret itself
+    /// (`client_secret_jwt`, OpenID Connect Core 1.0 §9). It needs an
+    /// [`audience`](crate::GrantBuilder::audience) and a secret of at least 32 bytes, and is made
+    /// as that of `PrivateKeyJwt`, which is the better choice: a server that has only the public
+    /// key cannot lose the private one.
+    #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+    SecretJwt,
 }
 
 /// The client's id and what proves it.
@@ -45,8 +52,8 @@ pub(crate) enum Proof {
     },
     /// An assertion, which is made anew for each try.
     Assertion {
-        /// The setting that chose it.
-        setting: &'static str,
+        /// The name of the method, for `Debug`.
+        method: &'static str,
         source: Arc<dyn ClientAssertion>,
         context: AssertionContext,
     },
@@ -74,7 +81,7 @@ impl Authentication {
     pub(crate) fn style(&self) -> &dyn fmt::Debug {
         match &self.proof {
             Proof::Secret { style, .. } => style,
-            Proof::Assertion { setting, .. } => setting,
+            Proof::Assertion { method, .. } => method,
         }
     }
 
@@ -111,7 +118,7 @@ impl Authentication {
                 pair.push(':');
                 push_encoded(&mut pair, secret);
             }
-            ClientAuthentication::SecretBasicRaw => {
+            _ => {
                 pair.push_str(id);
                 pair.push(':');
                 pair.push_str(secret);

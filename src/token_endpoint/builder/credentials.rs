@@ -7,6 +7,10 @@ use zeroize::Zeroizing;
 
 use crate::error::InvalidSetting;
 use crate::token_endpoint::assertion::file::AssertionFile;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+use crate::token_endpoint::assertion::jwt::SecretJwt;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+use crate::token_endpoint::assertion::private_key::PrivateKeyJwt;
 use crate::token_endpoint::assertion::{AssertionContext, ClientAssertion};
 use crate::token_endpoint::authentication::{Authentication, ClientAuthentication, Proof};
 use crate::token_endpoint::builder::GrantBuilder;
@@ -39,8 +43,9 @@ impl<G> GrantBuilder<G> {
 
     /// Sets the client's secret (RFC 6749 §2.3.1).
     ///
-    /// Default: none. The secret, or one of [`client_assertion`](Self::client_assertion) and
-    /// [`client_assertion_file`](Self::client_assertion_file), is required.
+    /// Default: none. The secret, or one of [`client_assertion`](Self::client_assertion),
+    /// [`client_assertion_file`](Self::client_assertion_file) and `private_key_jwt` (feature
+    /// `private-key-jwt`), is required.
     pub fn client_secret(self, secret: impl Into<String>) -> Self {
         let secret = Zeroizing::new(secret.into());
         self.proof("client_secret", ProofSetting::Secret(secret))
@@ -48,8 +53,8 @@ impl<G> GrantBuilder<G> {
 
     /// Sets the way in which id and secret are sent (RFC 6749 §2.3.1).
     ///
-    /// Default: [`ClientAuthentication::SecretPost`]. It cannot be set for a client that
-    /// authenticates by an assertion.
+    /// Default: [`ClientAuthentication::SecretPost`]. For a client without a secret it is an error
+    /// of [`build`](Self::build).
     pub fn client_authentication(mut self, style: ClientAuthentication) -> Self {
         self.credentials.style = Some(style);
         self
@@ -81,6 +86,16 @@ impl<G> GrantBuilder<G> {
     pub fn client_assertion_file(self, path: impl Into<PathBuf>) -> Self {
         let file = AssertionFile::new(path.into()).map(|file| Arc::new(file) as _);
         self.proof("client_assertion_file", ProofSetting::Assertion(file))
+    }
+
+    /// Authenticates the client by assertions that its private key signs (`private_key_jwt`,
+    /// RFC 7523 §2.2). It needs an [`audience`](Self::audience).
+    ///
+    /// Default: none.
+    #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+    pub fn private_key_jwt(self, key: PrivateKeyJwt) -> Self {
+        let key = key.check().map(|()| Arc::new(key) as _);
+        self.proof("private_key_jwt", ProofSetting::Assertion(key))
     }
 
     /// Sets the audience of assertions (RFC 7523 §3), which is the issuer's identifier, such as
@@ -144,8 +159,19 @@ impl CredentialSettings {
             ));
         }
         let proof = match proof {
-            ProofSetting::Secret(secret) => self.secret(secret, audience.is_some())?,
-            ProofSetting::Assertion(source) => self.assertion(setting, source?, audience)?,
+            ProofSetting::Secret(secret) => self.secret(secret, audience)?,
+            ProofSetting::Assertion(source) => {
+                if let Some(style) = self.style {
+                    return Err(InvalidSetting::new(
+                        "client_authentication",
+                        format!(
+                            "must not be `{style:?}` together with `{setting}`: it is for clients \
+                             with a secret"
+                        ),
+                    ));
+                }
+                self.assertion(setting, source?, audience)?
+            }
         };
         Ok(Authentication {
             client_id: self.client_id,
@@ -172,7 +198,7 @@ impl CredentialSettings {
     fn secret(
         &self,
         secret: Zeroizing<String>,
-        has_audience: bool,
+        audience: Option<String>,
     ) -> Result<Proof, InvalidSetting> {
         check_credential("client_secret", &secret)?;
         let style = self.style.unwrap_or_default();
@@ -183,7 +209,12 @@ impl CredentialSettings {
                  secret",
             ));
         }
-        if has_audience {
+        #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+        if style == ClientAuthentication::SecretJwt {
+            let secret = SecretJwt::new(&secret)?;
+            return self.assertion("client_secret_jwt", Arc::new(secret), audience);
+        }
+        if audience.is_some() {
             return Err(InvalidSetting::new(
                 "audience",
                 "must not be set with `client_secret`, since it is the audience of assertions: \
@@ -195,24 +226,15 @@ impl CredentialSettings {
 
     fn assertion(
         &self,
-        setting: &'static str,
+        method: &'static str,
         source: Arc<dyn ClientAssertion>,
         audience: Option<String>,
     ) -> Result<Proof, InvalidSetting> {
-        if let Some(style) = self.style {
-            return Err(InvalidSetting::new(
-                "client_authentication",
-                format!(
-                    "must not be `{style:?}` together with `{setting}`: it is for clients with a \
-                     secret"
-                ),
-            ));
-        }
         if source.needs_audience() && audience.is_none() {
             return Err(InvalidSetting::new(
                 "audience",
                 format!(
-                    "must be set with `{setting}`: the issuer's identifier, such as \
+                    "must be set with `{method}`: the issuer's identifier, such as \
                      `https://identity.example.com` (`token_url_as_audience` is for servers that \
                      do not accept it)"
                 ),
@@ -223,7 +245,7 @@ impl CredentialSettings {
             context = context.with_audience(audience);
         }
         Ok(Proof::Assertion {
-            setting,
+            method,
             source,
             context,
         })
