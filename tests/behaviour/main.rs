@@ -1,7 +1,9 @@
 //! The rules of `docs/behaviour.md`, tested through the public API. One module per subject.
 
+mod assertion_files;
 mod behaviour_table;
 mod capacity;
+mod client_assertions;
 mod connections;
 mod early_rejections;
 mod expiry;
@@ -39,5 +41,6 @@ mod waiting;
 mod support {
     pub(crate) mod api;
     pub(crate) mod clock;
+    pub(crate) mod jwt;
     pub(crate) mod stack;
 }

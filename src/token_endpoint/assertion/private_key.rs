@@ -70,13 +70,18 @@ impl PrivateKeyJwt {
     /// another curve, or is an RSA key of less than 2048 bits. It says what to do.
     pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, InvalidSetting> {
         let pem = pem.as_ref();
-        let parsed = EncodingKey::from_ec_pem(pem)
+        check_label(pem)?;
+        let key = EncodingKey::from_ec_pem(pem)
             .or_else(|_| EncodingKey::from_ed_pem(pem))
-            .or_else(|_| EncodingKey::from_rsa_pem(pem));
-        match parsed {
-            Ok(key) => Self::new(key),
-            Err(_) => Err(InvalidSetting::new(SETTING, unreadable_pem(pem))),
-        }
+            .or_else(|_| EncodingKey::from_rsa_pem(pem))
+            .map_err(|_| {
+                InvalidSetting::new(
+                    SETTING,
+                    "must be an RSA key, a key of the curve P-256 or an Ed25519 key, alone in \
+                     its PEM",
+                )
+            })?;
+        Self::new(key)
     }
 
     /// Reads a private key from a JSON Web Key (RFC 7517): RSA, the curve P-256, or Ed25519 (RFC
@@ -235,21 +240,25 @@ fn can_sign(provider: &CryptoProvider, key: &EncodingKey, algorithm: Algorithm) 
     sign(provider, key, algorithm, b"a trial").is_ok()
 }
 
-/// Returns the requirement that PEM which cannot be read does not meet.
-fn unreadable_pem(pem: &[u8]) -> &'static str {
+/// Checks that the label of the PEM is one of those that can be read.
+fn check_label(pem: &[u8]) -> Result<(), InvalidSetting> {
     let has = |label: &str| {
         let begin = format!("-----BEGIN {label}-----");
         pem.windows(begin.len())
             .any(|part| part == begin.as_bytes())
     };
-    if has("ENCRYPTED PRIVATE KEY") {
+    let requirement = if has("ENCRYPTED PRIVATE KEY") {
         "must not be encrypted: decrypt it with `openssl pkcs8 -in KEY`"
     } else if has("EC PRIVATE KEY") || has("OPENSSH PRIVATE KEY") {
         "must be in PKCS#8 (`BEGIN PRIVATE KEY`): convert it with `openssl pkcs8 -topk8 -nocrypt \
          -in KEY`"
     } else if has("PRIVATE KEY") || has("RSA PRIVATE KEY") {
-        "must be an RSA key, a key of the curve P-256 or an Ed25519 key, alone in its PEM"
+        return Ok(());
     } else {
         "must be a private key in PEM (`BEGIN PRIVATE KEY`), not a public key or a certificate"
-    }
+    };
+    Err(InvalidSetting::new(SETTING, requirement))
 }
+
+#[cfg(test)]
+mod tests;
