@@ -8,6 +8,7 @@
 //! | [`replay`] | which responses reject a token, and which requests are replayed |
 //! | [`tenants`] | a token per request or per task |
 //! | [`layers`] | the order of timeouts, retries, redirects and limits |
+//! | [`credentials`] | a secret, a key, or an assertion of the platform; which to choose |
 //! | [`sources`] | your own source of tokens; the cache on its own |
 //! | [`testing`] | tests without a server, or against one on loopback |
 //! | [`secrets`] | what is wiped from memory, and what is not |
@@ -38,6 +39,10 @@ pub mod tenants {
 
 pub mod layers {
     #![doc = include_str!("guide/layers.md")]
+}
+
+pub mod credentials {
+    #![doc = include_str!("guide/credentials.md")]
 }
 
 pub mod sources {

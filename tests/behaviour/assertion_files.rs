@@ -1,6 +1,7 @@
 //! Client assertions in a file that another process rotates, such as a projected token of
 //! Kubernetes.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,7 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bearer_auth::{TokenCache, TokenError, TokenErrorKind};
+use bearer_auth::{ClientCredentials, TokenCache, TokenError, TokenErrorKind};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
 use tokio::task::{JoinSet, spawn_blocking, yield_now};
 
 use crate::client_assertions::{JWT_BEARER, client_of, fetch, field, issued};
@@ -64,26 +68,29 @@ async fn the_file_is_read_for_each_token_request() {
     assert_eq!(assertions(&endpoint)[3..], ["a.b.3", "a.b.4"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_file_that_appears_in_time_costs_no_error() {
-    let endpoint = endpoint().await;
     for (name, content) in [
         ("missing", None),
         ("empty", Some("")),
         ("blank", Some(" \n")),
     ] {
-        let file = path(name);
+        let file = path(&format!("late-{name}"));
         if let Some(content) = content {
             fs::write(&file, content).unwrap();
         }
-        let source = client_of(&endpoint).client_assertion_file(&file).build();
-        let cache = TokenCache::new(source.unwrap());
-        let (token, ()) = tokio::join!(cache.token(), async {
-            // The first try has seen the file as it was once the fetch waits for its second.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let transport =
+            tower::service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(issued()) });
+        let source = ClientCredentials::builder("https://id.example.com/token")
+            .client_id("id")
+            .client_assertion_file(&file)
+            .transport(transport);
+        let (token, ()) = tokio::join!(fetch(source), async {
+            // Time goes on only once the first try has failed and the fetch waits for the second.
+            tokio::time::sleep(Duration::from_millis(1)).await;
             fs::write(&file, "a.b.c").unwrap();
         });
-        assert_eq!(token.unwrap().expose_secret(), "t1", "{name}");
+        assert_eq!(token.unwrap(), "t1", "{name}");
     }
 }
 

@@ -1,5 +1,4 @@
-//! Client authentication by assertions (RFC 7523 §2.2): what is sent, what is signed, and which
-//! settings exclude each other.
+//! Client authentication by assertions (RFC 7523 §2.2): what is sent and what is signed.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -10,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bearer_auth::{
     Assertion, AssertionContext, ClientAssertion, ClientAuthentication, ClientCredentials,
-    ClientCredentialsBuilder, InvalidSetting, PrivateKeyJwt, SigningAlgorithm, TokenCache,
-    TokenError, TokenErrorKind,
+    ClientCredentialsBuilder, PrivateKeyJwt, SigningAlgorithm, TokenCache, TokenError,
+    TokenErrorKind,
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -24,11 +23,11 @@ use crate::support::api::{Api, Received, Scripted, status};
 use crate::support::jwt::Jwt;
 
 pub(crate) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-const ISSUER: &str = "https://issuer.example.com/";
-const MAC_SECRET: &str = "a-secret-of-at-least-32-bytes-for-a-mac";
+pub(crate) const ISSUER: &str = "https://issuer.example.com/";
+pub(crate) const MAC_SECRET: &str = "a-secret-of-at-least-32-bytes-for-a-mac";
 
 const RSA: &str = include_str!("../keys/rsa.pem");
-const P256: &str = include_str!("../keys/p256.pem");
+pub(crate) const P256: &str = include_str!("../keys/p256.pem");
 const ED25519: &str = include_str!("../keys/ed25519.pem");
 
 pub(crate) fn issued() -> Scripted {
@@ -300,97 +299,6 @@ async fn the_error_of_an_assertion_is_that_of_the_fetch_and_sends_nothing() {
         assert_eq!(count.load(Ordering::Relaxed), tries);
     }
     assert!(endpoint.requests().is_empty());
-}
-
-#[test]
-fn two_proofs_of_identity_are_an_error_that_names_both() {
-    let client = || ClientCredentials::builder("https://id.example.com/token").client_id("id");
-    let key = || PrivateKeyJwt::from_pem(P256).unwrap();
-    for (builder, names) in [
-        (
-            client().client_secret("s").private_key_jwt(key()),
-            ["client_secret", "private_key_jwt"],
-        ),
-        (
-            client().private_key_jwt(key()).client_secret("s"),
-            ["client_secret", "private_key_jwt"],
-        ),
-        (
-            client()
-                .client_assertion_file("a")
-                .client_assertion(Counting::default()),
-            ["client_assertion_file", "client_assertion"],
-        ),
-        (
-            client()
-                .client_assertion_file("a")
-                .client_authentication(ClientAuthentication::SecretBasic),
-            ["client_authentication", "client_assertion_file"],
-        ),
-        (
-            client()
-                .private_key_jwt(key())
-                .client_authentication(ClientAuthentication::SecretJwt),
-            ["client_authentication", "private_key_jwt"],
-        ),
-        (
-            client()
-                .private_key_jwt(key())
-                .audience(ISSUER)
-                .token_url_as_audience(),
-            ["audience", "token_url_as_audience"],
-        ),
-        (
-            client().client_secret("s").audience(ISSUER),
-            ["audience", "client_secret"],
-        ),
-    ] {
-        let error = builder.build().unwrap_err().to_string();
-        for name in names {
-            assert!(error.contains(&format!("`{name}`")), "{name}: {error}");
-        }
-    }
-    let source = client().private_key_jwt(key()).private_key_jwt(key());
-    assert!(source.audience(ISSUER).build().is_ok(), "one setter, twice");
-}
-
-#[test]
-fn an_assertion_that_cannot_be_made_is_an_error_of_build() {
-    let client = || ClientCredentials::builder("https://id.example.com/token").client_id("id");
-    let key = || PrivateKeyJwt::from_pem(P256).unwrap();
-    let jwt = |secret: &str| {
-        client()
-            .client_secret(secret)
-            .client_authentication(ClientAuthentication::SecretJwt)
-    };
-    for (builder, setting) in [
-        (client(), "client_secret"),
-        (client().private_key_jwt(key()), "audience"),
-        (jwt(MAC_SECRET), "audience"),
-        (jwt(&MAC_SECRET[..31]).audience(ISSUER), "client_secret"),
-        (client().private_key_jwt(key()).audience(""), "audience"),
-        (client().private_key_jwt(key()).audience("a\n"), "audience"),
-        (client().client_assertion_file(""), "client_assertion_file"),
-        (
-            client()
-                .private_key_jwt(key().algorithm(SigningAlgorithm::Rs256))
-                .audience(ISSUER),
-            "private_key_jwt",
-        ),
-        (
-            client().client_assertion_file("a").client_id(""),
-            "client_id",
-        ),
-        (
-            client()
-                .client_assertion_file("a")
-                .param("client_assertion", "x"),
-            "param",
-        ),
-    ] {
-        let error: InvalidSetting = builder.build().unwrap_err();
-        assert_eq!(error.setting(), setting, "{error}");
-    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod assertion_files;
 mod behaviour_table;
 mod capacity;
 mod client_assertions;
+mod client_proofs;
 mod connections;
 mod early_rejections;
 mod expiry;

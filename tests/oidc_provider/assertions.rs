@@ -157,7 +157,7 @@ async fn an_assertion_that_the_server_refuses_is_an_invalid_client() {
     let replayed = Arc::new(Replayed(key(&server, "p256"), OnceLock::new()));
     let source = || es256().client_assertion(Arc::clone(&replayed));
     fetch(source()).await.unwrap();
-    assert_refused(&server, source(), "already been used").await;
+    assert_refused(&server, source(), "must only be used once").await;
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let claims = |exp: u64| {

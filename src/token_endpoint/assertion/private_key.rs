@@ -249,9 +249,11 @@ fn check_label(pem: &[u8]) -> Result<(), InvalidSetting> {
     };
     let requirement = if has("ENCRYPTED PRIVATE KEY") {
         "must not be encrypted: decrypt it with `openssl pkcs8 -in KEY`"
-    } else if has("EC PRIVATE KEY") || has("OPENSSH PRIVATE KEY") {
+    } else if has("EC PRIVATE KEY") {
         "must be in PKCS#8 (`BEGIN PRIVATE KEY`): convert it with `openssl pkcs8 -topk8 -nocrypt \
          -in KEY`"
+    } else if has("OPENSSH PRIVATE KEY") {
+        "must be in PKCS#8 (`BEGIN PRIVATE KEY`): convert it with `ssh-keygen -p -m PKCS8 -f KEY`"
     } else if has("PRIVATE KEY") || has("RSA PRIVATE KEY") {
         return Ok(());
     } else {

@@ -75,7 +75,9 @@ fn keys_that_cannot_be_used_sign_with_no_backend() {
 fn the_error_of_unusable_pem_says_what_to_do() {
     let damaged = RSA.replacen("MII", "MIJ", 1);
     let certificate = P256_PUBLIC.replace("PUBLIC KEY", "CERTIFICATE");
+    let openssh = P256.replace("BEGIN PRIVATE", "BEGIN OPENSSH PRIVATE");
     for (pem, expected) in [
+        (&*openssh, "ssh-keygen -p -m PKCS8"),
         ("", "must be a private key in PEM"),
         ("\u{0}\u{ff}", "must be a private key in PEM"),
         (P256_JWK, "must be a private key in PEM"),
