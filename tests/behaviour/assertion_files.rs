@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +14,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use tokio::task::{JoinSet, spawn_blocking, yield_now};
+use tokio::time::timeout;
 
 use crate::client_assertions::{JWT_BEARER, client_of, fetch, field, issued};
 use crate::support::api::{Api, Scripted, status};
@@ -164,8 +164,12 @@ async fn a_pipe_does_not_block() {
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
     let endpoint = endpoint().await;
-    let error = fetch(client_of(&endpoint).client_assertion_file(pipe)).await;
-    assert!(chain(&error.unwrap_err()).contains("is not a regular file"));
+    let fetching = fetch(client_of(&endpoint).client_assertion_file(&pipe));
+    let outcome = timeout(Duration::from_secs(5), fetching).await;
+    // Ends a read that would wait for a writer, and the runtime with it.
+    let _writer = File::options().read(true).write(true).open(&pipe).unwrap();
+    let error = outcome.expect("a fetch that waits").unwrap_err();
+    assert!(chain(&error).contains("is not a regular file"));
 }
 
 #[test]
@@ -195,20 +199,30 @@ fn the_file_is_read_on_a_thread_that_may_block() {
     });
 }
 
-/// The ways in which programs replace a file.
-fn rotate(file: &Path, number: usize) {
-    let content = format!("a.b.{number}\n");
-    match number % 3 {
-        // Empty for a moment.
-        0 => File::create(file).unwrap().write_all(content.as_bytes()),
-        // Missing for a moment.
-        1 => fs::remove_file(file).and_then(|()| fs::write(file, content)),
-        _ => {
-            let draft = file.with_extension("draft");
-            fs::write(&draft, content).and_then(|()| fs::rename(&draft, file))
-        }
+/// Replaces the file as Kubernetes does: the folder is a symbolic link, which is replaced.
+#[cfg(unix)]
+fn rotate(volume: &Path, number: usize) -> PathBuf {
+    use std::os::unix::fs::symlink;
+
+    let (current, next) = (volume.join("..data"), volume.join("..data_tmp"));
+    let old = fs::read_link(&current);
+    let folder = volume.join(number.to_string());
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("token"), format!("a.b.{number}\n")).unwrap();
+    symlink(&folder, &next).unwrap();
+    fs::rename(next, &current).unwrap();
+    if let Ok(old) = old {
+        fs::remove_dir_all(old).unwrap();
     }
-    .unwrap();
+    current.join("token")
+}
+
+#[cfg(not(unix))]
+fn rotate(volume: &Path, number: usize) -> PathBuf {
+    let (draft, file) = (volume.join("draft"), volume.join("token"));
+    fs::write(&draft, format!("a.b.{number}\n")).unwrap();
+    fs::rename(draft, &file).unwrap();
+    file
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -222,8 +236,10 @@ async fn a_file_rotated_under_load_costs_no_request() {
     }
 
     let endpoint = Api::start(|request| accept(str::from_utf8(&request.body).unwrap())).await;
-    let file = path("rotated");
-    rotate(&file, 2);
+    let volume = path("rotated");
+    let _ = fs::remove_dir_all(&volume);
+    fs::create_dir(&volume).unwrap();
+    let file = rotate(&volume, 0);
     let source = client_of(&endpoint).client_assertion_file(&file).build();
     let source = Arc::new(source.unwrap());
     let is_over = Arc::<AtomicBool>::default();
@@ -240,10 +256,9 @@ async fn a_file_rotated_under_load_costs_no_request() {
             fetches
         });
     }
-    let rotated = file.clone();
     spawn_blocking(move || {
-        for number in 3..ROTATIONS {
-            rotate(&rotated, number);
+        for number in 1..ROTATIONS {
+            rotate(&volume, number);
             std::thread::sleep(Duration::from_millis(5));
         }
     })
