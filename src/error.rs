@@ -369,8 +369,8 @@ impl TokenErrorKind {
                  token endpoint"
             }
             Self::InvalidClient => {
-                "the token endpoint does not accept the client: check `client_id`, \
-                 `client_secret` and `client_authentication`"
+                "the token endpoint does not accept the client: check `client_id`, its secret, key \
+                 or assertion, and `client_authentication`"
             }
             Self::InvalidScope => {
                 "the token endpoint does not accept the scope, resource or audience: check their \

@@ -129,6 +129,10 @@ pub use token::AccessToken;
 pub use token::request::TokenRequest;
 #[cfg(feature = "client-credentials")]
 pub use token::security_token::SecurityToken;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+pub use token_endpoint::assertion::private_key::{PrivateKeyJwt, SigningAlgorithm};
+#[cfg(feature = "client-credentials")]
+pub use token_endpoint::assertion::{Assertion, AssertionContext, ClientAssertion};
 #[cfg(feature = "client-credentials")]
 pub use token_endpoint::authentication::ClientAuthentication;
 #[cfg(feature = "client-credentials")]

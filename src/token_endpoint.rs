@@ -8,6 +8,7 @@
 //! A grant is its fields of the form. Authentication adds the client's credentials, the transport
 //! sends the request, and `response` reads a token or a typed error from the answer.
 
+pub(crate) mod assertion;
 pub(crate) mod authentication;
 pub(crate) mod builder;
 pub(crate) mod client;

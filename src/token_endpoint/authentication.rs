@@ -1,5 +1,8 @@
 //! Client authentication at the token endpoint (RFC 6749 §2.3).
 
+use std::fmt;
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -7,8 +10,8 @@ use form_urlencoded::byte_serialize;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
-use crate::error::{InvalidSetting, TokenError};
-use crate::token_endpoint::builder::Client;
+use crate::error::TokenError;
+use crate::token_endpoint::assertion::{Assertion, AssertionContext, ClientAssertion, JWT_BEARER};
 use crate::token_endpoint::form::Field;
 
 /// The way in which the client authenticates to the token endpoint (RFC 6749 §2.3.1).
@@ -34,18 +37,36 @@ pub enum ClientAuthentication {
     /// enough. The client credentials grant does not allow it (RFC 6749 §4.4).
     #[cfg_attr(feature = "serde", serde(rename = "none"))]
     None,
+    /// Sends a JWT with a MAC by the secret, HS256, instead of the secret itself
+    /// (`client_secret_jwt`, OpenID Connect Core 1.0 §9). It needs an
+    /// [`audience`](crate::GrantBuilder::audience) and a secret of at least 32 bytes, and is made
+    /// as that of `PrivateKeyJwt`, which is the better choice: a server that has only the public
+    /// key cannot lose the private one.
+    #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+    #[cfg_attr(feature = "serde", serde(rename = "client_secret_jwt"))]
+    SecretJwt,
 }
 
 /// The client's id and what proves it.
 pub(crate) struct Authentication {
     pub(crate) client_id: String,
-    pub(crate) style: ClientAuthentication,
     pub(crate) proof: Proof,
 }
 
 /// The proof of the client's identity.
 pub(crate) enum Proof {
-    Secret(Zeroizing<String>),
+    None,
+    Secret {
+        secret: Zeroizing<String>,
+        style: ClientAuthentication,
+    },
+    /// An assertion, which is made anew for each try.
+    Assertion {
+        /// The name of the method, for `Debug`.
+        method: &'static str,
+        source: Arc<dyn ClientAssertion>,
+        context: AssertionContext,
+    },
 }
 
 /// The credentials of one token request.
@@ -56,48 +77,56 @@ pub(crate) struct Credentials {
 }
 
 impl Authentication {
-    /// Checks id and secret.
-    pub(crate) fn check(&self, required: Client) -> Result<(), InvalidSetting> {
-        if required != Client::Optional || !self.client_id.is_empty() {
-            check_credential("client_id", &self.client_id)?;
-        }
-        let Proof::Secret(secret) = &self.proof;
-        if self.style != ClientAuthentication::None {
-            check_credential("client_secret", secret)?;
-        } else if required == Client::Authenticated {
-            return Err(InvalidSetting::new(
-                "client_authentication",
-                "must not be `None` with the client credentials grant (RFC 6749 §4.4)",
-            ));
-        } else if !secret.is_empty() {
-            return Err(InvalidSetting::new(
-                "client_authentication",
-                "must say how the secret is sent: `SecretPost` or `SecretBasic`",
-            ));
-        }
-        if self.style == ClientAuthentication::SecretBasicRaw && self.client_id.contains(':') {
-            return Err(InvalidSetting::new(
-                "client_id",
-                "must not contain a colon with `SecretBasicRaw`, since a colon separates id and \
-                 secret",
-            ));
-        }
-        Ok(())
-    }
-
     /// Returns the credentials for one try of a token request.
     pub(crate) async fn credentials(&self) -> Result<Credentials, TokenError> {
         match &self.proof {
-            Proof::Secret(secret) => Ok(self.secret(secret)),
+            Proof::None => Ok(self.id_only()),
+            Proof::Secret { secret, style } => Ok(self.secret(secret, *style)),
+            Proof::Assertion {
+                source, context, ..
+            } => Ok(self.assertion(&source.assertion(context).await?)),
         }
     }
 
-    fn secret(&self, secret: &str) -> Credentials {
+    /// Returns the name of the way in which the client authenticates, for `Debug`.
+    pub(crate) fn style(&self) -> &dyn fmt::Debug {
+        match &self.proof {
+            Proof::None => &ClientAuthentication::None,
+            Proof::Secret { style, .. } => style,
+            Proof::Assertion { method, .. } => method,
+        }
+    }
+
+    fn id_only(&self) -> Credentials {
+        let id = (!self.client_id.is_empty()).then(|| self.client_id.clone());
+        Credentials {
+            fields: id
+                .map(|id| ("client_id", Zeroizing::new(id)))
+                .into_iter()
+                .collect(),
+            authorization: None,
+        }
+    }
+
+    /// Returns the fields of RFC 7521 §4.2.
+    fn assertion(&self, assertion: &Assertion) -> Credentials {
+        let field = |value: &str| Zeroizing::new(value.to_owned());
+        Credentials {
+            fields: vec![
+                ("client_id", field(&self.client_id)),
+                ("client_assertion_type", field(JWT_BEARER)),
+                ("client_assertion", field(assertion.expose_secret())),
+            ],
+            authorization: None,
+        }
+    }
+
+    fn secret(&self, secret: &str, style: ClientAuthentication) -> Credentials {
         let id = &*self.client_id;
         // Room for both encoded, so that no reallocation leaves a copy of the secret behind.
         let capacity = 3 * (id.len() + secret.len()) + 1;
         let mut pair = Zeroizing::new(String::with_capacity(capacity));
-        match self.style {
+        match style {
             ClientAuthentication::SecretPost => {
                 return Credentials {
                     fields: vec![
@@ -107,19 +136,12 @@ impl Authentication {
                     authorization: None,
                 };
             }
-            ClientAuthentication::None => {
-                let id = (!id.is_empty()).then(|| ("client_id", Zeroizing::new(id.to_owned())));
-                return Credentials {
-                    fields: id.into_iter().collect(),
-                    authorization: None,
-                };
-            }
             ClientAuthentication::SecretBasic => {
                 push_encoded(&mut pair, id);
                 pair.push(':');
                 push_encoded(&mut pair, secret);
             }
-            ClientAuthentication::SecretBasicRaw => {
+            _ => {
                 pair.push_str(id);
                 pair.push(':');
                 pair.push_str(secret);
@@ -152,19 +174,6 @@ fn push_encoded(to: &mut String, text: &str) {
     }
 }
 
-fn check_credential(setting: &'static str, value: &str) -> Result<(), InvalidSetting> {
-    if value.is_empty() {
-        Err(InvalidSetting::new(setting, "must not be empty"))
-    } else if value.chars().any(char::is_control) {
-        Err(InvalidSetting::new(
-            setting,
-            "must not contain control characters (was a line break read with it?)",
-        ))
-    } else {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,8 +183,10 @@ mod tests {
     async fn credentials(style: ClientAuthentication) -> Credentials {
         let authentication = Authentication {
             client_id: "my client".to_owned(),
-            style,
-            proof: Proof::Secret(Zeroizing::new(SPECIAL_SECRET.to_owned())),
+            proof: Proof::Secret {
+                secret: Zeroizing::new(SPECIAL_SECRET.to_owned()),
+                style,
+            },
         };
         authentication.credentials().await.unwrap()
     }

@@ -8,7 +8,6 @@ use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
-use zeroize::Zeroizing;
 
 use crate::error::{BoxError, InvalidSetting};
 #[cfg(feature = "reqwest-0-12")]
@@ -17,13 +16,14 @@ use crate::for_reqwest_0_12::transport::ReqwestTransport as Reqwest012Transport;
 use crate::for_reqwest_0_12::transport::default_client;
 #[cfg(feature = "reqwest")]
 use crate::for_reqwest_0_13::transport::{ReqwestTransport, default_client};
-use crate::secret::Secret;
 use crate::token::request::TokenRequest;
-use crate::token_endpoint::authentication::{Authentication, ClientAuthentication, Proof};
+use crate::token_endpoint::builder::credentials::CredentialSettings;
 use crate::token_endpoint::client::TokenEndpoint;
 use crate::token_endpoint::form::{check_param, check_scope};
 use crate::token_endpoint::transport::{TowerTransport, Transport};
 use crate::token_endpoint::url::token_url;
+
+mod credentials;
 
 const DEFAULT_TRY_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_TRY_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -73,9 +73,7 @@ pub(crate) mod sealed {
 pub struct GrantBuilder<G> {
     pub(crate) grant: G,
     token_url: String,
-    client_id: String,
-    client_secret: Zeroizing<String>,
-    authentication: ClientAuthentication,
+    credentials: CredentialSettings,
     scope: String,
     params: Vec<(String, String)>,
     allow_http: bool,
@@ -97,42 +95,13 @@ impl<G: Grant> GrantBuilder<G> {
         Self {
             grant,
             token_url,
-            client_id: String::new(),
-            client_secret: Zeroizing::default(),
-            authentication: match G::CLIENT {
-                Client::Optional => ClientAuthentication::None,
-                _ => ClientAuthentication::default(),
-            },
+            credentials: CredentialSettings::default(),
             scope: String::new(),
             params: Vec::new(),
             allow_http: false,
             transport: ChosenTransport::Default,
             try_timeout: DEFAULT_TRY_TIMEOUT,
         }
-    }
-
-    /// Sets the client's id (RFC 6749 §2.2).
-    ///
-    /// Default: none. It is required.
-    pub fn client_id(mut self, id: impl Into<String>) -> Self {
-        self.client_id = id.into();
-        self
-    }
-
-    /// Sets the client's secret (RFC 6749 §2.3.1).
-    ///
-    /// Default: none. It is required.
-    pub fn client_secret(mut self, secret: impl Into<Secret>) -> Self {
-        self.client_secret = secret.into().into_inner();
-        self
-    }
-
-    /// Sets the way in which id and secret are sent (RFC 6749 §2.3.1).
-    ///
-    /// Default: [`ClientAuthentication::SecretPost`].
-    pub fn client_authentication(mut self, style: ClientAuthentication) -> Self {
-        self.authentication = style;
-        self
     }
 
     /// Sets the scope to request (RFC 6749 §3.3), as names separated by spaces. A [`TokenRequest`]
@@ -148,8 +117,8 @@ impl<G: Grant> GrantBuilder<G> {
     ///
     /// Call this again for further fields.
     ///
-    /// The standard fields (`grant_type`, `client_id`, `client_secret`, `scope`) cannot be set this
-    /// way: `build` returns an error.
+    /// The standard fields (such as `grant_type`, `client_id`, `client_secret`, `client_assertion`
+    /// and `scope`) cannot be set this way: `build` returns an error.
     ///
     /// Default: none.
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -245,7 +214,9 @@ impl<G: Grant> GrantBuilder<G> {
     /// - The token URL is not an absolute URL, has userinfo or a fragment, or is plain http to a
     ///   host other than loopback without [`allow_http`](Self::allow_http).
     /// - The id or the secret is empty or has control characters, or the id has a colon with
-    ///   [`ClientAuthentication::SecretBasicRaw`].
+    ///   [`SecretBasicRaw`](crate::ClientAuthentication::SecretBasicRaw).
+    /// - There are two proofs of the client's identity, such as a secret and an assertion.
+    /// - An assertion needs an [`audience`](Self::audience) that is not set.
     /// - The scope has characters that RFC 6749 §3.3 does not allow.
     /// - The name of a parameter is empty or that of a standard field.
     /// - `try_timeout` is zero or more than one day.
@@ -253,12 +224,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// - There is no transport, which is possible only without a feature for reqwest.
     pub fn build(self) -> Result<G::Source, InvalidSetting> {
         let url = token_url(&self.token_url, self.allow_http)?;
-        let authentication = Authentication {
-            client_id: self.client_id,
-            style: self.authentication,
-            proof: Proof::Secret(self.client_secret),
-        };
-        authentication.check(G::CLIENT)?;
+        let authentication = self.credentials.build(&self.token_url, G::CLIENT)?;
         check_scope(&self.scope)?;
         self.params
             .iter()
@@ -285,8 +251,8 @@ impl<G: Grant> GrantBuilder<G> {
 impl<G: Grant> fmt::Debug for GrantBuilder<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(G::BUILDER)
-            .field("client_id", &self.client_id)
-            .field("client_authentication", &self.authentication)
+            .field("client_id", &self.credentials.client_id)
+            .field("client_authentication", self.credentials.style())
             .field("scope", &self.scope)
             .field("allow_http", &self.allow_http)
             .field("try_timeout", &self.try_timeout)

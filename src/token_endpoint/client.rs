@@ -47,7 +47,7 @@ impl TokenEndpoint {
             .try_for_each(|(name, _)| check_param(name))?;
         let limit = TryLimit::start(self.try_timeout);
         let sent = async {
-            let credentials = self.authentication.credentials().await?;
+            let credentials = limit.run(self.authentication.credentials()).await?;
             let form = Form {
                 grant_type,
                 credentials: &credentials.fields,
@@ -93,7 +93,7 @@ impl TokenEndpoint {
     pub(crate) fn debug(&self, f: &mut fmt::DebugStruct<'_, '_>) {
         f.field("token_endpoint", &self.url.host())
             .field("client_id", &self.authentication.client_id)
-            .field("client_authentication", &self.authentication.style)
+            .field("client_authentication", self.authentication.style())
             .field("scope", &self.scope.scopes());
     }
 }

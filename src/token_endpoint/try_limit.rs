@@ -65,7 +65,7 @@ impl fmt::Display for NoResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "no complete response within `try_timeout` ({:?})",
+            "no complete response within `try_timeout` ({:?}), which includes the time for credentials",
             self.0
         )
     }

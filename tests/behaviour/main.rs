@@ -8,12 +8,16 @@ mod support {
     mod reqwest_versions;
     pub(crate) mod api;
     pub(crate) mod clock;
+    pub(crate) mod jwt;
     pub(crate) mod stack;
 }
 
+mod assertion_files;
 mod behaviour_table;
 mod buffered_replays;
 mod capacity;
+mod client_assertions;
+mod client_proofs;
 mod configuration;
 mod connections;
 mod early_rejections;

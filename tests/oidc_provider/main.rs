@@ -4,6 +4,7 @@
 //! Needs `node` 20.19 or later and `npm`. Without them, or if the first run cannot reach npm's
 //! registry, the tests are skipped with a notice. If `CI` is set, they fail instead.
 
+mod assertions;
 mod server;
 
 #[path = "../support"]

@@ -1,5 +1,7 @@
 //! The server and its control requests.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -10,6 +12,9 @@ static INSTALLATION: Installation = Installation::new("oidc-provider");
 
 /// An authorization server and a protected API, which are stopped when this is dropped.
 pub(crate) struct Server {
+    pub(crate) issuer: String,
+    /// The private keys of the clients in PEM, by the type of the key.
+    pub(crate) keys: HashMap<String, String>,
     pub(crate) token_url: String,
     pub(crate) api_url: String,
     control_url: String,
@@ -20,6 +25,8 @@ pub(crate) struct Server {
 /// The line that the server prints when it is ready.
 #[derive(Deserialize)]
 struct Ready {
+    issuer: String,
+    keys: HashMap<String, String>,
     token_url: String,
     api_url: String,
     control_url: String,
@@ -41,12 +48,16 @@ impl Server {
     pub(crate) async fn start() -> Option<Self> {
         let (process, ready) = Process::start(&INSTALLATION).await?;
         let Ready {
+            issuer,
+            keys,
             token_url,
             api_url,
             control_url,
         } = ready;
         let client = reqwest::Client::new();
         Some(Self {
+            issuer,
+            keys,
             token_url,
             api_url,
             control_url,
@@ -71,6 +82,13 @@ impl Server {
     /// Revokes all tokens and returns their number.
     pub(crate) async fn revoke_all(&self) -> u64 {
         self.post("revoke-all").await["revoked"].as_u64().unwrap()
+    }
+
+    /// Returns the reason for the last error of the token endpoint.
+    pub(crate) async fn last_reason(&self) -> String {
+        let request = self.client.get(format!("{}/last-reason", self.control_url));
+        let report: Value = request.send().await.unwrap().json().await.unwrap();
+        report["reason"].as_str().unwrap_or_default().to_owned()
     }
 
     async fn post(&self, action: &str) -> Value {

@@ -28,6 +28,20 @@ const CLIENTS = [
   ['special-post', SPECIAL_SECRET, 'client_secret_post'],
   ['special-basic', SPECIAL_SECRET, 'client_secret_basic'],
   ['short-client', 'short-secret', 'client_secret_post'],
+  ['jwt-client', 'a-secret-of-at-least-32-bytes-for-a-mac', 'client_secret_jwt'],
+];
+
+// The clients of private_key_jwt, with one key per type that is made at start.
+const KEYS = {
+  rsa: generateKeyPairSync('rsa', { modulusLength: 2048 }),
+  p256: generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+  ed25519: generateKeyPairSync('ed25519'),
+};
+const KEY_CLIENTS = [
+  ['rs256-client', 'RS256', 'rsa'],
+  ['ps256-client', 'PS256', 'rsa'],
+  ['es256-client', 'ES256', 'p256'],
+  ['eddsa-client', 'EdDSA', 'ed25519'],
 ];
 
 // A store of its own, because revoke-all must enumerate the tokens. Nothing is evicted,
@@ -61,7 +75,10 @@ function makeProvider(issuer) {
   return new Provider(issuer, {
     adapter: MapAdapter,
     jwks: { keys: [signingKey()] },
-    enabledJWA: { idTokenSigningAlgValues: ['ES256'] },
+    enabledJWA: {
+      idTokenSigningAlgValues: ['ES256'],
+      clientAuthSigningAlgValues: ['HS256', 'RS256', 'PS256', 'ES256', 'EdDSA'],
+    },
     clientDefaults: {
       grant_types: ['client_credentials'],
       redirect_uris: [],
@@ -69,11 +86,19 @@ function makeProvider(issuer) {
       id_token_signed_response_alg: 'ES256',
       scope: SCOPES.join(' '),
     },
-    clients: CLIENTS.map(([client_id, client_secret, token_endpoint_auth_method]) => ({
-      client_id, client_secret, token_endpoint_auth_method,
-    })),
+    clients: [
+      ...CLIENTS.map(([client_id, client_secret, token_endpoint_auth_method]) => ({
+        client_id, client_secret, token_endpoint_auth_method,
+      })),
+      ...KEY_CLIENTS.map(([client_id, token_endpoint_auth_signing_alg, key]) => ({
+        client_id,
+        token_endpoint_auth_method: 'private_key_jwt',
+        token_endpoint_auth_signing_alg,
+        jwks: { keys: [{ ...KEYS[key].publicKey.export({ format: 'jwk' }), kid: key }] },
+      })),
+    ],
     clockTolerance: 0, // the default adds 15 s to the lifetime of every token
-    clientAuthMethods: ['client_secret_basic', 'client_secret_post'],
+    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt'],
     scopes: [...SCOPES, KNOWN_BUT_FORBIDDEN],
     ttl: {
       ClientCredentials: (ctx, token, client) => (client.clientId === 'short-client' ? 5 : 900),
@@ -105,6 +130,8 @@ const zeroes = () => ({
   token_requests: 0, token_responses_ok: 0, token_requests_basic: 0, api_requests: 0, api_unauthorized: 0,
 });
 let stats = zeroes();
+// The reason for the last error of the token endpoint, which its response does not tell.
+let lastReason = null;
 
 // The live token behind a bearer value, or undefined if unknown, revoked or expired.
 // "exact": expired at the issue time plus the lifetime, in milliseconds.
@@ -143,6 +170,7 @@ async function control(provider, req, res, path) {
   const request = `${req.method} ${path}`;
   if (request === 'POST /control/revoke-all') return send(res, 200, { revoked: await revokeAll(provider) });
   if (request === 'GET /control/stats') return send(res, 200, stats);
+  if (request === 'GET /control/last-reason') return send(res, 200, { reason: lastReason });
   if (request === 'POST /control/reset') return send(res, 200, stats = zeroes());
   return send(res, 404, { error: 'no such control request' });
 }
@@ -193,6 +221,9 @@ const [[authServer, issuer], [apiServer, api_url]] = await Promise.all([listen()
 const provider = makeProvider(issuer);
 const tokenPath = provider.pathFor('token');
 provider.on('server_error', (ctx, err) => console.error(err));
+provider.on('grant.error', (ctx, err) => {
+  lastReason = [err.error_detail, err.cause?.message].filter(Boolean).join(': ') || err.message;
+});
 provider.use(async (ctx, next) => {
   if (ctx.method !== 'POST' || ctx.path !== tokenPath) return next();
   stats.token_requests += 1;
@@ -216,6 +247,9 @@ process.stdout.write(`${JSON.stringify({
   revocation_url: provider.urlFor('revocation'),
   introspection_url: provider.urlFor('introspection'),
   discovery_url: provider.urlFor('discovery'),
+  keys: Object.fromEntries(Object.entries(KEYS).map(([name, { privateKey }]) => [
+    name, privateKey.export({ type: 'pkcs8', format: 'pem' }),
+  ])),
   api_url,
   control_url: `${api_url}/control`,
 })}\n`);

@@ -1,0 +1,275 @@
+//! Client assertions in a file that another process rotates, such as a projected token of
+//! Kubernetes.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bearer_auth::{ClientCredentials, TokenCache, TokenError, TokenErrorKind};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use tokio::task::{JoinSet, spawn_blocking, yield_now};
+use tokio::time::timeout;
+
+use crate::client_assertions::{JWT_BEARER, client_of, fetch, field, issued};
+use crate::support::api::{Api, Scripted, status};
+
+/// Returns the path of a file of this test alone, which does not exist yet.
+fn path(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("assertion-{name}"));
+    let _ = fs::remove_file(&path);
+    path
+}
+
+async fn endpoint() -> Api {
+    Api::start(|_| issued()).await
+}
+
+/// Returns the assertions that the endpoint received.
+fn assertions(endpoint: &Api) -> Vec<String> {
+    let requests = endpoint.requests();
+    let assertion = |request| field(request, "client_assertion");
+    requests.iter().map(assertion).collect()
+}
+
+/// Returns the texts of an error and its causes.
+fn chain(error: &TokenError) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let texts = causes.map(ToString::to_string);
+    format!("{error}\n{}\n{error:?}", texts.collect::<String>())
+}
+
+#[tokio::test]
+async fn the_file_is_read_for_each_token_request() {
+    let endpoint = endpoint().await;
+    let file = path("each-request");
+    for content in ["a.b.1", "a.b.2\n", " \r\na.b.3\r\n\n"] {
+        fs::write(&file, content).unwrap();
+        let source = client_of(&endpoint).client_assertion_file(&file);
+        fetch(source).await.unwrap();
+    }
+    let requests = endpoint.requests();
+    assert_eq!(assertions(&endpoint), ["a.b.1", "a.b.2", "a.b.3"]);
+    assert_eq!(field(&requests[0], "client_assertion_type"), JWT_BEARER);
+    assert_eq!(field(&requests[0], "client_id"), "my client");
+
+    // Also by one and the same source.
+    let source = client_of(&endpoint).client_assertion_file(&file).build();
+    let cache = TokenCache::new(source.unwrap());
+    let token = cache.token().await.unwrap();
+    fs::write(&file, "a.b.4").unwrap();
+    cache.invalidate(&token);
+    cache.token().await.unwrap();
+    assert_eq!(assertions(&endpoint)[3..], ["a.b.3", "a.b.4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_appears_in_time_costs_no_error() {
+    for (name, content) in [
+        ("missing", None),
+        ("empty", Some("")),
+        ("blank", Some(" \n")),
+    ] {
+        let file = path(&format!("late-{name}"));
+        if let Some(content) = content {
+            fs::write(&file, content).unwrap();
+        }
+        let transport =
+            tower::service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(issued()) });
+        let source = ClientCredentials::builder("https://id.example.com/token")
+            .client_id("id")
+            .client_assertion_file(&file)
+            .transport(transport);
+        let (token, ()) = tokio::join!(fetch(source), async {
+            // Time goes on only once the first try has failed and the fetch waits for the second.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            fs::write(&file, "a.b.c").unwrap();
+        });
+        assert_eq!(token.unwrap(), "t1", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_stays_unusable_is_an_error_that_names_its_path_only() {
+    let endpoint = endpoint().await;
+    let hush: &[u8] = b"hush-hush";
+    let long = [hush, &[b'x'; 10 * 1024 * 1024]].concat();
+    let barely_too_long = vec![b'x'; 64 * 1024 + 1];
+    let (lines, text) = (b"hush-hush\nhush-hush", [hush, &[0xff, 0xfe]].concat());
+    for (name, content, transient, expected) in [
+        ("missing", None, true, "cannot be read"),
+        ("empty", Some(&b""[..]), true, "is empty"),
+        ("blank", Some(b"\r\n \t"), true, "is empty"),
+        ("10-mib", Some(&long), false, "longer than 65536 bytes"),
+        (
+            "64-kib",
+            Some(&barely_too_long),
+            false,
+            "longer than 65536 bytes",
+        ),
+        ("no-utf-8", Some(&text), false, "contains no assertion"),
+        ("lines", Some(lines), false, "contains no assertion"),
+        ("nul", Some(b"hush-hush\0"), false, "contains no assertion"),
+        (
+            "accent",
+            Some("hush-hushé".as_bytes()),
+            false,
+            "contains no assertion",
+        ),
+    ] {
+        let file = path(&format!("hostile-{name}"));
+        if let Some(content) = content {
+            fs::write(&file, content).unwrap();
+        }
+        let error = fetch(client_of(&endpoint).client_assertion_file(&file)).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Source, "{name}");
+        assert_eq!(error.is_transient(), transient, "{name}");
+        let text = chain(&error);
+        assert!(text.contains(expected), "{name}: {text}");
+        assert!(
+            text.contains(&format!("assertion-hostile-{name}")),
+            "{text}"
+        );
+        assert!(
+            !text.contains("hush") && !text.contains("104, 117"),
+            "{text}"
+        );
+    }
+    for directory in [env!("CARGO_TARGET_TMPDIR"), "/"] {
+        let error = fetch(client_of(&endpoint).client_assertion_file(directory)).await;
+        let error = error.unwrap_err();
+        assert!(!error.is_transient());
+        assert!(chain(&error).contains("is not a regular file"));
+    }
+    assert!(endpoint.requests().is_empty());
+
+    let longest = path("longest");
+    fs::write(&longest, vec![b'x'; 64 * 1024]).unwrap();
+    fetch(client_of(&endpoint).client_assertion_file(longest))
+        .await
+        .unwrap();
+}
+
+/// Opening a pipe waits for its writer.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_pipe_does_not_block() {
+    let pipe = path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let endpoint = endpoint().await;
+    let fetching = fetch(client_of(&endpoint).client_assertion_file(&pipe));
+    let outcome = timeout(Duration::from_secs(5), fetching).await;
+    // Ends a read that would wait for a writer, and the runtime with it.
+    let _writer = File::options().read(true).write(true).open(&pipe).unwrap();
+    let error = outcome.expect("a fetch that waits").unwrap_err();
+    assert!(chain(&error).contains("is not a regular file"));
+}
+
+#[test]
+fn the_file_is_read_on_a_thread_that_may_block() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let endpoint = endpoint().await;
+        let file = path("blocking");
+        fs::write(&file, "a.b.c").unwrap();
+        // The only thread that may block is busy until `release` is dropped.
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let busy = spawn_blocking(move || wait.recv());
+        let source = client_of(&endpoint).client_assertion_file(&file);
+        let fetching = tokio::spawn(fetch(source));
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        fs::write(&file, "a.b.d").unwrap();
+        drop(release);
+        let _ = busy.await.unwrap();
+        fetching.await.unwrap().unwrap();
+        assert_eq!(assertions(&endpoint), ["a.b.d"]);
+    });
+}
+
+/// Replaces the file as Kubernetes does: the folder is a symbolic link, which is replaced.
+#[cfg(unix)]
+fn rotate(volume: &Path, number: usize) -> PathBuf {
+    use std::os::unix::fs::symlink;
+
+    let (current, next) = (volume.join("..data"), volume.join("..data_tmp"));
+    let old = fs::read_link(&current);
+    let folder = volume.join(number.to_string());
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("token"), format!("a.b.{number}\n")).unwrap();
+    symlink(&folder, &next).unwrap();
+    fs::rename(next, &current).unwrap();
+    if let Ok(old) = old {
+        fs::remove_dir_all(old).unwrap();
+    }
+    current.join("token")
+}
+
+#[cfg(not(unix))]
+fn rotate(volume: &Path, number: usize) -> PathBuf {
+    let (draft, file) = (volume.join("draft"), volume.join("token"));
+    fs::write(&draft, format!("a.b.{number}\n")).unwrap();
+    fs::rename(draft, &file).unwrap();
+    file
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_rotated_under_load_costs_no_request() {
+    const CALLERS: usize = 8;
+    const ROTATIONS: usize = 300;
+
+    fn accept(body: &str) -> Scripted {
+        let is_whole = body.contains("client_assertion=a.b.") && !body.ends_with("a.b.");
+        if is_whole { issued() } else { status(401) }
+    }
+
+    let endpoint = Api::start(|request| accept(str::from_utf8(&request.body).unwrap())).await;
+    let volume = path("rotated");
+    let _ = fs::remove_dir_all(&volume);
+    fs::create_dir(&volume).unwrap();
+    let file = rotate(&volume, 0);
+    let source = client_of(&endpoint).client_assertion_file(&file).build();
+    let source = Arc::new(source.unwrap());
+    let is_over = Arc::<AtomicBool>::default();
+    let mut callers = JoinSet::new();
+    for _ in 0..CALLERS {
+        let (source, is_over) = (Arc::clone(&source), Arc::clone(&is_over));
+        callers.spawn(async move {
+            let mut fetches = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                // A cache of its own, so that each call is a token request.
+                TokenCache::new(Arc::clone(&source)).token().await.unwrap();
+                fetches += 1;
+            }
+            fetches
+        });
+    }
+    spawn_blocking(move || {
+        for number in 1..ROTATIONS {
+            rotate(&volume, number);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    })
+    .await
+    .unwrap();
+    is_over.store(true, Ordering::Relaxed);
+    let fetches: usize = callers.join_all().await.into_iter().sum();
+    assert_eq!(endpoint.requests().len(), fetches, "none was refused");
+    let seen = assertions(&endpoint);
+    assert!(seen.len() > ROTATIONS / 3, "{} token requests", seen.len());
+    let last = format!("a.b.{}", ROTATIONS - 1);
+    TokenCache::new(source).token().await.unwrap();
+    assert_eq!(assertions(&endpoint).pop(), Some(last));
+}
