@@ -273,7 +273,7 @@ fn a_grant_without_its_settings_is_refused() {
         .build();
     assert_eq!(setting(public.unwrap_err()), "client_authentication");
     let unsent = JwtBearer::builder(TOKEN_URL).client_secret("y").build();
-    assert_eq!(setting(unsent.unwrap_err()), "client_authentication");
+    assert_eq!(setting(unsent.unwrap_err()), "client_id");
     for name in [
         "assertion",
         "subject_token",

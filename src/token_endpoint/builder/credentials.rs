@@ -149,7 +149,8 @@ impl CredentialSettings {
         token_url: &str,
         required: Client,
     ) -> Result<Authentication, InvalidSetting> {
-        if required != Client::Optional || !self.client_id.is_empty() {
+        let is_anonymous = self.client_id.is_empty() && self.proofs.is_empty();
+        if required != Client::Optional || !is_anonymous {
             check_credential("client_id", &self.client_id)?;
         }
         if self.is_public(required)? {
