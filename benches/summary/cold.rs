@@ -10,11 +10,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 use tower::{Layer, ServiceExt};
 
-use crate::Row;
 use crate::rounds::Spread;
 use crate::scenarios::{self, request};
-use crate::support::references;
 use crate::tower_stacks::Noop;
+use crate::{Row, locking};
 
 const ROUNDS: usize = 21;
 const CALLERS: usize = 10_000;
@@ -86,7 +85,7 @@ async fn requests() -> usize {
 
 /// Sends requests through a hand-written layer that holds a lock while it fetches.
 async fn requests_of_locking_layer() {
-    let service = references::locking(LATENCY);
+    let service = locking::locking(LATENCY);
     in_tasks(|| service.clone().oneshot(request())).await;
 }
 

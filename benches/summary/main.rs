@@ -11,6 +11,7 @@
 mod cold;
 mod fresh;
 mod lifecycle;
+mod locking;
 mod lookups;
 mod rounds;
 mod scenarios;

@@ -1,19 +1,15 @@
 //! Hand-written layers, as references: the least that a layer with a token does.
 //!
-//! Those of the fresh path attach a token that is there and has not expired. They do not refresh,
-//! check no origin and read no response, so they need no future of their own.
+//! They attach a token that is there and has not expired. They do not refresh, check no origin and
+//! read no response, so they need no future of their own.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request, Response};
-use tokio::sync::Mutex;
-use tokio::time::sleep;
+use http::{HeaderValue, Request};
 use tower::Service;
 
 use super::tower_stacks::{Noop, constant_value};
@@ -95,54 +91,6 @@ pub(crate) fn plain_arc() -> Attach<Arc<Token>, Noop> {
 pub(crate) fn arc_swap() -> Attach<Arc<ArcSwap<Token>>, Noop> {
     Attach {
         holder: Arc::new(ArcSwap::new(Token::lasting())),
-        inner: Noop,
-    }
-}
-
-/// A service that holds a lock while it fetches its token, as many are written by hand.
-#[derive(Clone)]
-pub(crate) struct Locking {
-    token: Arc<Mutex<Option<Arc<Token>>>>,
-    latency: Duration,
-    inner: Noop,
-}
-
-impl Service<Request<()>> for Locking {
-    type Response = Response<()>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<()>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Service::<Request<()>>::poll_ready(&mut self.inner, cx)
-    }
-
-    fn call(&mut self, mut request: Request<()>) -> Self::Future {
-        let Self {
-            token,
-            latency,
-            mut inner,
-        } = self.clone();
-        Box::pin(async move {
-            let mut token = token.lock().await;
-            let header = match token.as_ref().and_then(|token| token.header()) {
-                Some(header) => header,
-                None => {
-                    sleep(latency).await;
-                    token.insert(Token::lasting()).header.clone()
-                }
-            };
-            drop(token);
-            request.headers_mut().insert(AUTHORIZATION, header);
-            inner.call(request).await
-        })
-    }
-}
-
-/// Returns a stack that holds a lock during its first fetch, which takes this long.
-pub(crate) fn locking(latency: Duration) -> Locking {
-    Locking {
-        token: Arc::default(),
-        latency,
         inner: Noop,
     }
 }

@@ -35,11 +35,11 @@ fn an_undriven_fetch_times_out_for_its_callers() {
         assert!(poll_once(call.as_mut()).is_pending());
     }
     current_thread().block_on(async {
-        let start = std::time::Instant::now();
-        for result in join_all((0..10).map(|_| cache.token())).await {
+        let calls = join_all((0..10).map(|_| cache.token()));
+        let results = timeout(Duration::from_secs(5), calls).await;
+        for result in results.expect("the callers hang") {
             assert_eq!(result.unwrap_err().kind(), TokenErrorKind::Timeout);
         }
-        assert!(start.elapsed() < Duration::from_secs(5));
         assert_eq!(tokens.fetches(), 0);
         // The next caller starts a new fetch on the driven runtime.
         cache.token().await.unwrap();
