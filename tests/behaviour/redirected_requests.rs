@@ -9,13 +9,13 @@ use std::time::Duration;
 use bearer_auth::{BearerAuthLayer, BoxError, MockTokenSource};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
-use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_http::follow_redirect::FollowRedirectLayer;
+use tower_http::follow_redirect::{FollowRedirectLayer, RequestUri};
 use tower_http_06::follow_redirect::FollowRedirectLayer as FollowRedirectLayer06;
 
 use crate::support::api::{Api, ok, status};
@@ -310,5 +310,26 @@ for_both_reqwests! {
                 assert_eq!(tokens.fetches(), 2);
             }
         }
+    }
+}
+
+/// The inner service knows the origin of such a request. It names one in the response only if it
+/// followed a redirect.
+#[tokio::test(start_paused = true)]
+async fn a_request_for_a_path_is_judged_by_a_response_from_a_path_alone() {
+    for (from, fetches) in [("/new", 2), ("https://elsewhere.example/new", 1)] {
+        let tokens = MockTokenSource::new();
+        let api = service_fn(move |_: Request<()>| {
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+            let from = RequestUri(Uri::from_static(from));
+            response.extensions_mut().insert(from);
+            ready(Ok::<_, Infallible>(response))
+        });
+        let service = BearerAuthLayer::new(tokens.clone()).layer(api);
+        let request = Request::get("/old").body(()).unwrap();
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{from}");
+        assert_eq!(tokens.fetches(), fetches, "{from}");
     }
 }

@@ -23,7 +23,8 @@ async fn replayed<B: Send + 'static>(
     let tokens = MockTokenSource::new();
     let layer = set(BearerAuthLayer::new(tokens.clone()));
     let api = service_fn(async |request: Request<B>| {
-        assert_eq!(request.headers()["x-own"], "1");
+        let own = request.headers().get_all("x-own").iter();
+        assert!(own.eq(["1", "2"]), "{:?}", request.headers());
         let is_rejected = request.headers()[AUTHORIZATION] == "Bearer mock-token-1";
         let mut response = Response::new(request.into_body());
         if is_rejected {
@@ -32,7 +33,7 @@ async fn replayed<B: Send + 'static>(
         Ok::<_, Infallible>(response)
     });
     let request = Request::post("https://api.example.com/").header("x-own", "1");
-    let request = request.body(body).unwrap();
+    let request = request.header("x-own", "2").body(body).unwrap();
     let response = layer.layer(api).oneshot(request).await.unwrap();
     // A refresh in the background has not begun yet.
     tokio::task::yield_now().await;
