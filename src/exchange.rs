@@ -11,6 +11,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, Entry};
@@ -20,7 +21,9 @@ use crate::cache::cached_token::CachedToken;
 use crate::cache::state::{Rejection, RejectionId, Severity};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::exchange::message::{RequestView, ResponseView};
+use crate::observe::{Event, NoTokenReason, ReplayObstacle, ReplayOutcome, RequestOrigin};
 use crate::policy::attach::{AttachPolicy, Destination};
+use crate::policy::origin::Target;
 use crate::policy::rejection::{BearerChallenge, RejectionPolicy, says_invalid_token};
 use crate::policy::replay::{Kept, ReplayPolicy};
 use crate::request_auth::{Choice, RequestAuth};
@@ -42,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) rejection: Option<Arc<dyn RejectionPolicy>>,
     pub(crate) replay: ReplayPolicy,
     pub(crate) require_request_auth: bool,
+    /// A request to an allowed origin was seen on a slow path. Clones of the layer share it.
+    pub(crate) has_matched: Arc<AtomicBool>,
 }
 
 /// The token that a request needs and where it goes.
@@ -87,6 +92,8 @@ pub(crate) struct Replay<S: Deref<Target = Settings>> {
     attached: AttachedToken,
     /// The rejection whose verdict depends on this replay.
     pending_verdict: Option<RejectionId>,
+    /// Observers know the outcome.
+    is_reported: bool,
 }
 
 impl Settings {
@@ -97,6 +104,7 @@ impl Settings {
             rejection: None,
             replay: ReplayPolicy::default(),
             require_request_auth: false,
+            has_matched: Arc::default(),
         }
     }
 
@@ -110,6 +118,7 @@ impl Settings {
         own: Option<&RequestAuth>,
     ) -> Result<Option<RequestPlan>, TokenError> {
         let Some(destination) = self.attach.admit(request.target()) else {
+            self.pass_through(NoTokenReason::OriginNotAllowed, request.target());
             return Ok(None);
         };
         let (choice, without_replay) = match (own, from_task()) {
@@ -118,7 +127,10 @@ impl Settings {
             (None, Some(task)) => task.into_parts(),
         };
         let token_request = match choice {
-            Some(Choice::Skip) => return Ok(None),
+            Some(Choice::Skip) => {
+                self.pass_through(NoTokenReason::Skipped, request.target());
+                return Ok(None);
+            }
             Some(Choice::Token(request)) => request,
             None if self.require_request_auth && !request.headers().contains_key(AUTHORIZATION) => {
                 return Err(TokenError::new(TokenErrorKind::RequestAuthMissing, false));
@@ -159,15 +171,52 @@ impl Settings {
             .cache
             .if_usable(&plan.token_request, |token| attach(token, request));
         match attached {
-            Some(Some(attached)) => Attach::Attached(attached),
-            Some(None) => Attach::HeaderIsSet,
-            None if request.headers().contains_key(AUTHORIZATION) => Attach::HeaderIsSet,
-            None => Attach::NoToken,
+            Some(Some(attached)) => return Attach::Attached(attached),
+            None if !request.headers().contains_key(AUTHORIZATION) => return Attach::NoToken,
+            Some(None) | None => {}
         }
+        self.not_attached(request);
+        Attach::HeaderIsSet
+    }
+
+    /// Attaches a token that the request waited for, unless it has no room for the header.
+    pub(crate) fn attach(
+        &self,
+        token: &CachedToken,
+        request: &mut impl RequestView,
+    ) -> Option<AttachedToken> {
+        let attached = attach(token, request);
+        if attached.is_none() {
+            self.not_attached(request);
+        }
+        attached
+    }
+
+    #[cold]
+    fn not_attached(&self, request: &impl RequestView) {
+        let reason = match request.headers().contains_key(AUTHORIZATION) {
+            true => NoTokenReason::HeaderIsSet,
+            false => NoTokenReason::TooManyHeaders,
+        };
+        self.pass_through(reason, request.target());
+    }
+
+    /// Emits that a request passes through without a token.
+    #[cold]
+    fn pass_through(&self, reason: NoTokenReason, target: Target<'_>) {
+        if reason != NoTokenReason::OriginNotAllowed {
+            self.has_matched.store(true, Ordering::Relaxed);
+        }
+        self.cache.observers().emit(|| Event::SentWithoutToken {
+            reason,
+            origin: RequestOrigin(target),
+            has_matched: self.has_matched.load(Ordering::Relaxed),
+        });
     }
 
     /// Returns the token of the plan, after waiting for it if necessary.
     pub(crate) async fn acquire(&self, plan: &RequestPlan) -> Result<Arc<CachedToken>, TokenError> {
+        self.has_matched.store(true, Ordering::Relaxed);
         self.cache.acquire(&plan.token_request, None).await
     }
 
@@ -185,7 +234,7 @@ impl Settings {
                 true => Severity::Invalid,
                 false => Severity::Refused,
             };
-            self.reject(plan, attached, severity, can_replay(kept, response))
+            self.reject(plan, attached, severity, obstacle(plan, kept, response))
         } else {
             NextStep::Return
         }
@@ -197,19 +246,27 @@ impl Settings {
         plan: &RequestPlan,
         attached: AttachedToken,
         severity: Severity,
-        has_copy: bool,
+        obstacle: Option<ReplayObstacle>,
     ) -> NextStep {
         let (cache, request) = (&self.cache, &plan.token_request);
-        match cache.reject(request, attached.generation, severity) {
-            Rejection::Effective(rejection) if has_copy => NextStep::Replay(Some(rejection)),
-            Rejection::Effective(rejection) => {
-                cache.abandon_replay(request, rejection);
-                cache.refresh(request, attached.generation);
-                NextStep::Return
-            }
-            Rejection::Superseded if has_copy => NextStep::Replay(None),
-            Rejection::Superseded | Rejection::Spaced => NextStep::Return,
+        self.has_matched.store(true, Ordering::Relaxed);
+        let rejection = match cache.reject(request, attached.generation, severity) {
+            Rejection::Effective(rejection) => Some(rejection),
+            Rejection::Superseded => None,
+            Rejection::Spaced => return NextStep::Return,
+        };
+        let Some(obstacle) = obstacle else {
+            return NextStep::Replay(rejection);
+        };
+        if let Some(rejection) = rejection {
+            cache.abandon_replay(request, rejection);
+            cache.refresh(request, attached.generation);
         }
+        cache.observers().emit(|| Event::ReplayFinished {
+            token_request: request,
+            outcome: ReplayOutcome::NotPossible(obstacle),
+        });
+        NextStep::Return
     }
 
     /// Returns true if the response rejects the token that the request carried.
@@ -264,24 +321,32 @@ impl Settings {
     }
 }
 
-/// Returns true if the request can be replayed after this response.
+/// Returns what keeps the request from being replayed after this response, if anything does.
 ///
 /// The server that redirected a request may have processed it, so a redirected request is replayed
 /// only if its method is safe (RFC 9110 §9.2.1).
 #[cold]
-fn can_replay<Q: RequestView>(kept: &Kept<Q>, response: &impl ResponseView) -> bool {
+fn obstacle<Q: RequestView>(
+    plan: &RequestPlan,
+    kept: &Kept<Q>,
+    response: &impl ResponseView,
+) -> Option<ReplayObstacle> {
     let Kept::Copy(copy) = kept else {
-        return false;
+        return Some(match plan.replay {
+            true => ReplayObstacle::Body,
+            false => ReplayObstacle::Disabled,
+        });
     };
     let is_redirected = response
         .location()
         .is_some_and(|location| !location.is_same(copy.location()));
-    !is_redirected || copy.method().is_safe()
+    let is_unsafe = is_redirected && !copy.method().is_safe();
+    is_unsafe.then_some(ReplayObstacle::Redirected)
 }
 
 /// Attaches the token to the request, unless the caller has set the header.
 #[inline]
-pub(crate) fn attach(token: &CachedToken, request: &mut impl RequestView) -> Option<AttachedToken> {
+fn attach(token: &CachedToken, request: &mut impl RequestView) -> Option<AttachedToken> {
     let headers = request.headers_mut();
     // One lookup both finds a header and adds one, where `contains_key` and `insert` take two.
     match headers.try_append(AUTHORIZATION, token.authorization().clone()) {
@@ -325,6 +390,7 @@ impl<S: Deref<Target = Settings>> Replay<S> {
             plan,
             attached,
             pending_verdict,
+            is_reported: false,
         }
     }
 
@@ -339,14 +405,16 @@ impl<S: Deref<Target = Settings>> Replay<S> {
         let token = cache
             .acquire(&self.plan.token_request, Some(rejected))
             .await;
-        let token = token
-            .map_err(|error| rejection.extensions_mut().insert(error))
-            .ok();
-        let token = token.filter(|token| token.generation() != self.attached.generation);
-        if token.is_none() {
-            self.abandon();
-        }
-        token
+        let obstacle = match token {
+            Ok(token) if token.generation() != rejected => return Some(token),
+            Ok(_) => ReplayObstacle::SameToken,
+            Err(error) => {
+                rejection.extensions_mut().insert(error);
+                ReplayObstacle::NoToken
+            }
+        };
+        self.give_up(obstacle);
+        None
     }
 
     /// Attaches the other token to the copy. Returns the part of it to keep until the response.
@@ -358,6 +426,26 @@ impl<S: Deref<Target = Settings>> Replay<S> {
             self.attached = attached;
         }
         kept
+    }
+
+    /// Records that the request is not sent again.
+    pub(crate) fn give_up(&mut self, obstacle: ReplayObstacle) {
+        self.abandon();
+        self.report(ReplayOutcome::NotPossible(obstacle));
+    }
+
+    /// Emits the outcome, once.
+    fn report(&mut self, outcome: ReplayOutcome) {
+        if !self.is_reported {
+            self.is_reported = true;
+            self.settings
+                .cache
+                .observers()
+                .emit(|| Event::ReplayFinished {
+                    token_request: &self.plan.token_request,
+                    outcome,
+                });
+        }
     }
 
     fn abandon(&mut self) {
@@ -372,6 +460,7 @@ impl<S: Deref<Target = Settings>> Replay<S> {
 impl<S: Deref<Target = Settings>> Drop for Replay<S> {
     fn drop(&mut self) {
         self.abandon();
+        self.report(ReplayOutcome::Cancelled);
     }
 }
 

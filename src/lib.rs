@@ -62,6 +62,7 @@ pub mod guide;
 mod layer;
 #[cfg(any(feature = "mock", feature = "mock-server"))]
 mod mock;
+mod observe;
 mod policy;
 mod request_auth;
 #[cfg(feature = "reqwest-middleware")]
@@ -75,7 +76,9 @@ mod token;
 #[cfg(feature = "client-credentials")]
 mod token_endpoint;
 
-pub use cache::{TokenCache, TokenCacheBuilder};
+#[cfg(feature = "stream")]
+pub use cache::TokenSubscription;
+pub use cache::{TokenCache, TokenCacheBuilder, TokenState, TokenStatus};
 pub use clock::Clock;
 #[cfg(feature = "coarse-clock")]
 pub use clock::CoarseClock;
@@ -89,6 +92,14 @@ pub use mock::server::{
 };
 #[cfg(feature = "mock")]
 pub use mock::source::{Hold, MockTokenSource};
+#[cfg(feature = "metrics")]
+pub use observe::metrics::MetricsObserver;
+#[cfg(feature = "tracing")]
+pub use observe::tracing::TracingObserver;
+pub use observe::{
+    Event, FetchOutcome, FetchReason, NoTokenReason, Observer, RejectionOutcome, ReplayObstacle,
+    ReplayOutcome, RequestOrigin, WaitOutcome,
+};
 pub use policy::rejection::{BearerChallenge, GrpcUnauthenticated, RejectionPolicy};
 pub use request_auth::RequestAuth;
 pub use service::{BearerAuth, ResponseFuture};

@@ -15,7 +15,8 @@ use crate::cache::cached_token::CachedToken;
 use crate::cache::within;
 use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::exchange::{Attach, NextStep, Replay, RequestPlan, Settings, attach};
+use crate::exchange::{Attach, NextStep, Replay, RequestPlan, Settings};
+use crate::observe::ReplayObstacle;
 use crate::policy::replay::Kept;
 
 mod future;
@@ -214,7 +215,7 @@ where
 {
     let (token, mut service) = acquire_then_ready::<S, Q>(&settings, &plan, service).await?;
     let kept = settings.keep(&plan, &mut request);
-    let attached = attach(&token, &mut request);
+    let attached = settings.attach(&token, &mut request);
     let response = service.call(request).await.map_err(Into::into)?;
     let Some(attached) = attached else {
         return Ok(response);
@@ -302,6 +303,7 @@ where
         Err(_) => false,
     };
     if !is_ready {
+        replay.give_up(ReplayObstacle::NotReady);
         return Ok(rejection);
     }
     let kept = replay.attach(&token, &mut copy);

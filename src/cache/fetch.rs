@@ -20,17 +20,21 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::cache::cached_token::CachedToken;
 use crate::cache::fetch::chain::FetchChain;
+use crate::cache::fetch::events::FetchEvents;
 use crate::cache::fetch::limiter::{FetchLimiter, Slot};
 use crate::cache::fetch::waiter::{WAIT_MARGIN, Waiter};
 use crate::cache::state::{FetchId, Fetched, Timing};
 use crate::clock::{Moment, Timeline};
 use crate::error::{TokenError, TokenErrorKind};
+use crate::observe::{FetchReason, Observers};
 use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 
 mod chain;
+mod events;
 pub(crate) mod limiter;
+pub(crate) mod pause;
 pub(crate) mod runtime;
 pub(crate) mod waiter;
 
@@ -58,6 +62,7 @@ pub(crate) struct Fetcher {
     /// No further fetch starts.
     pub(crate) is_closed: AtomicBool,
     pub(crate) limiter: Arc<FetchLimiter>,
+    pub(crate) observers: Observers,
 }
 
 /// The entry that a fetch is for.
@@ -74,7 +79,8 @@ pub(crate) trait FetchOwner: Send + Sync + 'static {
     /// Records that the token request of a fetch is sent now.
     fn sent(&self, fetch: FetchId, now: Moment);
 
-    /// Stores the outcome of a fetch. Returns the status that the callers see.
+    /// Stores the outcome of a fetch. Returns the status that the callers see, and what observers
+    /// are to know.
     ///
     /// Consumes the `Arc`, as `abandon` does, so that this call does not keep the entry from being
     /// evicted.
@@ -84,10 +90,28 @@ pub(crate) trait FetchOwner: Send + Sync + 'static {
         outcome: Result<Fetched, TokenError>,
         now: Moment,
         timing: Timing,
-    ) -> FetchStatus;
+    ) -> Finished;
 
     /// Ends a fetch without an outcome. Does nothing if it has ended.
     fn abandon(self: Arc<Self>, fetch: FetchId);
+
+    /// Remembers the timer of the pause after a fetch, to abort it with the pause.
+    fn attach_pause_timer(&self, fetch: FetchId, timer: AbortHandle);
+
+    /// Returns true if the pause after this fetch had not been noticed to end.
+    fn end_pause(&self, fetch: FetchId) -> bool;
+}
+
+/// The end of a fetch, as observers see it.
+pub(crate) struct Finished {
+    pub(crate) status: FetchStatus,
+    /// The failures in a row: with this one if it is one, else those before it.
+    pub(crate) failures: u32,
+    /// The length of the pause that begins.
+    pub(crate) pause: Option<Duration>,
+    pub(crate) has_ended_pause: bool,
+    /// The life of the new token, unless it is unlimited.
+    pub(crate) life: Option<Duration>,
 }
 
 /// The status of a fetch, as its callers see it.
@@ -113,6 +137,7 @@ pub(crate) struct FetchTask {
     status: watch::Sender<FetchStatus>,
     /// The fetch within which the caller runs.
     parent: Option<FetchChain>,
+    events: FetchEvents,
 }
 
 /// The entry's hold on the fetch in progress. Dropped, it aborts the task and frees the slot.
@@ -146,9 +171,13 @@ impl Fetcher {
         &self,
         request: &TokenRequest,
         limit: &TimeLimit,
+        events: &mut FetchEvents,
     ) -> Result<(AccessToken, Moment), TokenError> {
         let mut waits = TRY_WAITS.iter();
+        let mut attempt = 0;
         loop {
+            attempt += 1;
+            events.started(attempt);
             let started = self.timeline.read();
             let since = Instant::now();
             let source = async { self.source.fetch(request).await };
@@ -177,6 +206,7 @@ impl FetchTask {
         request: &TokenRequest,
         id: FetchId,
         delay: Duration,
+        reason: FetchReason,
     ) -> (Self, FetchHandle) {
         let (sender, receiver) = watch::channel(FetchStatus::Queued);
         let handle = FetchHandle {
@@ -197,6 +227,7 @@ impl FetchTask {
             delay,
             status: sender,
             parent: FetchChain::current(),
+            events: FetchEvents::new(fetcher, request, reason),
         };
         (task, handle)
     }
@@ -205,7 +236,8 @@ impl FetchTask {
     ///
     /// A fetch that a source asks for within its own fetch needs no slot: with all slots taken by
     /// such sources, none would end.
-    pub(crate) fn start(self, runtime: &Handle) {
+    pub(crate) fn start(mut self, runtime: &Handle) {
+        self.events.queued();
         if self.parent.is_some() {
             return self.spawn(runtime, None);
         }
@@ -223,7 +255,7 @@ impl FetchTask {
         });
     }
 
-    fn spawn(self, runtime: &Handle, slot: Option<Slot>) {
+    fn spawn(mut self, runtime: &Handle, slot: Option<Slot>) {
         let Some(owner) = self.owner.upgrade() else {
             return;
         };
@@ -235,12 +267,13 @@ impl FetchTask {
         let deadline = Instant::now() + self.delay + self.fetcher.fetch_timeout;
         self.status.send_replace(FetchStatus::Running { deadline });
         // A runtime that is shutting down drops the task here, which abandons the fetch.
-        let task = runtime.spawn(self.run(deadline));
+        let span = self.events.take_span();
+        let task = runtime.spawn(span.instrument(self.run(deadline)));
         owner.attach(id, task.abort_handle());
     }
 
     /// Runs the fetch. `deadline` is the one that callers know.
-    async fn run(self, deadline: Instant) {
+    async fn run(mut self, deadline: Instant) {
         if !self.delay.is_zero() {
             sleep(self.delay).await;
         }
@@ -254,7 +287,7 @@ impl FetchTask {
             self.status.send_replace(FetchStatus::Running { deadline });
         }
         let chain = FetchChain::new(Weak::clone(&self.owner), self.parent.clone());
-        let fetch = chain.scope(self.fetcher.fetch(&self.request, &limit));
+        let fetch = chain.scope(self.fetcher.fetch(&self.request, &limit, &mut self.events));
         let outcome = match timeout_at(limit.deadline, fetch).await {
             Ok(Ok((token, started))) => Ok(Fetched {
                 token,
@@ -267,15 +300,17 @@ impl FetchTask {
             Err(_) if limit.was_missed_by_the_runtime() => return,
             Err(_) => Err(TokenError::timeout(self.fetcher.fetch_timeout)),
         };
-        self.finish(outcome.map_err(|error| error.with_token_request(&self.request)));
+        let outcome = outcome.map_err(|error| error.with_token_request(&self.request));
+        self.finish(outcome);
     }
 
     /// Stores the outcome, then wakes the callers.
-    fn finish(&self, outcome: Result<Fetched, TokenError>) {
+    fn finish(mut self, outcome: Result<Fetched, TokenError>) {
         if let Some(owner) = self.owner.upgrade() {
             let now = self.fetcher.timeline.read();
-            let status = owner.finish(self.id, outcome, now, self.fetcher.timing);
-            self.status.send_replace(status);
+            let finished = owner.finish(self.id, outcome, now, self.fetcher.timing);
+            self.events.finished(&self.owner, self.id, &finished);
+            self.status.send_replace(finished.status);
         }
     }
 }

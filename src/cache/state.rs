@@ -17,6 +17,7 @@ use crate::cache::state::arrival::{Life, remaining_life};
 use crate::cache::state::spacing::RejectionSpacing;
 use crate::clock::Moment;
 use crate::error::{TokenError, TokenErrorKind};
+use crate::observe::FetchReason;
 use crate::token::AccessToken;
 
 mod arrival;
@@ -79,6 +80,8 @@ struct RejectedToken {
     sequence: u64,
     /// The token stays in use until a fetch that started after the rejection returns one.
     is_pending: bool,
+    /// The user withdrew the token, not an API.
+    is_invalidated: bool,
 }
 
 #[derive(Debug)]
@@ -226,6 +229,7 @@ impl State {
             generation,
             fetch,
             lifespan,
+            requested: started,
         });
         Completed::Stored
     }
@@ -321,6 +325,9 @@ impl State {
             .is_some_and(|current| current.generation == generation);
         if is_current {
             self.withdraw();
+            if let Some(rejected) = &mut self.rejected {
+                rejected.is_invalidated = true;
+            }
         }
         is_current
     }
@@ -350,6 +357,43 @@ impl State {
     /// Returns the token that is served until it expires.
     pub(crate) fn current(&self) -> Option<&CurrentToken> {
         self.current.as_ref()
+    }
+
+    /// Returns true if the last token was rejected or invalidated, and there is no other yet.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.current.is_none() && self.rejected.is_some()
+    }
+
+    pub(crate) fn is_fetching(&self) -> bool {
+        self.fetch.is_some()
+    }
+
+    /// Returns the number of fetches that failed since the last success.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Returns the error of the last fetch, unless one has succeeded since.
+    pub(crate) fn last_error(&self) -> Option<&TokenError> {
+        self.pause.as_ref().map(|pause| &pause.error)
+    }
+
+    /// Returns the reason for the fetch that was just decided on, for a caller that has no use for
+    /// a token of the generation `rejected`.
+    pub(crate) fn fetch_reason(&self, now: Moment, rejected: Option<u64>) -> FetchReason {
+        match (&self.current, &self.rejected) {
+            (None, Some(token)) if token.is_invalidated => FetchReason::Invalidated,
+            (None, Some(_)) => FetchReason::Rejected,
+            (None, None) => FetchReason::First,
+            (Some(current), _)
+                if Some(current.generation) == rejected || self.is_pending(current.generation) =>
+            {
+                FetchReason::Rejected
+            }
+            (Some(current), _) if now.has_reached(current.lifespan.expired) => FetchReason::Expired,
+            (Some(current), _) if now.has_reached(current.lifespan.late) => FetchReason::Late,
+            (Some(_), _) => FetchReason::Due,
+        }
     }
 
     /// Returns the fetch in progress.
@@ -445,6 +489,7 @@ impl State {
                 fetch: current.fetch,
                 sequence: self.sequence,
                 is_pending: true,
+                is_invalidated: false,
             }));
         }
     }
@@ -459,7 +504,7 @@ impl State {
     }
 
     /// Returns the error that callers get in a pause, with the time that remains.
-    fn paused(&self, now: Moment) -> Option<TokenError> {
+    pub(crate) fn paused(&self, now: Moment) -> Option<TokenError> {
         let pause = self.pause.as_ref()?;
         let remaining = now.until(pause.until);
         (!remaining.is_zero()).then(|| pause.error.clone().paused(remaining))

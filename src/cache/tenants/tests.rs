@@ -19,7 +19,7 @@ fn at(secs: u64) -> Moment {
 }
 
 fn tenants(max_entries: usize) -> Arc<Tenants> {
-    Tenants::new(max_entries)
+    Tenants::new(max_entries, Observers::default())
 }
 
 fn request(name: &str) -> TokenRequest {
@@ -57,6 +57,7 @@ fn fetcher() -> Arc<Fetcher> {
         runtime: None,
         is_closed: AtomicBool::new(false),
         limiter: FetchLimiter::new(1),
+        observers: Observers::default(),
     })
 }
 
