@@ -9,6 +9,7 @@
 //! | [`tenants`] | a token per request or per task |
 //! | [`layers`] | the order of timeouts, retries, redirects and limits |
 //! | [`sources`] | your own source of tokens; the cache on its own |
+//! | [`operating`] | events, log lines, metrics, readiness, shutdown, subscriptions |
 //! | [`testing`] | tests without a server, or against one on loopback |
 //! | [`secrets`] | what is wiped from memory, and what is not |
 //! | [`troubleshooting`] | compiler errors, requests without a token, hanging tests |
@@ -42,6 +43,10 @@ pub mod layers {
 
 pub mod sources {
     #![doc = include_str!("guide/sources.md")]
+}
+
+pub mod operating {
+    #![doc = include_str!("guide/operating.md")]
 }
 
 pub mod testing {

@@ -11,6 +11,8 @@
 //!   `client-credentials`), [`StaticTokenSource`], [`source_fn`].
 //! - [`RequestAuth`] chooses the token of a request or, with the feature `task-local`, of a task.
 //! - [`TokenError`] describes a failure and says what to do about it.
+//! - [`Observer`] gets the [`Event`]s of a cache. The features `tracing` and `metrics` write them
+//!   as log lines and metrics. [`TokenStatus`] is for readiness probes.
 //! - `MockTokenSource` (feature `mock`) and `MockAuthServer` (feature `mock-server`) are for tests.
 //!
 //! ```

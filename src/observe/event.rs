@@ -11,8 +11,8 @@ use crate::token::request::TokenRequest;
 ///
 /// Every fetch is [`FetchQueued`](Self::FetchQueued), then either
 /// [`FetchDropped`](Self::FetchDropped) or [`FetchStarted`](Self::FetchStarted), once per attempt,
-/// and [`FetchFinished`](Self::FetchFinished). Every [`PauseBegan`](Self::PauseBegan) is followed by
-/// a [`PauseEnded`](Self::PauseEnded), unless the cache is dropped before.
+/// and [`FetchFinished`](Self::FetchFinished). Every [`PauseBegan`](Self::PauseBegan) is followed
+/// by a [`PauseEnded`](Self::PauseEnded), unless the cache is dropped before.
 ///
 /// A request with a fresh token causes no event.
 #[derive(Clone, Copy, Debug)]
@@ -115,8 +115,8 @@ pub enum Event<'a> {
         origin: RequestOrigin<'a>,
         /// True if an earlier request of the same layer was seen to go to an allowed origin.
         ///
-        /// Requests that got a fresh token are not seen, so this can be false in a layer whose cache
-        /// already had its token.
+        /// Requests that got a fresh token are not seen, so this can be false in a layer whose
+        /// cache already had its token.
         has_matched: bool,
     },
     /// The cache has an entry for another token. The default token request has no event: its entry

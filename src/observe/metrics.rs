@@ -22,7 +22,7 @@ const ENTRIES: &str = "bearer_auth.entries";
 /// Counts events in the `metrics` facade.
 ///
 /// With the feature `metrics`, every cache has one, see
-/// [`TokenCacheBuilder::without_default_observers`](crate::TokenCacheBuilder::without_default_observers).
+/// [`without_default_observers`](crate::TokenCacheBuilder::without_default_observers).
 /// Install the recorder of your exporter before the first token is fetched.
 ///
 /// | metric | kind, unit | labels |

@@ -21,7 +21,7 @@ const MAX_WARNED: usize = 32;
 /// Writes events to `tracing`, with the target `bearer_auth`.
 ///
 /// With the feature `tracing`, every cache has one, see
-/// [`TokenCacheBuilder::without_default_observers`](crate::TokenCacheBuilder::without_default_observers).
+/// [`without_default_observers`](crate::TokenCacheBuilder::without_default_observers).
 ///
 /// | level | what is logged |
 /// |---|---|

@@ -182,9 +182,9 @@ async fn closing_ends_what_is_queued_in_progress_and_paused() {
         [
             "a entry added: 1",
             "a queued: first",
-            "a started: first 1",
             "b entry added: 2",
             "b queued: first",
+            "a started: first 1",
         ]
     );
     cache.close().await;

@@ -10,6 +10,7 @@ mod edge_cases;
 mod fetches;
 mod invariants;
 mod late;
+mod reasons;
 mod rejections;
 mod spacing;
 
