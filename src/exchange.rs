@@ -21,14 +21,14 @@ use crate::cache::cached_token::CachedToken;
 use crate::cache::state::{Rejection, RejectionId, Severity};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::observe::{Event, NoTokenReason, ReplayObstacle, ReplayOutcome, RequestOrigin};
+use crate::observe::{NoTokenReason, ReplayObstacle, ReplayOutcome};
 use crate::policy::attach::{AttachPolicy, Destination};
-use crate::policy::origin::Target;
 use crate::policy::rejection::{BearerChallenge, RejectionPolicy, says_invalid_token};
 use crate::policy::replay::{Kept, ReplayPolicy};
 use crate::request_auth::{Choice, RequestAuth};
 use crate::token::request::TokenRequest;
 
+mod events;
 pub(crate) mod message;
 mod receive;
 #[cfg(feature = "reqwest")]
@@ -192,28 +192,6 @@ impl Settings {
         attached
     }
 
-    #[cold]
-    fn not_attached(&self, request: &impl RequestView) {
-        let reason = match request.headers().contains_key(AUTHORIZATION) {
-            true => NoTokenReason::HeaderIsSet,
-            false => NoTokenReason::TooManyHeaders,
-        };
-        self.pass_through(reason, request.target());
-    }
-
-    /// Emits that a request passes through without a token.
-    #[cold]
-    fn pass_through(&self, reason: NoTokenReason, target: Target<'_>) {
-        if reason != NoTokenReason::OriginNotAllowed {
-            self.has_matched.store(true, Ordering::Relaxed);
-        }
-        self.cache.observers().emit(|| Event::SentWithoutToken {
-            reason,
-            origin: RequestOrigin(target),
-            has_matched: self.has_matched.load(Ordering::Relaxed),
-        });
-    }
-
     /// Returns the token of the plan, after waiting for it if necessary.
     pub(crate) async fn acquire(&self, plan: &RequestPlan) -> Result<Arc<CachedToken>, TokenError> {
         self.has_matched.store(true, Ordering::Relaxed);
@@ -262,10 +240,7 @@ impl Settings {
             cache.abandon_replay(request, rejection);
             cache.refresh(request, attached.generation);
         }
-        cache.observers().emit(|| Event::ReplayFinished {
-            token_request: request,
-            outcome: ReplayOutcome::NotPossible(obstacle),
-        });
+        self.report_replay(plan, ReplayOutcome::NotPossible(obstacle));
         NextStep::Return
     }
 
@@ -426,26 +401,6 @@ impl<S: Deref<Target = Settings>> Replay<S> {
             self.attached = attached;
         }
         kept
-    }
-
-    /// Records that the request is not sent again.
-    pub(crate) fn give_up(&mut self, obstacle: ReplayObstacle) {
-        self.abandon();
-        self.report(ReplayOutcome::NotPossible(obstacle));
-    }
-
-    /// Emits the outcome, once.
-    fn report(&mut self, outcome: ReplayOutcome) {
-        if !self.is_reported {
-            self.is_reported = true;
-            self.settings
-                .cache
-                .observers()
-                .emit(|| Event::ReplayFinished {
-                    token_request: &self.plan.token_request,
-                    outcome,
-                });
-        }
     }
 
     fn abandon(&mut self) {

@@ -12,10 +12,11 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::cache::cached_token::{CachedToken, TokenCell};
+use crate::cache::fetch::events::Finished;
 use crate::cache::fetch::limiter::Slot;
 use crate::cache::fetch::pause::PauseTimer;
 use crate::cache::fetch::waiter::Waiter;
-use crate::cache::fetch::{FetchHandle, FetchOwner, FetchStatus, FetchTask, Fetcher, Finished};
+use crate::cache::fetch::{FetchHandle, FetchOwner, FetchStatus, FetchTask, Fetcher};
 use crate::cache::last_used::LastUsed;
 use crate::cache::state::{Completed, Decision, FetchId, Fetched, LATE_WAIT, State, Timing};
 use crate::clock::Moment;

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::cache::cached_token::CachedToken;
 use crate::cache::fetch::chain::FetchChain;
-use crate::cache::fetch::events::FetchEvents;
+use crate::cache::fetch::events::{FetchEvents, Finished};
 use crate::cache::fetch::limiter::{FetchLimiter, Slot};
 use crate::cache::fetch::waiter::{WAIT_MARGIN, Waiter};
 use crate::cache::state::{FetchId, Fetched, Timing};
@@ -32,7 +32,7 @@ use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 
 mod chain;
-mod events;
+pub(crate) mod events;
 pub(crate) mod limiter;
 pub(crate) mod pause;
 pub(crate) mod runtime;
@@ -100,18 +100,6 @@ pub(crate) trait FetchOwner: Send + Sync + 'static {
 
     /// Returns true if the pause after this fetch had not been noticed to end.
     fn end_pause(&self, fetch: FetchId) -> bool;
-}
-
-/// The end of a fetch, as observers see it.
-pub(crate) struct Finished {
-    pub(crate) status: FetchStatus,
-    /// The failures in a row: with this one if it is one, else those before it.
-    pub(crate) failures: u32,
-    /// The length of the pause that begins.
-    pub(crate) pause: Option<Duration>,
-    pub(crate) has_ended_pause: bool,
-    /// The life of the new token, unless it is unlimited.
-    pub(crate) life: Option<Duration>,
 }
 
 /// The status of a fetch, as its callers see it.

@@ -1,6 +1,6 @@
 //! Metrics, for the `metrics` facade.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use metrics::{
     Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -153,7 +153,7 @@ impl Drop for MetricsObserver {
 
 /// The share of one cache in a gauge.
 #[derive(Debug, Default)]
-struct Share(AtomicU64);
+struct Share(AtomicI64);
 
 impl Share {
     fn increment(&self, name: &'static str) {
@@ -168,7 +168,7 @@ impl Share {
 
     fn withdraw(&self, name: &'static str) {
         let share = self.0.swap(0, Ordering::Relaxed);
-        if share > 0 {
+        if share != 0 {
             gauge!(name).decrement(share as f64);
         }
     }

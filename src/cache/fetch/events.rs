@@ -7,11 +7,23 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-use crate::cache::fetch::{FetchOwner, FetchStatus, Fetcher, Finished};
+use crate::cache::fetch::{FetchOwner, FetchStatus, Fetcher};
 use crate::cache::state::FetchId;
 use crate::observe::span::FetchSpan;
 use crate::observe::{Event, FetchOutcome, FetchReason};
 use crate::token::request::TokenRequest;
+
+/// The end of a fetch, as observers see it.
+pub(crate) struct Finished {
+    pub(crate) status: FetchStatus,
+    /// The failures in a row: with this one if it is one, else those before it.
+    pub(crate) failures: u32,
+    /// The length of the pause that begins.
+    pub(crate) pause: Option<Duration>,
+    pub(crate) has_ended_pause: bool,
+    /// The life of the new token, unless it is unlimited.
+    pub(crate) life: Option<Duration>,
+}
 
 /// Emits the events of one fetch: each that began also ends, however the fetch does.
 pub(super) struct FetchEvents {
