@@ -7,7 +7,8 @@ use crate::observe::FetchReason;
 fn reason(tested: &mut Tested, secs: f64, rejected: Option<u64>) -> FetchReason {
     let decision = tested.state.decide(at(secs), rejected);
     let fetch = tested.state.fetch();
-    tested.start(fetch.expect(&format!("{decision:?}")), Duration::ZERO);
+    let fetch = fetch.unwrap_or_else(|| panic!("{decision:?}"));
+    tested.start(fetch, Duration::ZERO);
     tested.state.fetch_reason(at(secs), rejected)
 }
 
