@@ -165,8 +165,10 @@ async fn only_closing_ends_it() {
         sleep(Duration::from_secs(1)).await;
         cache.close().await;
     };
+    let started = Instant::now();
     let (token, ()) = tokio::join!(waiting.next(), close);
     assert!(token.is_none(), "it waited for its first token");
+    assert_eq!(started.elapsed(), Duration::from_secs(1), "at once");
     assert!(stream.next().await.is_none(), "it was not polled before");
     assert!(stream.next().await.is_none());
     drop(hold);
@@ -181,8 +183,10 @@ async fn closing_ends_it_also_with_a_usable_token() {
         sleep(Duration::from_secs(1)).await;
         cache.close().await;
     };
+    let started = Instant::now();
     let (token, ()) = tokio::join!(stream.next(), close);
     assert!(token.is_none());
+    assert_eq!(started.elapsed(), Duration::from_secs(1), "at once");
 }
 
 #[tokio::test(start_paused = true)]
