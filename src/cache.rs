@@ -2,7 +2,6 @@
 //! pauses after failures.
 
 use std::fmt;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,13 +11,15 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::cache::cached_token::CachedToken;
+use crate::cache::caller::Caller;
 use crate::cache::entry::{Entry, Joined};
-use crate::cache::fetch::waiter::{Wait, Waited};
+use crate::cache::fetch::waiter::Waited;
 use crate::cache::fetch::{Fetcher, runtime};
 use crate::cache::state::{Rejection, RejectionId, Severity};
 use crate::cache::tenants::Tenants;
 use crate::clock::Moment;
 use crate::error::{TokenError, TokenErrorKind};
+use crate::observe::{Event, Observers, RejectionOutcome};
 use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
@@ -26,16 +27,23 @@ use crate::token::request::TokenRequest;
 mod blocking;
 mod builder;
 pub(crate) mod cached_token;
+mod caller;
 mod entry;
 mod fetch;
 mod last_used;
 mod lifespan;
 mod per_thread;
 pub(crate) mod state;
+mod status;
+#[cfg(feature = "stream")]
+mod subscribe;
 mod tenants;
 
 pub use builder::TokenCacheBuilder;
 pub(crate) use fetch::runtime::within;
+pub use status::{TokenState, TokenStatus};
+#[cfg(feature = "stream")]
+pub use subscribe::TokenSubscription;
 
 /// The longest wait for the fetches that closing ends.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
@@ -150,10 +158,14 @@ impl TokenCache {
         let entry = if request.is_default() {
             Some(Arc::clone(&self.shared.default))
         } else {
-            self.shared.tenants.remove(request)
+            self.shared.tenants.take(request)
         };
-        if let Some(entry) = entry {
-            entry.forget();
+        if let Some(entry) = entry
+            && entry.forget()
+        {
+            self.observers().emit(|| Event::PauseEnded {
+                token_request: request,
+            });
         }
     }
 
@@ -217,6 +229,14 @@ impl TokenCache {
         shared.fetcher.limiter.close();
         let mut entries = shared.tenants.all();
         entries.push(Arc::clone(&shared.default));
+        for entry in entries.iter().filter(|entry| entry.forget_pause()) {
+            self.observers().emit(|| Event::PauseEnded {
+                token_request: &entry.request,
+            });
+        }
+        for entry in &entries {
+            entry.notify();
+        }
         let tasks: Vec<_> = entries.into_iter().filter_map(Entry::close).collect();
         let ended = async {
             while !tasks.iter().all(AbortHandle::is_finished) {
@@ -247,40 +267,13 @@ impl TokenCache {
 
     /// Returns the token for a request: at once, or when its fetch has finished. A token of the
     /// generation `rejected` is not one.
-    pub(crate) fn acquire(
-        &self,
-        request: &TokenRequest,
+    pub(crate) fn acquire<'a>(
+        &'a self,
+        request: &'a TokenRequest,
         rejected: Option<u64>,
     ) -> impl Future<Output = Result<Arc<CachedToken>, TokenError>> {
-        let wait = Wait {
-            since: Instant::now(),
-            // Generations begin at 1.
-            rejected: rejected.and_then(NonZeroU64::new),
-        };
-        self.acquire_within(request, wait)
-    }
-
-    async fn acquire_within(
-        &self,
-        request: &TokenRequest,
-        wait: Wait,
-    ) -> Result<Arc<CachedToken>, TokenError> {
-        // One fetch of the caller's own, and another if that was lost with its runtime.
-        let mut starts_left = 2_u32;
-        loop {
-            let rejected = wait.rejected.map(NonZeroU64::get);
-            let mut waiter = match self.join(request, rejected, &mut starts_left) {
-                Ok(Joined::Token(token)) => return Ok(token),
-                Ok(Joined::Waiter(waiter)) => waiter,
-                Err(error) => return Err(error.with_token_request(request)),
-            };
-            match waiter.wait(&self.shared.fetcher, &wait).await {
-                Ok(Waited::Finished(token)) => return Ok(token),
-                Ok(Waited::Discarded) => starts_left = 2,
-                Ok(Waited::Lost) => {}
-                Err(error) => return Err(error.with_token_request(request)),
-            }
-        }
+        let mut caller = Caller::new(self, request, rejected);
+        async move { caller.acquire().await }
     }
 
     /// Gets the token, or a fetch to wait for. Starts the fetch if there is none and the caller has
@@ -364,10 +357,23 @@ impl TokenCache {
         severity: Severity,
     ) -> Rejection {
         let now = self.shared.fetcher.timeline.read();
-        match self.existing_entry(request) {
+        let rejection = match self.existing_entry(request) {
             Some(entry) => entry.report(|state| state.reject(generation, severity, now)),
             None => Rejection::Superseded,
-        }
+        };
+        self.observers().emit(|| Event::TokenRejected {
+            token_request: request,
+            outcome: match rejection {
+                Rejection::Effective(_) => RejectionOutcome::Effective,
+                Rejection::Superseded => RejectionOutcome::Superseded,
+                Rejection::Spaced => RejectionOutcome::Spaced,
+            },
+        });
+        rejection
+    }
+
+    pub(crate) fn observers(&self) -> &Observers {
+        &self.shared.fetcher.observers
     }
 
     /// Records whether the replay of the request that caused a rejection was rejected too.

@@ -11,6 +11,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, Entry};
@@ -20,6 +21,7 @@ use crate::cache::cached_token::CachedToken;
 use crate::cache::state::{Rejection, RejectionId, Severity};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::exchange::message::{CopyView, RequestView, ResponseView};
+use crate::observe::{NoTokenReason, ReplayObstacle, ReplayOutcome};
 use crate::policy::attach::{AttachPolicy, Destination};
 use crate::policy::origin::Target;
 use crate::policy::rejection::{BearerChallenge, RejectionPolicy, says_invalid_token};
@@ -27,6 +29,7 @@ use crate::policy::replay::{Kept, ReplayPolicy};
 use crate::request_auth::{Choice, RequestAuth};
 use crate::token::request::TokenRequest;
 
+mod events;
 pub(crate) mod message;
 mod receive;
 
@@ -41,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) rejection: Option<Arc<dyn RejectionPolicy>>,
     pub(crate) replay: ReplayPolicy,
     pub(crate) require_request_auth: bool,
+    /// A request to an allowed origin was seen on a slow path. Clones of the layer share it.
+    pub(crate) has_matched: Arc<AtomicBool>,
 }
 
 /// The token that a request needs and where it goes.
@@ -86,6 +91,8 @@ pub(crate) struct Replay<S: Deref<Target = Settings>> {
     attached: AttachedToken,
     /// The rejection whose verdict depends on this replay.
     pending_verdict: Option<RejectionId>,
+    /// Observers know the outcome.
+    is_reported: bool,
 }
 
 impl Settings {
@@ -96,6 +103,7 @@ impl Settings {
             rejection: None,
             replay: ReplayPolicy::default(),
             require_request_auth: false,
+            has_matched: Arc::default(),
         }
     }
 
@@ -109,6 +117,7 @@ impl Settings {
         own: Option<&RequestAuth>,
     ) -> Result<Option<RequestPlan>, TokenError> {
         let Some(destination) = self.attach.admit(request.target()) else {
+            self.pass_through(NoTokenReason::OriginNotAllowed, request.target());
             return Ok(None);
         };
         let (choice, without_replay) = match (own, from_task()) {
@@ -117,7 +126,10 @@ impl Settings {
             (None, Some(task)) => task.into_parts(),
         };
         let token_request = match choice {
-            Some(Choice::Skip) => return Ok(None),
+            Some(Choice::Skip) => {
+                self.pass_through(NoTokenReason::Skipped, request.target());
+                return Ok(None);
+            }
             Some(Choice::Token(request)) => request,
             None if self.require_request_auth && !request.headers().contains_key(AUTHORIZATION) => {
                 return Err(no_choice());
@@ -157,18 +169,33 @@ impl Settings {
             .cache
             .if_usable(&plan.token_request, |token| attach(token, request));
         match attached {
-            Some(Some(attached)) => Attach::Attached(attached),
-            Some(None) => Attach::HeaderIsSet,
-            None if request.headers().contains_key(AUTHORIZATION) => Attach::HeaderIsSet,
-            None => Attach::NoToken,
+            Some(Some(attached)) => return Attach::Attached(attached),
+            None if !request.headers().contains_key(AUTHORIZATION) => return Attach::NoToken,
+            Some(None) | None => {}
         }
+        self.not_attached(request);
+        Attach::HeaderIsSet
+    }
+
+    /// Attaches a token that the request waited for, unless it has no room for the header.
+    pub(crate) fn attach(
+        &self,
+        token: &CachedToken,
+        request: &mut impl RequestView,
+    ) -> Option<AttachedToken> {
+        let attached = attach(token, request);
+        if attached.is_none() {
+            self.not_attached(request);
+        }
+        attached
     }
 
     /// Returns the token of the plan, after waiting for it if necessary.
-    pub(crate) fn acquire(
-        &self,
-        plan: &RequestPlan,
-    ) -> impl Future<Output = Result<Arc<CachedToken>, TokenError>> {
+    pub(crate) fn acquire<'a>(
+        &'a self,
+        plan: &'a RequestPlan,
+    ) -> impl Future<Output = Result<Arc<CachedToken>, TokenError>> + use<'a> {
+        self.has_matched.store(true, Ordering::Relaxed);
         self.cache.acquire(&plan.token_request, None)
     }
 
@@ -183,7 +210,8 @@ impl Settings {
         kept: &Kept<Q>,
     ) -> NextStep {
         if self.is_rejected(plan, attached, response, kept) {
-            self.reject(plan, attached, response, can_replay(kept, response))
+            let obstacle = obstacle(plan, kept, response);
+            self.reject(plan, attached, response, obstacle)
         } else {
             NextStep::Return
         }
@@ -197,25 +225,29 @@ impl Settings {
         plan: &RequestPlan,
         attached: AttachedToken,
         response: &mut impl ResponseView,
-        has_copy: bool,
+        obstacle: Option<ReplayObstacle>,
     ) -> NextStep {
         let (cache, request) = (&self.cache, &plan.token_request);
+        self.has_matched.store(true, Ordering::Relaxed);
         let severity = match says_invalid_token(response.status(), response.headers()) {
             true => Severity::Invalid,
             false => Severity::Refused,
         };
-        match cache.reject(request, attached.generation, severity) {
-            Rejection::Effective(rejection) if has_copy => {
-                return NextStep::Replay(Some(rejection));
-            }
-            Rejection::Superseded if has_copy => return NextStep::Replay(None),
-            Rejection::Effective(rejection) => cache.abandon_replay(request, rejection),
-            Rejection::Superseded => {}
+        let rejection = match cache.reject(request, attached.generation, severity) {
+            Rejection::Effective(rejection) => Some(rejection),
+            Rejection::Superseded => None,
             Rejection::Spaced => return NextStep::Return,
+        };
+        let Some(obstacle) = obstacle else {
+            return NextStep::Replay(rejection);
+        };
+        if let Some(rejection) = rejection {
+            cache.abandon_replay(request, rejection);
         }
         if let Err(error) = cache.refresh(request, attached.generation) {
             response.extensions_mut().insert(error);
         }
+        self.report_replay(plan, ReplayOutcome::NotPossible(obstacle));
         NextStep::Return
     }
 
@@ -274,27 +306,35 @@ impl Settings {
     }
 }
 
-/// Returns true if the request can be replayed after this response.
+/// Returns what keeps the request from being replayed after this response, if anything does.
 ///
 /// The server that redirected a request may have processed it, so a redirected request is replayed
 /// only if its method is safe (RFC 9110 §9.2.1).
 #[cold]
-fn can_replay<Q: RequestView>(kept: &Kept<Q>, response: &impl ResponseView) -> bool {
+fn obstacle<Q: RequestView>(
+    plan: &RequestPlan,
+    kept: &Kept<Q>,
+    response: &impl ResponseView,
+) -> Option<ReplayObstacle> {
     let Kept::Copy(copy) = kept else {
-        return false;
+        return Some(match plan.replay {
+            true => ReplayObstacle::Body,
+            false => ReplayObstacle::Disabled,
+        });
     };
     if !copy.can_begin_replay() {
-        return false;
+        return Some(ReplayObstacle::Body);
     }
     let is_redirected = response
         .location()
         .is_some_and(|location| !location.is_same(copy.location()));
-    !is_redirected || copy.method().is_safe()
+    let is_unsafe = is_redirected && !copy.method().is_safe();
+    is_unsafe.then_some(ReplayObstacle::Redirected)
 }
 
 /// Attaches the token to the request, unless the caller has set the header.
 #[inline]
-pub(crate) fn attach(token: &CachedToken, request: &mut impl RequestView) -> Option<AttachedToken> {
+fn attach(token: &CachedToken, request: &mut impl RequestView) -> Option<AttachedToken> {
     let headers = request.headers_mut();
     // One lookup both finds a header and adds one, where `contains_key` and `insert` take two.
     match headers.try_append(AUTHORIZATION, token.authorization().clone()) {
@@ -338,6 +378,7 @@ impl<S: Deref<Target = Settings>> Replay<S> {
             plan,
             attached,
             pending_verdict,
+            is_reported: false,
         }
     }
 
@@ -352,14 +393,16 @@ impl<S: Deref<Target = Settings>> Replay<S> {
         let token = cache
             .acquire(&self.plan.token_request, Some(rejected))
             .await;
-        let token = token
-            .map_err(|error| rejection.extensions_mut().insert(error))
-            .ok();
-        let token = token.filter(|token| token.generation() != self.attached.generation);
-        if token.is_none() {
-            self.abandon();
-        }
-        token
+        let obstacle = match token {
+            Ok(token) if token.generation() != rejected => return Some(token),
+            Ok(_) => ReplayObstacle::SameToken,
+            Err(error) => {
+                rejection.extensions_mut().insert(error);
+                ReplayObstacle::NoToken
+            }
+        };
+        self.give_up(obstacle);
+        None
     }
 
     /// Makes the replay of the copy and the other token. Returns also what to keep of it until the
@@ -391,6 +434,7 @@ impl<S: Deref<Target = Settings>> Replay<S> {
 impl<S: Deref<Target = Settings>> Drop for Replay<S> {
     fn drop(&mut self) {
         self.abandon();
+        self.report(ReplayOutcome::Cancelled);
     }
 }
 

@@ -13,6 +13,7 @@
 //! | [`grpc`] | tonic: origin, rejections, replays of streams, status codes |
 //! | [`credentials`] | a secret, a key, or an assertion of the platform; which to choose |
 //! | [`sources`] | your own source of tokens; the cache on its own |
+//! | [`operating`] | events, log lines, metrics, readiness, shutdown, subscriptions |
 //! | [`testing`] | tests without a server, or against one on loopback |
 //! | [`secrets`] | what is wiped from memory, and what is not |
 //! | [`troubleshooting`] | compiler errors, requests without a token, hanging tests |
@@ -58,6 +59,10 @@ pub mod credentials {
 
 pub mod sources {
     #![doc = include_str!("guide/sources.md")]
+}
+
+pub mod operating {
+    #![doc = include_str!("guide/operating.md")]
 }
 
 pub mod testing {

@@ -12,6 +12,8 @@
 //!   [`StaticTokenSource`], [`FallbackTokenSource`], [`source_fn`].
 //! - [`RequestAuth`] chooses the token of a request or, with the feature `task-local`, of a task.
 //! - [`TokenError`] describes a failure and says what to do about it.
+//! - [`Observer`] gets the [`Event`]s of a cache. The features `tracing` and `metrics` write them
+//!   as log lines and metrics. [`TokenStatus`] is for readiness probes.
 //! - `MockTokenSource` (feature `mock`) and `MockAuthServer` (feature `mock-server`) are for tests.
 //!
 //! ```
@@ -71,6 +73,7 @@ pub mod guide;
 mod layer;
 #[cfg(any(feature = "mock", feature = "mock-server"))]
 mod mock;
+mod observe;
 mod policy;
 mod request_auth;
 mod secret;
@@ -83,7 +86,9 @@ mod token;
 #[cfg(feature = "client-credentials")]
 mod token_endpoint;
 
-pub use cache::{TokenCache, TokenCacheBuilder};
+#[cfg(feature = "stream")]
+pub use cache::TokenSubscription;
+pub use cache::{TokenCache, TokenCacheBuilder, TokenState, TokenStatus};
 pub use clock::Clock;
 #[cfg(feature = "coarse-clock")]
 pub use clock::CoarseClock;
@@ -97,6 +102,14 @@ pub use mock::server::{
 };
 #[cfg(feature = "mock")]
 pub use mock::source::{Hold, MockTokenSource};
+#[cfg(feature = "metrics")]
+pub use observe::metrics::MetricsObserver;
+#[cfg(feature = "tracing")]
+pub use observe::tracing::TracingObserver;
+pub use observe::{
+    Event, FetchOutcome, NoTokenReason, Observer, RejectionOutcome, ReplayObstacle, ReplayOutcome,
+    RequestOrigin, WaitOutcome,
+};
 pub use policy::rejection::{BearerChallenge, GrpcUnauthenticated, RejectionPolicy};
 pub use policy::replay::buffered::ReplayBody;
 pub use request_auth::RequestAuth;

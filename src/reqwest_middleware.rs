@@ -8,7 +8,7 @@ use http::Extensions;
 use super::client::{Request, Response};
 use super::client_middleware::{Error, Middleware, Next, Result};
 use crate::error::TokenError;
-use crate::exchange::{Attach, NextStep, Replay, Settings, attach};
+use crate::exchange::{Attach, NextStep, Replay, Settings};
 use crate::layer::BearerAuthLayer;
 use crate::policy::replay::Kept;
 
@@ -50,7 +50,7 @@ impl Middleware for BearerAuthLayer {
                     let token = Box::pin(settings.acquire(&plan)).await;
                     let token = token.map_err(token_error)?;
                     kept = settings.keep(&plan, &mut request);
-                    match attach(&token, &mut request) {
+                    match settings.attach(&token, &mut request) {
                         Some(attached) => attached,
                         None => return next.run(request, extensions).await,
                     }

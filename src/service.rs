@@ -14,6 +14,7 @@ use crate::cache::within;
 use crate::error::BoxError;
 use crate::exchange::message::{CopyView, RequestView, ResponseView};
 use crate::exchange::{Attach, Replay, RequestPlan, Settings};
+use crate::observe::ReplayObstacle;
 use crate::policy::replay::Kept;
 
 mod future;
@@ -206,8 +207,13 @@ where
         Ok(ready) => matches!(ready.await, Ok(Ok(()))),
         Err(_) => false,
     };
+    if !is_ready {
+        replay.give_up(ReplayObstacle::NotReady);
+        return Ok(rejection);
+    }
     // Until now, the first body was still being sent, and may have become too large to keep.
-    if !is_ready || !copy.begin_replay() {
+    if !copy.begin_replay() {
+        replay.give_up(ReplayObstacle::Body);
         return Ok(rejection);
     }
     let (request, kept) = replay.attach::<Q>(&token, copy);

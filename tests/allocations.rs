@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -12,8 +13,8 @@ use allocation_counter::measure;
 use async_trait::async_trait;
 use bearer_auth::task_local::with_request_auth;
 use bearer_auth::{
-    BearerAuthLayer, MockTokenSource, RequestAuth, StaticTokenSource, TokenCache, TokenError,
-    TokenRequest,
+    BearerAuthLayer, Event, MockTokenSource, Observer, RequestAuth, StaticTokenSource, TokenCache,
+    TokenError, TokenRequest,
 };
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_MATCH, USER_AGENT};
 use http::{Extensions, HeaderValue, Request, Response, StatusCode};
@@ -138,6 +139,35 @@ async fn no_request_allocates_during_a_refresh() {
     assert_eq!(both(), [0, 0], "they have failed: the pause");
     tokio::time::advance(Duration::from_secs(2)).await;
     assert!(both().iter().all(|count| *count > 0), "the pause has ended");
+}
+
+/// Counts events.
+#[derive(Default)]
+struct CountEvents(AtomicU64);
+
+impl Observer for CountEvents {
+    fn on_event(&self, _: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The other tests have the observers of the features `tracing` and `metrics`.
+#[tokio::test]
+async fn a_request_with_a_fresh_token_causes_no_event_and_allocates_nothing_for_observers() {
+    let events = Arc::new(CountEvents::default());
+    let cache = TokenCache::builder(StaticTokenSource::new("opaque").unwrap())
+        .observer(Arc::clone(&events))
+        .build()
+        .unwrap();
+    cache.token().await.unwrap();
+    let before = events.0.load(Ordering::Relaxed);
+    assert!(before > 0);
+    let layer = BearerAuthLayer::from_cache(cache).without_replay();
+    let mut service = layer.layer(Inner);
+    for _ in 0..10 {
+        assert_eq!(allocations(&mut service), 0);
+    }
+    assert_eq!(events.0.load(Ordering::Relaxed), before);
 }
 
 #[tokio::test]

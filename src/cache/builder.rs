@@ -16,6 +16,7 @@ use crate::cache::tenants::Tenants;
 use crate::cache::{Shared, TokenCache};
 use crate::clock::{Clock, Timeline};
 use crate::error::InvalidSetting;
+use crate::observe::{Observer, Observers};
 use crate::source::TokenSource;
 use crate::token::request::TokenRequest;
 
@@ -46,6 +47,8 @@ pub struct TokenCacheBuilder {
     max_fetches: usize,
     clock: Option<Arc<dyn Clock>>,
     runtime: Option<Handle>,
+    observers: Vec<Box<dyn Observer>>,
+    has_default_observers: bool,
 }
 
 impl TokenCacheBuilder {
@@ -61,6 +64,8 @@ impl TokenCacheBuilder {
             max_fetches: 64,
             clock: None,
             runtime: None,
+            observers: Vec::new(),
+            has_default_observers: true,
         }
     }
 
@@ -161,6 +166,28 @@ impl TokenCacheBuilder {
         self
     }
 
+    /// Adds an observer of the events of this cache and of the layers over it.
+    ///
+    /// Observers are called in the order in which they were added, see [`Observer`].
+    ///
+    /// Default: a `TracingObserver` with the feature `tracing` and a `MetricsObserver` with the
+    /// feature `metrics`, which are called first.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Box::new(observer));
+        self
+    }
+
+    /// Removes the observers that the features `tracing` and `metrics` add by default, to replace
+    /// them with others or to write no log lines and no metrics for this cache.
+    ///
+    /// Spans of fetches are still created with the feature `tracing`.
+    ///
+    /// Default: they are there.
+    pub fn without_default_observers(mut self) -> Self {
+        self.has_default_observers = false;
+        self
+    }
+
     /// Creates the cache. Starts no task and sends nothing.
     ///
     /// # Errors
@@ -173,6 +200,12 @@ impl TokenCacheBuilder {
 
     /// Creates the cache from settings that are known to be valid.
     pub(super) fn build_unchecked(self) -> TokenCache {
+        let mut observers = match self.has_default_observers {
+            true => default_observers(),
+            false => Vec::new(),
+        };
+        observers.extend(self.observers);
+        let observers = Observers::new(observers);
         let fetcher = Fetcher {
             source: self.source,
             timeline: Timeline::new(self.clock),
@@ -186,12 +219,13 @@ impl TokenCacheBuilder {
             runtime: self.runtime,
             is_closed: AtomicBool::new(false),
             limiter: FetchLimiter::new(self.max_fetches),
+            observers: observers.clone(),
         };
         TokenCache {
             shared: Arc::new(Shared {
                 fetcher: Arc::new(fetcher),
                 default: Arc::new(Entry::new(TokenRequest::default(), None)),
-                tenants: Tenants::new(self.max_entries),
+                tenants: Tenants::new(self.max_entries, observers),
             }),
         }
     }
@@ -235,6 +269,16 @@ impl TokenCacheBuilder {
     }
 }
 
+/// Returns the observers that the features add.
+fn default_observers() -> Vec<Box<dyn Observer>> {
+    vec![
+        #[cfg(feature = "tracing")]
+        Box::new(crate::observe::tracing::TracingObserver::new()),
+        #[cfg(feature = "metrics")]
+        Box::new(crate::observe::metrics::MetricsObserver::new()),
+    ]
+}
+
 impl fmt::Debug for TokenCacheBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCacheBuilder")
@@ -245,6 +289,7 @@ impl fmt::Debug for TokenCacheBuilder {
             .field("longest_pause", &self.longest_pause)
             .field("max_entries", &self.max_entries)
             .field("max_concurrent_fetches", &self.max_fetches)
+            .field("observers", &self.observers.len())
             .finish_non_exhaustive()
     }
 }

@@ -1,20 +1,27 @@
 //! The place of one token in the cache: its state behind a lock, and the current token for readers.
 
 use std::fmt;
+#[cfg(feature = "stream")]
+use std::sync::OnceLock;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
+#[cfg(feature = "stream")]
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::cache::cached_token::{CachedToken, TokenCell};
+use crate::cache::fetch::events::Finished;
 use crate::cache::fetch::limiter::Slot;
+use crate::cache::fetch::pause::PauseTimer;
 use crate::cache::fetch::waiter::Waiter;
 use crate::cache::fetch::{FetchHandle, FetchOwner, FetchStatus, FetchTask, Fetcher};
 use crate::cache::last_used::LastUsed;
 use crate::cache::state::{Completed, Decision, FetchId, Fetched, LATE_WAIT, State, Timing};
 use crate::clock::Moment;
 use crate::error::TokenError;
+use crate::observe::Event;
 use crate::source::context::{FetchContext, FetchReason};
 use crate::sync::{Mutex, MutexGuard};
 use crate::token::request::TokenRequest;
@@ -28,6 +35,9 @@ pub(crate) struct Entry {
     on_fetch_end: Option<OnFetchEnd>,
     /// Held for a few instructions at a time, never across an await.
     core: Mutex<Core>,
+    /// Created by the first subscription.
+    #[cfg(feature = "stream")]
+    changes: OnceLock<Box<Notify>>,
 }
 
 pub(crate) type OnFetchEnd = Arc<dyn Fn() + Send + Sync>;
@@ -40,6 +50,8 @@ struct Core {
     fetch: Option<Box<FetchHandle>>,
     /// The fetch of the token that was stored for readers.
     published: Option<FetchId>,
+    /// The pause whose end no observer knows of. Boxed, since most entries have none.
+    pause: Option<Box<PauseTimer>>,
 }
 
 /// The wait of a caller for the fetch in progress.
@@ -63,6 +75,8 @@ impl Entry {
             request,
             on_fetch_end,
             core: Mutex::default(),
+            #[cfg(feature = "stream")]
+            changes: OnceLock::new(),
         }
     }
 
@@ -98,7 +112,16 @@ impl Entry {
             Decision::WaitLate { limit } => (None, Wait::AtMost(limit)),
             Decision::Fail(error) => return Err(error),
         };
-        let task = started.map(|(fetch, delay)| self.new_task(&mut core, fetcher, fetch, delay));
+        let ended_pause = started.and_then(|_| core.pause.take());
+        let task = started.map(|(fetch, delay)| {
+            // The state has just started it, so the default is never used.
+            let reason = core.state.fetch_reason(fetch).unwrap_or(FetchReason::First);
+            let owner: Weak<Self> = Arc::downgrade(self);
+            let request = &self.request;
+            let (task, handle) = FetchTask::new(owner, fetcher, request, fetch, delay, reason);
+            core.fetch = Some(Box::new(handle));
+            task
+        });
         let joined = match (wait, self.publish(&mut core), &core.fetch) {
             (Wait::No, Some(token), _) => Some(Joined::Token(token)),
             (Wait::ForFetch, _, Some(fetch)) => Some(Joined::Waiter(fetch.waiter(None))),
@@ -110,6 +133,11 @@ impl Entry {
         };
         // Before a task may be dropped, which takes the lock.
         drop(core);
+        if ended_pause.is_some() {
+            fetcher.observers.emit(|| Event::PauseEnded {
+                token_request: &self.request,
+            });
+        }
         match joined {
             Some(joined) => Ok((joined, task)),
             // The state decided on a token or a fetch that is not there.
@@ -124,6 +152,8 @@ impl Entry {
         let mut core = self.lock();
         let result = change(&mut core.state);
         self.publish(&mut core);
+        drop(core);
+        self.notify();
         result
     }
 
@@ -154,14 +184,18 @@ impl Entry {
         task
     }
 
-    /// Forgets the token and all that is known about it. Callers that wait decide again.
-    pub(crate) fn forget(self: Arc<Self>) {
+    /// Forgets the token and all that is known about it. Callers that wait decide again. Returns
+    /// true if there was a pause whose end no observer knows of.
+    pub(crate) fn forget(self: Arc<Self>) -> bool {
         let mut core = self.lock();
         core.state.forget();
         self.publish(&mut core);
         let handle = core.fetch.take();
+        let pause = core.pause.take();
         drop(core);
+        self.notify();
         self.end(handle);
+        pause.is_some()
     }
 
     /// Returns the current token unless it has expired.
@@ -171,19 +205,29 @@ impl Entry {
             .filter(|token| token.is_valid() && !token.has_expired(now))
     }
 
-    fn new_task(
-        self: &Arc<Self>,
-        core: &mut Core,
-        fetcher: &Arc<Fetcher>,
-        fetch: FetchId,
-        delay: Duration,
-    ) -> FetchTask {
-        let owner: Weak<Self> = Arc::downgrade(self);
-        // The state has just started it, so the default is never used.
-        let reason = core.state.fetch_reason(fetch).unwrap_or(FetchReason::First);
-        let (task, handle) = FetchTask::new(owner, fetcher, &self.request, fetch, reason, delay);
-        core.fetch = Some(Box::new(handle));
-        task
+    /// Looks at the state of the token.
+    pub(crate) fn inspect<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        look(&self.lock().state)
+    }
+
+    /// Returns the notifications of changes, for subscriptions.
+    #[cfg(feature = "stream")]
+    pub(crate) fn changes(&self) -> &Notify {
+        self.changes.get_or_init(Box::default)
+    }
+
+    /// Notifies subscriptions. Called without the lock.
+    pub(crate) fn notify(&self) {
+        #[cfg(feature = "stream")]
+        if let Some(changes) = self.changes.get() {
+            changes.notify_waiters();
+        }
+    }
+
+    /// Returns true if there was a pause whose end no observer knows of.
+    pub(crate) fn forget_pause(&self) -> bool {
+        let pause = self.lock().pause.take();
+        pause.is_some()
     }
 
     /// Stores the current token of the state for the readers, before the lock is released and any
@@ -206,6 +250,7 @@ impl Entry {
     /// Drops the handle of a fetch that was in progress. Called without the lock: this starts the
     /// next fetch in the queue and may evict the entry.
     fn end(self: Arc<Self>, handle: Option<Box<FetchHandle>>) {
+        self.notify();
         let Some(handle) = handle else {
             return;
         };
@@ -271,8 +316,9 @@ impl FetchOwner for Entry {
         outcome: Result<Fetched, TokenError>,
         now: Moment,
         timing: Timing,
-    ) -> FetchStatus {
+    ) -> Finished {
         let mut core = self.lock();
+        let earlier_failures = core.state.failures();
         let other = match outcome {
             Ok(fetched) => match core.state.complete(fetch, fetched, now, timing) {
                 Completed::Stored => None,
@@ -287,6 +333,16 @@ impl FetchOwner for Entry {
         };
         let token = self.publish(&mut core);
         let mut handle = core.take_fetch(fetch);
+        let failures = core.state.failures();
+        let is_paused = failures > earlier_failures;
+        let ended_pause = if is_paused {
+            core.pause.replace(Box::new(PauseTimer::new(fetch)))
+        } else if failures < earlier_failures {
+            core.pause.take()
+        } else {
+            None
+        };
+        let life = core.state.current().and_then(|it| it.lifespan.life(now));
         drop(core);
         if let Some(handle) = &mut handle {
             // The task is about to end: it is not aborted.
@@ -294,7 +350,20 @@ impl FetchOwner for Entry {
         }
         self.end(handle);
         let token = token.map(|token| FetchStatus::Finished(Ok(token)));
-        other.or(token).unwrap_or(FetchStatus::Discarded)
+        let status = other.or(token).unwrap_or(FetchStatus::Discarded);
+        Finished {
+            failures: failures.max(earlier_failures),
+            pause: match &status {
+                FetchStatus::Finished(Err(error)) if is_paused => error.retry_after(),
+                _ => None,
+            },
+            has_ended_pause: ended_pause.is_some(),
+            life: match &status {
+                FetchStatus::Finished(Ok(_)) => life,
+                _ => None,
+            },
+            status,
+        }
     }
 
     fn abandon(self: Arc<Self>, fetch: FetchId) {
@@ -304,6 +373,19 @@ impl FetchOwner for Entry {
         let handle = core.take_fetch(fetch);
         drop(core);
         self.end(handle);
+    }
+
+    fn attach_pause_timer(&self, fetch: FetchId, timer: AbortHandle) {
+        match self.lock().pause.as_mut().filter(|it| it.is_after(fetch)) {
+            Some(pause) => pause.set_timer(timer),
+            // The pause has ended already.
+            None => timer.abort(),
+        }
+    }
+
+    fn end_pause(&self, fetch: FetchId) -> bool {
+        let pause = self.lock().pause.take_if(|it| it.is_after(fetch));
+        pause.is_some()
     }
 }
 

@@ -20,18 +20,22 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::cache::cached_token::CachedToken;
 use crate::cache::fetch::chain::FetchChain;
+use crate::cache::fetch::events::{FetchEvents, Finished};
 use crate::cache::fetch::limiter::{FetchLimiter, Slot};
 use crate::cache::fetch::waiter::{WAIT_MARGIN, Waiter};
 use crate::cache::state::{FetchId, Fetched, Timing};
 use crate::clock::{Moment, Timeline};
 use crate::error::{TokenError, TokenErrorKind};
+use crate::observe::Observers;
 use crate::source::TokenSource;
 use crate::source::context::{FetchContext, FetchReason};
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 
 mod chain;
+pub(crate) mod events;
 pub(crate) mod limiter;
+pub(crate) mod pause;
 pub(crate) mod runtime;
 pub(crate) mod waiter;
 mod watchdog;
@@ -60,6 +64,7 @@ pub(crate) struct Fetcher {
     /// No further fetch starts.
     pub(crate) is_closed: AtomicBool,
     pub(crate) limiter: Arc<FetchLimiter>,
+    pub(crate) observers: Observers,
 }
 
 /// The entry that a fetch is for.
@@ -79,7 +84,8 @@ pub(crate) trait FetchOwner: Send + Sync + 'static {
     /// Returns what the source is told about a try of a fetch.
     fn context(&self, reason: FetchReason, deadline: Instant) -> FetchContext;
 
-    /// Stores the outcome of a fetch. Returns the status that the callers see.
+    /// Stores the outcome of a fetch. Returns the status that the callers see, and what observers
+    /// are to know.
     ///
     /// Consumes the `Arc`, as `abandon` does, so that this call does not keep the entry from being
     /// evicted.
@@ -89,10 +95,16 @@ pub(crate) trait FetchOwner: Send + Sync + 'static {
         outcome: Result<Fetched, TokenError>,
         now: Moment,
         timing: Timing,
-    ) -> FetchStatus;
+    ) -> Finished;
 
     /// Ends a fetch without an outcome. Does nothing if it has ended.
     fn abandon(self: Arc<Self>, fetch: FetchId);
+
+    /// Remembers the timer of the pause after a fetch, to abort it with the pause.
+    fn attach_pause_timer(&self, fetch: FetchId, timer: AbortHandle);
+
+    /// Returns true if the pause after this fetch had not been noticed to end.
+    fn end_pause(&self, fetch: FetchId) -> bool;
 }
 
 /// The status of a fetch, as its callers see it.
@@ -124,6 +136,7 @@ pub(crate) struct FetchTask {
     fetch: Weak<Identity>,
     /// The fetch within which the caller runs.
     parent: Option<FetchChain>,
+    events: FetchEvents,
 }
 
 /// The entry's hold on the fetch in progress. Dropped, it aborts the task and frees the slot.
@@ -173,9 +186,13 @@ impl Fetcher {
         request: &TokenRequest,
         context: impl Fn() -> FetchContext,
         limit: &TimeLimit,
+        events: &mut FetchEvents,
     ) -> Result<(AccessToken, Moment), TokenError> {
         let mut waits = TRY_WAITS.iter();
+        let mut attempt = 0;
         loop {
+            attempt += 1;
+            events.started(attempt);
             let started = self.timeline.read();
             let since = Instant::now();
             let context = context();
@@ -204,8 +221,8 @@ impl FetchTask {
         fetcher: &Arc<Fetcher>,
         request: &TokenRequest,
         id: FetchId,
-        reason: FetchReason,
         delay: Duration,
+        reason: FetchReason,
     ) -> (Self, FetchHandle) {
         let identity = Arc::new(Identity {
             id,
@@ -229,6 +246,7 @@ impl FetchTask {
             delay,
             fetch,
             parent: FetchChain::current(),
+            events: FetchEvents::new(fetcher, request, reason),
         };
         (task, handle)
     }
@@ -237,7 +255,8 @@ impl FetchTask {
     ///
     /// A fetch that a source asks for within its own fetch needs no slot: with all slots taken by
     /// such sources, none would end.
-    pub(crate) fn start(self, runtime: &Handle) {
+    pub(crate) fn start(mut self, runtime: &Handle) {
+        self.events.queued();
         if self.parent.is_some() {
             return self.spawn(runtime, None);
         }
@@ -255,7 +274,7 @@ impl FetchTask {
         });
     }
 
-    fn spawn(self, runtime: &Handle, slot: Option<Slot>) {
+    fn spawn(mut self, runtime: &Handle, slot: Option<Slot>) {
         let Some(owner) = self.owner.upgrade() else {
             return;
         };
@@ -267,12 +286,13 @@ impl FetchTask {
         let deadline = Instant::now() + self.delay + self.fetcher.fetch_timeout;
         self.publish(FetchStatus::Running { deadline });
         // A runtime that is shutting down drops the task here, which abandons the fetch.
-        let task = runtime.spawn(self.run(deadline));
+        let span = self.events.take_span();
+        let task = runtime.spawn(span.instrument(self.run(deadline)));
         owner.attach(id, task.abort_handle());
     }
 
     /// Runs the fetch. `deadline` is the one that callers know.
-    async fn run(self, deadline: Instant) {
+    async fn run(mut self, deadline: Instant) {
         if !self.delay.is_zero() {
             sleep(self.delay).await;
         }
@@ -286,8 +306,13 @@ impl FetchTask {
             self.publish(FetchStatus::Running { deadline });
         }
         let chain = FetchChain::new(Weak::clone(&self.owner), self.parent.clone());
-        let context = || self.context(limit.deadline);
-        let fetch = chain.scope(self.fetcher.fetch(&self.request, context, &limit));
+        let (owner, reason) = (&self.owner, self.reason);
+        let context = || context(owner, reason, limit.deadline);
+        let fetch =
+            chain.scope(
+                self.fetcher
+                    .fetch(&self.request, context, &limit, &mut self.events),
+            );
         let outcome = match timeout_at(limit.deadline, fetch).await {
             Ok(Ok((token, started))) => Ok(Fetched {
                 token,
@@ -300,26 +325,20 @@ impl FetchTask {
             Err(_) if limit.was_missed_by_the_runtime() => return,
             Err(_) => Err(TokenError::timeout(self.fetcher.fetch_timeout)),
         };
-        self.finish(outcome.map_err(|error| error.with_token_request(&self.request)));
-    }
-
-    fn context(&self, deadline: Instant) -> FetchContext {
-        match self.owner.upgrade() {
-            Some(owner) => owner.context(self.reason, deadline),
-            // The cache is gone, and soon this task.
-            None => FetchContext::new(self.reason, deadline),
-        }
+        let outcome = outcome.map_err(|error| error.with_token_request(&self.request));
+        self.finish(outcome);
     }
 
     /// Stores the outcome, then wakes the callers.
-    fn finish(&self, outcome: Result<Fetched, TokenError>) {
+    fn finish(mut self, outcome: Result<Fetched, TokenError>) {
         // Before the entry drops its handle.
         let fetch = self.fetch.upgrade();
         if let Some(owner) = self.owner.upgrade() {
             let now = self.fetcher.timeline.read();
-            let status = owner.finish(self.id, outcome, now, self.fetcher.timing);
+            let finished = owner.finish(self.id, outcome, now, self.fetcher.timing);
+            self.events.finished(&self.owner, self.id, &finished);
             if let Some(fetch) = fetch {
-                fetch.status.send_replace(status);
+                fetch.status.send_replace(finished.status);
             }
         }
     }
@@ -395,6 +414,15 @@ impl Drop for FetchHandle {
         if let Some(task) = &self.task {
             task.abort();
         }
+    }
+}
+
+/// Returns what the source is told about a try of a fetch.
+fn context(owner: &Weak<dyn FetchOwner>, reason: FetchReason, deadline: Instant) -> FetchContext {
+    match owner.upgrade() {
+        Some(owner) => owner.context(reason, deadline),
+        // The cache is gone, and soon the task.
+        None => FetchContext::new(reason, deadline),
     }
 }
 

@@ -85,6 +85,11 @@ impl Lifespan {
         }
     }
 
+    /// Returns the time until the token expires, unless it never does.
+    pub(crate) fn life(&self, now: Moment) -> Option<Duration> {
+        (self.expired != Moment::NEVER).then(|| now.until(self.expired))
+    }
+
     /// Returns true if the token is usable without a decision: it is fresh, or no refresh can start
     /// and, if it is late, none is worth waiting for.
     #[inline]

@@ -232,6 +232,7 @@ impl State {
             generation,
             fetch,
             lifespan,
+            requested: started,
         });
         Completed::Stored
     }
@@ -301,6 +302,25 @@ impl State {
         self.current.as_ref()
     }
 
+    /// Returns true if the last token was rejected or invalidated, and there is no other yet.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.current.is_none() && self.rejected.is_some()
+    }
+
+    pub(crate) fn is_fetching(&self) -> bool {
+        self.fetch.is_some()
+    }
+
+    /// Returns the number of fetches that failed since the last success.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Returns the error of the last fetch, unless one has succeeded since.
+    pub(crate) fn last_error(&self) -> Option<&TokenError> {
+        self.pause.as_ref().map(|pause| &pause.error)
+    }
+
     /// Returns the fetch in progress.
     #[cfg(test)]
     pub(crate) fn fetch(&self) -> Option<FetchId> {
@@ -368,7 +388,7 @@ impl State {
     }
 
     /// Returns the error that callers get in a pause, with the time that remains.
-    fn paused(&self, now: Moment) -> Option<TokenError> {
+    pub(crate) fn paused(&self, now: Moment) -> Option<TokenError> {
         let pause = self.pause.as_ref()?;
         let remaining = now.until(pause.until);
         (!remaining.is_zero()).then(|| pause.error.clone().paused(remaining))

@@ -20,6 +20,7 @@ use crate::cache::cached_token::CachedToken;
 use crate::cache::entry::{Entry, OnFetchEnd};
 use crate::cache::per_thread::parallelism;
 use crate::clock::Moment;
+use crate::observe::{Event, Observers};
 use crate::token::request::TokenRequest;
 
 /// Enough that two threads seldom meet at a lock. Each shard has pages of its own, so more would
@@ -71,10 +72,11 @@ pub(crate) struct Tenants {
     by_use: Mutex<BinaryHeap<Candidate>>,
     /// Given to each entry.
     on_fetch_end: OnFetchEnd,
+    observers: Observers,
 }
 
 impl Tenants {
-    pub(crate) fn new(max_entries: usize) -> Arc<Self> {
+    pub(crate) fn new(max_entries: usize, observers: Observers) -> Arc<Self> {
         let shards = (SHARDS_PER_THREAD * parallelism()).next_power_of_two();
         let shards = repeat_with(RwLock::default).take(shards.min(MAX_SHARDS));
         Arc::new_cyclic(|tenants: &Weak<Self>| {
@@ -86,6 +88,7 @@ impl Tenants {
                 turn: AtomicU64::new(0),
                 second: AtomicU64::new(0),
                 by_use: Mutex::default(),
+                observers,
                 on_fetch_end: Arc::new(move || {
                     if let Some(tenants) = tenants.upgrade() {
                         tenants.make_room();
@@ -112,11 +115,16 @@ impl Tenants {
         .flatten()
     }
 
+    /// Returns the entry of `request`, if there is one, without noting a use of it.
+    pub(crate) fn find(&self, request: &TokenRequest) -> Option<Arc<Entry>> {
+        self.look_up(request, Arc::clone)
+    }
+
     /// Returns the entry of `request`, if there is one.
     ///
     /// As long as the caller holds it, the entry is not evicted.
     pub(crate) fn get(&self, request: &TokenRequest, now: Moment) -> Option<Arc<Entry>> {
-        let entry = self.look_up(request, Arc::clone)?;
+        let entry = self.find(request)?;
         entry.last_used.record(self.turn(now));
         Some(entry)
     }
@@ -146,19 +154,35 @@ impl Tenants {
         let used = entry.last_used.turn();
         drop(shard);
         if added {
-            self.len.fetch_add(1, Ordering::Relaxed);
-            let request = request.clone();
-            self.by_use().push(Candidate { used, request });
+            let entries = self.len.fetch_add(1, Ordering::Relaxed) + 1;
+            let candidate = Candidate {
+                used,
+                request: request.clone(),
+            };
+            self.by_use().push(candidate);
+            self.observers.emit(|| Event::EntryAdded {
+                token_request: request,
+                entries,
+            });
             self.make_room();
         }
         entry
     }
 
-    /// Removes the entry of `request` and returns it.
-    pub(crate) fn remove(&self, request: &TokenRequest) -> Option<Arc<Entry>> {
-        let removed = self.write(request).remove(request)?;
-        self.len.fetch_sub(1, Ordering::Relaxed);
-        Some(removed)
+    /// Returns the entry of `request`, after removing it if nobody else uses it.
+    pub(crate) fn take(&self, request: &TokenRequest) -> Option<Arc<Entry>> {
+        let mut shard = self.write(request);
+        if Arc::strong_count(shard.get(request)?) > 1 {
+            return shard.get(request).cloned();
+        }
+        let entry = shard.remove(request)?;
+        drop(shard);
+        let before = self.len.fetch_sub(1, Ordering::Relaxed);
+        self.observers.emit(|| Event::EntryEvicted {
+            token_request: request,
+            entries: before.saturating_sub(1),
+        });
+        Some(entry)
     }
 
     /// Returns all entries.
@@ -184,6 +208,22 @@ impl Tenants {
         if self.len() <= self.max_entries {
             return;
         }
+        let mut evicted = Vec::new();
+        self.evict_excess(&mut evicted);
+        for (entry, entries) in evicted {
+            let token_request = &entry.request;
+            if entry.forget_pause() {
+                self.observers.emit(|| Event::PauseEnded { token_request });
+            }
+            self.observers.emit(|| Event::EntryEvicted {
+                token_request,
+                entries,
+            });
+        }
+    }
+
+    /// Moves evicted entries to `evicted`, each with the number of those that are left.
+    fn evict_excess(&self, evicted: &mut Vec<(Arc<Entry>, usize)>) {
         let mut by_use = self.by_use();
         for _ in 0..MAX_SCAN {
             if self.len() <= self.max_entries {
@@ -196,17 +236,23 @@ impl Tenants {
             match last_used {
                 // It is in the heap by an older use.
                 Some(used) if used > candidate.used => candidate.used = used,
-                Some(_) if self.evict(&candidate.request) => continue,
                 // Behind all others, so that those are looked at too.
-                Some(_) => candidate.used = self.turn.load(Ordering::Relaxed),
+                Some(_) => match self.evict(&candidate.request) {
+                    Some(entry) => {
+                        evicted.push(entry);
+                        continue;
+                    }
+                    None => candidate.used = self.turn.load(Ordering::Relaxed),
+                },
                 None => continue,
             }
             by_use.push(candidate);
         }
     }
 
-    /// Evicts the entry of `request` if it may be. Returns true if it was evicted.
-    fn evict(&self, request: &TokenRequest) -> bool {
+    /// Evicts the entry of `request` if it may be. Returns it, and the number of those that are
+    /// left.
+    fn evict(&self, request: &TokenRequest) -> Option<(Arc<Entry>, usize)> {
         let force = self.len() > self.max_entries.saturating_mul(2);
         let second = Duration::from_secs(self.second.load(Ordering::Relaxed));
         let now = Moment::by_monotonic(second);
@@ -215,12 +261,10 @@ impl Tenants {
         let may_go = shard.get(request).is_some_and(|entry| {
             Arc::strong_count(entry) == 1 && entry.prepare_eviction(now, force)
         });
-        let evicted = may_go.then(|| shard.remove(request)).flatten();
+        let evicted = may_go.then(|| shard.remove(request)).flatten()?;
         drop(shard);
-        if evicted.is_some() {
-            self.len.fetch_sub(1, Ordering::Relaxed);
-        }
-        evicted.is_some()
+        let before = self.len.fetch_sub(1, Ordering::Relaxed);
+        Some((evicted, before.saturating_sub(1)))
     }
 
     fn by_use(&self) -> MutexGuard<'_, BinaryHeap<Candidate>> {

@@ -6,6 +6,7 @@ use std::pin::pin;
 
 use crate::exchange::message::{RequestView, ResponseView};
 use crate::exchange::{Replay, Settings};
+use crate::observe::{ReplayObstacle, ReplayOutcome};
 use crate::policy::replay::Kept;
 
 impl<S: Deref<Target = Settings>> Replay<S> {
@@ -38,8 +39,14 @@ impl<S: Deref<Target = Settings>> Replay<S> {
                 self.finish(&response, &kept);
                 Ok(response)
             }
-            (Err(_), Some(rejection)) => Ok(rejection),
-            (Err(error), None) => Err(error),
+            (Err(_), Some(rejection)) => {
+                self.give_up(ReplayObstacle::NotReady);
+                Ok(rejection)
+            }
+            (Err(error), None) => {
+                self.report(ReplayOutcome::Failed);
+                Err(error)
+            }
         }
     }
 
@@ -51,5 +58,9 @@ impl<S: Deref<Target = Settings>> Replay<S> {
                 .cache
                 .record_replay(&plan.token_request, rejection, rejected);
         }
+        self.report(match rejected {
+            true => ReplayOutcome::Refused,
+            false => ReplayOutcome::Accepted,
+        });
     }
 }

@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use crate::error::BoxError;
 use crate::exchange::message::{RequestView, ResponseView};
-use crate::exchange::{AttachedToken, NextStep, Replay, RequestPlan, attach};
+use crate::exchange::{AttachedToken, NextStep, Replay, RequestPlan};
 use crate::policy::replay::{Kept, Repeat};
 use crate::service::waiting::{Granted, Waiting};
 use crate::service::{SharedSettings, replay_request};
@@ -253,7 +253,7 @@ where
             mut service,
         } = granted;
         let kept = settings.0.keep(&plan, &mut request);
-        let attached = attach(&token, &mut request);
+        let attached = settings.0.attach(&token, &mut request);
         let future = service.call(request);
         let Some(attached) = attached else {
             return Self::PassThrough { future };

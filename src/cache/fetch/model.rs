@@ -74,6 +74,7 @@ impl Model {
             runtime: None,
             is_closed: AtomicBool::new(false),
             limiter: FetchLimiter::new(1),
+            observers: Observers::default(),
         };
         Self {
             entry: Arc::new(Entry::new(TokenRequest::default(), None)),

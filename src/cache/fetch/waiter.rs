@@ -218,7 +218,7 @@ impl Patience {
 }
 
 /// Limits `future` by a timer of the runtime that the settings name, or of the caller's.
-fn timer<F: Future>(
+pub(crate) fn timer<F: Future>(
     fetcher: &Fetcher,
     deadline: Instant,
     future: F,

@@ -24,6 +24,8 @@ pub(crate) struct CurrentToken {
     /// The fetch that returned the token.
     pub(crate) fetch: FetchId,
     pub(crate) lifespan: Lifespan,
+    /// The time just before the source was called.
+    pub(crate) requested: Moment,
 }
 
 /// A token that a source returned.

@@ -19,7 +19,7 @@ fn at(secs: u64) -> Moment {
 }
 
 fn tenants(max_entries: usize) -> Arc<Tenants> {
-    Tenants::new(max_entries)
+    Tenants::new(max_entries, Observers::default())
 }
 
 fn request(name: &str) -> TokenRequest {
@@ -57,6 +57,7 @@ fn fetcher() -> Arc<Fetcher> {
         runtime: None,
         is_closed: AtomicBool::new(false),
         limiter: FetchLimiter::new(1),
+        observers: Observers::default(),
     })
 }
 
@@ -266,4 +267,29 @@ fn a_bound_of_one_keeps_the_newest() {
         assert!(contains(&tenants, name));
         assert_eq!(tenants.len(), 1);
     }
+}
+
+/// A fetch that was abandoned may still return a token, which ends the pause of a later fetch.
+#[test]
+fn a_pause_that_a_late_token_ends_is_reported_once() {
+    let tenants = tenants(1);
+    let entry = tenants.entry(&request("a"), at(0));
+    let late = start(&entry, at(0));
+    Arc::clone(&entry).abandon(late.id());
+    let failed = start(&entry, at(0));
+    let error = TokenError::new(TokenErrorKind::Unavailable, true);
+    let timing = fetcher().timing;
+    let finished = Arc::clone(&entry).finish(failed.id(), Err(error), at(0), timing);
+    assert!(finished.pause.is_some());
+    assert_eq!((finished.failures, finished.has_ended_pause), (1, false));
+    let fetched = Fetched {
+        token: unlimited(),
+        generation: 1,
+        started: at(0),
+        jitter: 0.0,
+    };
+    let finished = Arc::clone(&entry).finish(late.id(), Ok(fetched), at(0), timing);
+    assert!(finished.pause.is_none());
+    assert_eq!((finished.failures, finished.has_ended_pause), (1, true));
+    assert!(!entry.end_pause(failed.id()), "it was reported");
 }

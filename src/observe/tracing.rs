@@ -1,0 +1,279 @@
+//! Log lines, in `tracing`.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use tracing::{debug, info, trace, warn};
+
+use crate::error::TokenError;
+use crate::observe::{
+    Event, FetchOutcome, NoTokenReason, Observer, ReplayOutcome, RequestOrigin, WaitOutcome,
+};
+use crate::source::context::FetchReason;
+use crate::token::request::TokenRequest;
+
+/// The target of all log lines and spans.
+const TARGET: &str = "bearer_auth";
+/// The most origins that are warned of. A client that calls more of them does so on purpose.
+const MAX_WARNED: usize = 32;
+
+/// Writes events to `tracing`, with the target `bearer_auth`.
+///
+/// With the feature `tracing`, every cache has one, see
+/// [`without_default_observers`](crate::TokenCacheBuilder::without_default_observers).
+///
+/// | level | what is logged |
+/// |---|---|
+/// | `warn` | the first of several failed fetches of a token; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one |
+/// | `info` | the first token after failed fetches |
+/// | `debug` | all other fetches, pauses, rejections, replays, requests without a token, evictions |
+/// | `trace` | fetches that queue, waits that end with a token, new entries |
+///
+/// No line contains a secret. The scope of the token is the field `scope`. The texts of a custom
+/// source's own errors are logged as they are, in the field `cause`.
+///
+/// Independently of this observer, each fetch is in a span `fetch` at the level `debug`, which
+/// [follows from](tracing::Span::follows_from) the span of the caller that started it.
+#[derive(Debug, Default)]
+pub struct TracingObserver {
+    /// The origins that were warned of.
+    warned: Mutex<Vec<String>>,
+}
+
+impl TracingObserver {
+    /// Creates an observer.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn log_failure(
+        &self,
+        request: &TokenRequest,
+        reason: FetchReason,
+        failures: u32,
+        error: &TokenError,
+    ) {
+        macro_rules! log {
+            ($level:ident) => {
+                $level!(
+                    target: TARGET,
+                    scope = request.scopes(),
+                    reason = reason.as_str(),
+                    failures,
+                    error = %error,
+                    kind = ?error.kind(),
+                    cause = cause(error).map(tracing::field::display),
+                    token_endpoint = error.token_endpoint(),
+                    retry_after_secs = error.retry_after().map(|wait| wait.as_secs_f64()),
+                    "no token was fetched"
+                )
+            };
+        }
+        if failures == 1 {
+            log!(warn);
+        } else {
+            log!(debug);
+        }
+    }
+
+    fn log_no_token(&self, reason: NoTokenReason, origin: RequestOrigin<'_>, has_matched: bool) {
+        let is_mistake = reason == NoTokenReason::OriginNotAllowed && !has_matched;
+        if is_mistake && self.is_first_of(origin) {
+            warn!(
+                target: TARGET,
+                origin = %origin,
+                reason = reason.as_str(),
+                "a request was sent without a token, and none was seen to go to an allowed origin: \
+                 check `allow_origin`"
+            );
+        } else {
+            debug!(
+                target: TARGET,
+                origin = %origin,
+                reason = reason.as_str(),
+                "a request was sent without a token"
+            );
+        }
+    }
+
+    /// Returns true once per origin.
+    fn is_first_of(&self, origin: RequestOrigin<'_>) -> bool {
+        let origin = origin.to_string();
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = warned.len() < MAX_WARNED && !warned.contains(&origin);
+        if is_first {
+            warned.push(origin);
+        }
+        is_first
+    }
+}
+
+impl Observer for TracingObserver {
+    fn on_event(&self, event: &Event<'_>) {
+        match *event {
+            Event::FetchQueued {
+                token_request,
+                reason,
+            } => trace!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                reason = reason.as_str(),
+                "a fetch was queued"
+            ),
+            Event::FetchDropped {
+                token_request,
+                reason,
+            } => debug!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                reason = reason.as_str(),
+                "a queued fetch was dropped"
+            ),
+            Event::FetchStarted {
+                token_request,
+                reason,
+                attempt,
+            } => debug!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                reason = reason.as_str(),
+                attempt,
+                "a token is fetched"
+            ),
+            Event::FetchFinished {
+                token_request,
+                reason,
+                outcome: FetchOutcome::Failed(error),
+                failures,
+                ..
+            } => self.log_failure(token_request, reason, failures, error),
+            Event::FetchFinished {
+                token_request,
+                outcome: FetchOutcome::Token,
+                failures: failures @ 1..,
+                ..
+            } => info!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                failures,
+                "a token was fetched again"
+            ),
+            Event::FetchFinished {
+                token_request,
+                reason,
+                outcome,
+                duration,
+                life,
+                ..
+            } => debug!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                reason = reason.as_str(),
+                outcome = outcome.as_str(),
+                duration_secs = duration.as_secs_f64(),
+                life_secs = life.map(|life| life.as_secs_f64()),
+                "a fetch has finished"
+            ),
+            Event::PauseBegan {
+                token_request,
+                duration,
+                ..
+            } => debug!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                duration_secs = duration.as_secs_f64(),
+                "the source is not called for a time"
+            ),
+            Event::PauseEnded { token_request } => debug!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                "the source may be called again"
+            ),
+            Event::WaitEnded {
+                token_request,
+                outcome: WaitOutcome::Token,
+                duration,
+            } => trace!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                duration_secs = duration.as_secs_f64(),
+                "a caller waited for a token"
+            ),
+            Event::WaitEnded {
+                token_request,
+                outcome,
+                duration,
+            } => debug!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                outcome = outcome.as_str(),
+                duration_secs = duration.as_secs_f64(),
+                "a caller waited for a token in vain"
+            ),
+            Event::TokenRejected {
+                token_request,
+                outcome,
+            } => debug!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                outcome = outcome.as_str(),
+                "a token was rejected"
+            ),
+            Event::ReplayFinished {
+                token_request,
+                outcome,
+            } => debug!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                outcome = outcome.as_str(),
+                reason = match outcome {
+                    ReplayOutcome::NotPossible(obstacle) => Some(obstacle.as_str()),
+                    _ => None,
+                },
+                "a replay has finished"
+            ),
+            Event::SentWithoutToken {
+                reason,
+                origin,
+                has_matched,
+            } => self.log_no_token(reason, origin, has_matched),
+            Event::EntryAdded {
+                token_request,
+                entries,
+            } => trace!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                entries,
+                "an entry was added"
+            ),
+            Event::EntryEvicted {
+                token_request,
+                entries,
+            } => debug!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                entries,
+                "an entry was evicted"
+            ),
+        }
+    }
+}
+
+/// The causes of an error, which its own text does not repeat.
+struct Causes<'a>(&'a (dyn Error + 'static));
+
+fn cause(error: &TokenError) -> Option<Causes<'_>> {
+    error.source().map(Causes)
+}
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(cause) = self;
+        write!(f, "{cause}")?;
+        match cause.source() {
+            Some(cause) => write!(f, ": {}", Causes(cause)),
+            None => Ok(()),
+        }
+    }
+}

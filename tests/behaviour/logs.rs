@@ -1,0 +1,355 @@
+//! Log lines and spans of the feature `tracing`.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bearer_auth::{
+    AccessToken, BearerAuthLayer, ClientCredentials, MockAuthServer, MockTokenSource, TokenCache,
+    TokenError, TokenRequest, source_fn,
+};
+use http::header::AUTHORIZATION;
+use http::{Request, Response, StatusCode};
+use tokio::time::{advance, sleep};
+use tower::{Layer as _, ServiceExt, service_fn};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Instrument, Level, Subscriber};
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Layer, fmt};
+
+const LIFE: Duration = Duration::from_secs(900);
+
+type Fields = BTreeMap<String, String>;
+
+/// A log line.
+#[derive(Clone, Debug)]
+struct Line {
+    level: Level,
+    fields: Fields,
+    /// The name of the span that it is in.
+    span: Option<String>,
+}
+
+/// Captures the lines and spans of the target `bearer_auth`.
+#[derive(Clone, Default)]
+struct Capture {
+    lines: Arc<Mutex<Vec<Line>>>,
+    /// The names and fields of spans, and the names of those that they follow from.
+    spans: Arc<Mutex<Vec<(String, Fields)>>>,
+    follows: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+struct Visitor<'a>(&'a mut Fields);
+
+impl Visit for Visitor<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.to_owned());
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
+    fn on_event(&self, event: &tracing::Event<'_>, context: Context<'_, S>) {
+        if event.metadata().target() != "bearer_auth" {
+            return;
+        }
+        let mut fields = Fields::new();
+        event.record(&mut Visitor(&mut fields));
+        self.lines.lock().unwrap().push(Line {
+            level: *event.metadata().level(),
+            fields,
+            span: context.lookup_current().map(|it| it.name().to_owned()),
+        });
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        if attributes.metadata().target() == "bearer_auth" {
+            assert!(attributes.is_root());
+            let mut fields = Fields::new();
+            attributes.record(&mut Visitor(&mut fields));
+            let name = attributes.metadata().name().to_owned();
+            self.spans.lock().unwrap().push((name, fields));
+        }
+    }
+
+    fn on_follows_from(&self, span: &Id, follows: &Id, context: Context<'_, S>) {
+        let name = |id| context.span(id).unwrap().name().to_owned();
+        let pair = (name(span), name(follows));
+        self.follows.lock().unwrap().push(pair);
+    }
+}
+
+impl Capture {
+    /// Captures what this thread logs.
+    fn start() -> (Self, DefaultGuard) {
+        let capture = Self::default();
+        let subscriber = tracing_subscriber::registry().with(capture.clone());
+        (capture, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn take(&self) -> Vec<Line> {
+        std::mem::take(&mut *self.lines.lock().unwrap())
+    }
+
+    /// Returns the lines above `debug`.
+    fn take_notable(&self) -> Vec<Line> {
+        let mut lines = self.take();
+        lines.retain(|line| line.level < Level::DEBUG);
+        lines
+    }
+}
+
+fn tokens() -> MockTokenSource {
+    MockTokenSource::new().with_lifetime(LIFE)
+}
+
+fn get(url: &str) -> Request<String> {
+    Request::get(url).body(String::new()).unwrap()
+}
+
+/// Rejects the first token.
+async fn api(request: Request<String>) -> Result<Response<()>, Infallible> {
+    let mut response = Response::new(());
+    let authorization = request.headers().get(AUTHORIZATION);
+    if authorization.is_some_and(|it| it == "Bearer mock-token-1") {
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+    }
+    Ok(response)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_healthy_service_logs_nothing_above_debug() {
+    let (capture, _guard) = Capture::start();
+    let layer = BearerAuthLayer::new(tokens())
+        .allow_origin("https://api.example.com")
+        .unwrap();
+    let service = layer.layer(service_fn(api));
+    for _ in 0..20 {
+        let call = service.clone().oneshot(get("https://api.example.com"));
+        assert_eq!(call.await.unwrap().status(), 200);
+        let call = service.clone().oneshot(get("https://storage.example.com"));
+        call.await.unwrap();
+        let tenant = TokenRequest::scope("tenant/1");
+        layer.cache().token_for(&tenant).await.unwrap();
+        advance(Duration::from_secs(300)).await;
+        sleep(Duration::from_millis(1)).await;
+    }
+    let lines = capture.take();
+    assert!(lines.len() > 20, "{}", lines.len());
+    for line in lines {
+        assert!(line.level >= Level::DEBUG, "{line:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_failure_is_a_warning_and_the_recovery_an_information() {
+    let (capture, _guard) = Capture::start();
+    let tokens = tokens();
+    let cache = TokenCache::new(tokens.clone());
+    let tenant = TokenRequest::scope("tenant/1");
+    tokens.fail_times(5, TokenError::permanent("the disk is full"));
+    for _ in 0..5 {
+        cache.token_for(&tenant).await.unwrap_err();
+        cache.token_for(&tenant).await.unwrap_err();
+        sleep(Duration::from_secs(80)).await;
+    }
+    cache.token_for(&tenant).await.unwrap();
+    let lines = capture.take_notable();
+    let levels: Vec<_> = lines.iter().map(|line| line.level).collect();
+    assert_eq!(levels, [Level::WARN, Level::INFO], "{lines:#?}");
+    let warning = &lines[0].fields;
+    assert_eq!(warning["message"], "no token was fetched");
+    assert_eq!(warning["scope"], "tenant/1");
+    assert_eq!(warning["reason"], "first");
+    assert_eq!(warning["kind"], "Source");
+    assert_eq!(warning["cause"], "the disk is full");
+    assert!(warning.contains_key("retry_after_secs"));
+    assert_eq!(lines[1].fields["scope"], "tenant/1");
+    assert_eq!(lines[1].fields["failures"], "5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_origin_that_is_not_allowed_is_a_warning_if_none_has_matched() {
+    let (capture, _guard) = Capture::start();
+    let layer = BearerAuthLayer::new(tokens())
+        .allow_origin("https://api.example.com")
+        .unwrap();
+    let service = layer.layer(service_fn(api));
+    let call = |url| service.clone().oneshot(get(url));
+    for _ in 0..3 {
+        call("https://api.example.org/a?b").await.unwrap();
+        call("https://api.example.org:8443/").await.unwrap();
+    }
+    let origins: Vec<_> = capture
+        .take_notable()
+        .into_iter()
+        .map(|line| (line.level, line.fields["origin"].clone()))
+        .collect();
+    assert_eq!(
+        origins,
+        [
+            (Level::WARN, "https://api.example.org".to_owned()),
+            (Level::WARN, "https://api.example.org:8443".to_owned()),
+        ],
+        "once per origin"
+    );
+    call("https://api.example.com").await.unwrap();
+    call("https://other.example.org").await.unwrap();
+    let lines = capture.take();
+    let line = lines.last().unwrap();
+    assert_eq!(line.level, Level::DEBUG);
+    assert_eq!(line.fields["reason"], "origin_not_allowed");
+    assert_eq!(line.fields["origin"], "https://other.example.org");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_fetch_has_a_span_that_follows_from_its_caller() {
+    let (capture, _guard) = Capture::start();
+    let cache = TokenCache::new(source_fn(async |_| {
+        tracing::debug!(target: "bearer_auth", "in the source");
+        Ok(AccessToken::new("opaque")?)
+    }));
+    let tenant = TokenRequest::scope("tenant/1");
+    let caller = tracing::info_span!("caller");
+    cache.token_for(&tenant).instrument(caller).await.unwrap();
+    let spans = capture.spans.lock().unwrap().clone();
+    assert_eq!(spans.len(), 1);
+    let (name, fields) = &spans[0];
+    assert_eq!(name, "fetch");
+    assert_eq!(fields["scope"], "tenant/1");
+    assert_eq!(fields["reason"], "first");
+    assert_eq!(
+        *capture.follows.lock().unwrap(),
+        [("fetch".to_owned(), "caller".to_owned())]
+    );
+    let of = |message: &str| {
+        let lines = capture.lines.lock().unwrap();
+        let line = lines.iter().find(|it| it.fields["message"] == message);
+        line.unwrap().span.clone().unwrap()
+    };
+    assert_eq!(of("in the source"), "fetch");
+    assert_eq!(of("a fetch has finished"), "fetch");
+    assert_eq!(of("a caller waited for a token"), "caller");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_logs_of_a_cache_can_be_disabled() {
+    let (capture, _guard) = Capture::start();
+    let tokens = tokens();
+    let cache = TokenCache::builder(tokens.clone())
+        .without_default_observers()
+        .build()
+        .unwrap();
+    tokens.fail_next(TokenError::permanent("no"));
+    cache.token().await.unwrap_err();
+    assert!(capture.take().is_empty());
+}
+
+/// A writer into memory.
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// All lines of all crates, at the level `trace`, under all faults of the mock server.
+#[tokio::test]
+async fn no_log_line_contains_a_secret() {
+    let output = Output::default();
+    let writer = output.clone();
+    let lines = fmt::layer()
+        .with_ansi(false)
+        .with_span_events(fmt::format::FmtSpan::FULL)
+        .with_writer(move || writer.clone());
+    // The transport's own lines are not this crate's.
+    let lines = lines.with_filter(tracing_subscriber::filter::filter_fn(|metadata| {
+        metadata.target().starts_with("bearer_auth")
+    }));
+    let subscriber = tracing_subscriber::registry().with(lines);
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let body = |status: u16, body: &str| {
+        let mut response = Response::new(body.to_owned());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        response
+    };
+    let mut secrets = vec!["s3cret".to_owned(), "czNjcmV0".to_owned()];
+    for fault in [
+        body(200, r#"{"access_token":"s3cret-of-token with blanks"}"#),
+        body(200, r#"{"access_token":["s3cret-of-token"]}"#),
+        body(
+            200,
+            r#"{"access_token":"s3cret-of-token","token_type":"s3cret"}"#,
+        ),
+        body(
+            400,
+            r#"{"error":"x","error_description":"s3cret-of-server"}"#,
+        ),
+        body(401, r#"{"error":"s3cret of server\u0000"}"#),
+        body(429, "s3cret-of-server"),
+        body(503, "s3cret-of-server"),
+        body(302, "s3cret-of-server"),
+        body(200, "s3cret-of-server"),
+    ] {
+        let server = MockAuthServer::builder()
+            .client("id", "s3cret-of-client")
+            .start()
+            .await
+            .unwrap();
+        let url = format!("{}?key=s3cret-of-client", server.token_url());
+        let source = ClientCredentials::builder(url)
+            .client_id("id")
+            .client_secret("s3cret-of-client")
+            .build()
+            .unwrap();
+        let layer = BearerAuthLayer::new(source);
+        let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+            .with(layer.clone())
+            .build();
+        let api = format!("{}?s3cret", server.api_url());
+        client.get(&api).send().await.unwrap();
+        let token = layer.cache().peek().unwrap();
+        secrets.push(token.expose_secret().to_owned());
+        server.revoke_all();
+        client.get(&api).send().await.unwrap();
+        server.answer_token_requests(3, fault);
+        server.revoke_all();
+        client.get(&api).send().await.unwrap();
+        client
+            .get("http://x:s3cret@a.invalid/s3cret")
+            .send()
+            .await
+            .unwrap_err();
+        server.shutdown().await;
+        let other = TokenRequest::scope("other");
+        layer.cache().token_for(&other).await.unwrap_err();
+        layer.cache().close().await;
+    }
+    let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+    for expected in [
+        "no token was fetched",
+        "a token was rejected",
+        "origin_not_allowed",
+    ] {
+        assert!(text.contains(expected), "{expected} in: {text}");
+    }
+    for secret in secrets {
+        assert!(!text.contains(&secret), "{secret} in: {text}");
+    }
+}

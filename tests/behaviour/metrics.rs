@@ -1,0 +1,208 @@
+//! The metrics of the feature `metrics`.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bearer_auth::{
+    BearerAuthLayer, MetricsObserver, MockTokenSource, TokenCache, TokenError, TokenRequest,
+};
+use http::{Request, Response, StatusCode};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use tokio::time::sleep;
+use tower::{Layer, ServiceExt, service_fn};
+
+/// Returns the metrics by name and labels, as `name{label=value}`.
+///
+/// The snapshot of this recorder resets the metrics, so a test takes one.
+fn snapshot(recorder: &DebuggingRecorder) -> BTreeMap<String, (String, DebugValue)> {
+    let snapshot = recorder.snapshotter().snapshot().into_vec();
+    snapshot
+        .into_iter()
+        .map(|(key, unit, description, value)| {
+            let key = key.key();
+            let labels: Vec<_> = key
+                .labels()
+                .map(|label| format!("{}={}", label.key(), label.value()))
+                .collect();
+            let name = match labels.is_empty() {
+                true => key.name().to_owned(),
+                false => format!("{}{{{}}}", key.name(), labels.join(",")),
+            };
+            assert!(description.is_some(), "{name} is described");
+            let unit = unit.expect("a unit").as_str().to_owned();
+            (name, (unit, value))
+        })
+        .collect()
+}
+
+fn tokens() -> MockTokenSource {
+    MockTokenSource::new()
+        .with_lifetime(Duration::from_secs(900))
+        .with_latency(Duration::from_millis(250))
+}
+
+fn value(metrics: &BTreeMap<String, (String, DebugValue)>, name: &str) -> f64 {
+    match &metrics.get(name).unwrap_or_else(|| panic!("{name}")).1 {
+        DebugValue::Counter(value) => *value as f64,
+        DebugValue::Gauge(value) => value.0,
+        DebugValue::Histogram(values) => values.iter().map(|value| value.0).sum(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_metrics_have_their_names_units_and_labels() {
+    let recorder = DebuggingRecorder::new();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let tokens = tokens();
+    let cache = TokenCache::builder(tokens.clone())
+        .max_concurrent_fetches(1)
+        .build()
+        .unwrap();
+    let layer = BearerAuthLayer::from_cache(cache.clone());
+    let reject = service_fn(async |_: Request<String>| {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        Ok::<_, Infallible>(response)
+    });
+    let request = Request::get("https://a.example").body(String::new());
+    layer.layer(reject).oneshot(request.unwrap()).await.unwrap();
+    tokens.fail_next(TokenError::permanent("no"));
+    let paused = TokenRequest::scope("paused");
+    cache.token_for(&paused).await.unwrap_err();
+    let _hold = tokens.hold();
+    for scope in ["in flight", "queued 1", "queued 2"] {
+        let cache = cache.clone();
+        let request = TokenRequest::scope(scope.replace(' ', "/"));
+        tokio::spawn(async move { cache.token_for(&request).await });
+    }
+    sleep(Duration::from_millis(1)).await;
+
+    let metrics = snapshot(&recorder);
+    let all: Vec<_> = metrics
+        .iter()
+        .map(|(name, (unit, _))| (name.as_str(), unit.as_str()))
+        .collect();
+    assert_eq!(
+        all,
+        [
+            ("bearer_auth.entries", "count"),
+            ("bearer_auth.fetch.duration", "seconds"),
+            ("bearer_auth.fetches_in_flight", "count"),
+            ("bearer_auth.fetches_queued", "count"),
+            ("bearer_auth.fetches{outcome=failed,reason=first}", "count"),
+            ("bearer_auth.fetches{outcome=token,reason=first}", "count"),
+            (
+                "bearer_auth.fetches{outcome=token,reason=rejected}",
+                "count"
+            ),
+            ("bearer_auth.paused", "count"),
+            ("bearer_auth.rejections{outcome=effective}", "count"),
+            ("bearer_auth.replays{outcome=refused}", "count"),
+            ("bearer_auth.wait.duration", "seconds"),
+        ]
+    );
+    for (name, expected) in [
+        ("bearer_auth.entries", 4.0),
+        ("bearer_auth.fetch.duration", 0.75),
+        ("bearer_auth.fetches_in_flight", 1.0),
+        ("bearer_auth.fetches_queued", 2.0),
+        ("bearer_auth.paused", 1.0),
+        ("bearer_auth.wait.duration", 0.75),
+    ] {
+        assert_eq!(value(&metrics, name), expected, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gauges_return_to_zero() {
+    let recorder = DebuggingRecorder::new();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let tokens = tokens();
+    let cache = TokenCache::builder(tokens.clone())
+        .max_concurrent_fetches(1)
+        .build()
+        .unwrap();
+    tokens.fail_next(TokenError::permanent("no"));
+    let call = |scope: &str| {
+        let (cache, request) = (cache.clone(), TokenRequest::scope(scope));
+        async move { cache.token_for(&request).await }
+    };
+    call("paused").await.unwrap_err();
+    let hold = tokens.hold();
+    let callers = ["a", "b", "c"].map(|scope| tokio::spawn(call(scope)));
+    sleep(Duration::from_secs(2)).await;
+    drop(hold);
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+    drop(cache);
+    sleep(Duration::from_millis(1)).await;
+    let metrics = snapshot(&recorder);
+    for name in ["entries", "fetches_in_flight", "fetches_queued", "paused"] {
+        assert_eq!(
+            value(&metrics, &format!("bearer_auth.{name}")),
+            0.0,
+            "{name}"
+        );
+    }
+}
+
+/// A cache that is dropped in the middle of everything takes its share of the gauges with it.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_cache_has_no_share_in_the_gauges() {
+    let recorder = DebuggingRecorder::new();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let tokens = tokens();
+    let cache = TokenCache::builder(tokens.clone())
+        .max_concurrent_fetches(1)
+        .build()
+        .unwrap();
+    tokens.fail_next(TokenError::permanent("no").with_retry_after(Duration::from_secs(600)));
+    let paused = TokenRequest::scope("paused");
+    cache.token_for(&paused).await.unwrap_err();
+    let _hold = tokens.hold();
+    let callers = ["a", "b"].map(|scope| {
+        let (cache, request) = (cache.clone(), TokenRequest::scope(scope));
+        tokio::spawn(async move { cache.token_for(&request).await })
+    });
+    sleep(Duration::from_millis(1)).await;
+    drop(cache);
+    for caller in callers {
+        caller.abort();
+    }
+    sleep(Duration::from_secs(1)).await;
+    let metrics = snapshot(&recorder);
+    for name in ["entries", "fetches_in_flight", "fetches_queued", "paused"] {
+        assert_eq!(
+            value(&metrics, &format!("bearer_auth.{name}")),
+            0.0,
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_scope_is_a_label_only_on_demand() {
+    let recorder = DebuggingRecorder::new();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let tenant = TokenRequest::scope("tenant/1");
+    let cache = TokenCache::new(tokens());
+    cache.token_for(&tenant).await.unwrap();
+    let labelled = TokenCache::builder(tokens())
+        .without_default_observers()
+        .observer(MetricsObserver::new().with_scope_label())
+        .build()
+        .unwrap();
+    labelled.token_for(&tenant).await.unwrap();
+    labelled.token().await.unwrap();
+    let metrics = snapshot(&recorder);
+    for (labels, expected) in [
+        ("outcome=token,reason=first", 1.0),
+        ("outcome=token,reason=first,scope=tenant/1", 1.0),
+        ("outcome=token,reason=first,scope=", 1.0),
+    ] {
+        let name = format!("bearer_auth.fetches{{{labels}}}");
+        assert_eq!(value(&metrics, &name), expected, "{name}");
+    }
+}

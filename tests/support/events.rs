@@ -1,0 +1,151 @@
+//! An observer that writes down what it gets.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bearer_auth::{Event, Observer, ReplayOutcome, TokenRequest};
+
+/// Writes one short line per event. Clones share the lines.
+#[derive(Clone, Default)]
+pub(crate) struct Recorder {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// The `Debug` of all events.
+    debug: Arc<Mutex<String>>,
+}
+
+impl Recorder {
+    /// Returns the lines since the last call.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.lines.lock().unwrap())
+    }
+
+    /// Returns the lines since the last call, without those of fetches that queue and of entries
+    /// that are added.
+    pub(crate) fn take_main(&self) -> Vec<String> {
+        let mut lines = self.take();
+        lines.retain(|line| !line.contains("queued") && !line.contains("entry added"));
+        lines
+    }
+
+    pub(crate) fn debug(&self) -> String {
+        self.debug.lock().unwrap().clone()
+    }
+}
+
+impl Observer for Recorder {
+    fn on_event(&self, event: &Event<'_>) {
+        self.lines.lock().unwrap().push(line(event));
+        self.debug.lock().unwrap().push_str(&format!("{event:?}\n"));
+    }
+}
+
+fn line(event: &Event<'_>) -> String {
+    match *event {
+        Event::FetchQueued {
+            token_request,
+            reason,
+            ..
+        } => of(token_request, format!("queued: {}", reason.as_str())),
+        Event::FetchDropped {
+            token_request,
+            reason,
+            ..
+        } => of(token_request, format!("dropped: {}", reason.as_str())),
+        Event::FetchStarted {
+            token_request,
+            reason,
+            attempt,
+            ..
+        } => of(
+            token_request,
+            format!("started: {} {attempt}", reason.as_str()),
+        ),
+        Event::FetchFinished {
+            token_request,
+            reason,
+            outcome,
+            duration,
+            life,
+            failures,
+            ..
+        } => {
+            let (reason, outcome) = (reason.as_str(), outcome.as_str());
+            let life = life.map_or("unlimited or none".to_owned(), secs);
+            let duration = secs(duration);
+            let text = format!(
+                "finished: {reason} {outcome} after {duration}, life {life}, failures {failures}"
+            );
+            of(token_request, text)
+        }
+        Event::PauseBegan {
+            token_request,
+            error,
+            duration,
+            ..
+        } => of(
+            token_request,
+            format!("pause: {:?} {}", error.kind(), secs(duration)),
+        ),
+        Event::PauseEnded { token_request, .. } => of(token_request, "pause ended".to_owned()),
+        Event::WaitEnded {
+            token_request,
+            outcome,
+            duration,
+            ..
+        } => of(
+            token_request,
+            format!("waited: {} {}", outcome.as_str(), secs(duration)),
+        ),
+        Event::TokenRejected {
+            token_request,
+            outcome,
+            ..
+        } => of(token_request, format!("rejected: {}", outcome.as_str())),
+        Event::ReplayFinished {
+            token_request,
+            outcome,
+            ..
+        } => {
+            let reason = match outcome {
+                ReplayOutcome::NotPossible(obstacle) => format!(" {}", obstacle.as_str()),
+                _ => String::new(),
+            };
+            of(
+                token_request,
+                format!("replay: {}{reason}", outcome.as_str()),
+            )
+        }
+        Event::SentWithoutToken {
+            reason,
+            origin,
+            has_matched,
+            ..
+        } => format!("no token: {} {origin} {has_matched}", reason.as_str()),
+        Event::EntryAdded {
+            token_request,
+            entries,
+            ..
+        } => of(token_request, format!("entry added: {entries}")),
+        Event::EntryEvicted {
+            token_request,
+            entries,
+            ..
+        } => of(token_request, format!("entry evicted: {entries}")),
+        ref other => panic!("unknown: {other:?}"),
+    }
+}
+
+fn of(request: &TokenRequest, text: String) -> String {
+    match request.scopes() {
+        Some(scope) => format!("{scope} {text}"),
+        None => text,
+    }
+}
+
+/// Whole seconds, and milliseconds if there are any.
+fn secs(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => format!("{} s", duration.as_secs()),
+        millis => format!("{}.{millis:03} s", duration.as_secs()),
+    }
+}
