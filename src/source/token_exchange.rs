@@ -42,7 +42,8 @@ const UNSPECIFIED_LIFE: Duration = Duration::from_secs(300);
 ///     .client_secret("s3cret")
 ///     // Called once per exchange, with the key of the subject.
 ///     .subject_token(|key| async move {
-///         let token = session_token(&key).await.ok_or_else(|| TokenError::permanent("logged out"))?;
+///         let token = session_token(&key).await;
+///         let token = token.ok_or_else(|| TokenError::permanent("logged out"))?;
 ///         Ok(SecurityToken::access_token(token))
 ///     })
 ///     .build()?;

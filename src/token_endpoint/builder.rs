@@ -59,7 +59,7 @@ pub(crate) mod sealed {
     pub trait Sealed {
         /// The name of the builder.
         const BUILDER: &'static str;
-        /// What the grant must know of the client.
+        /// The least that the grant requires of the client.
         const CLIENT: super::Client;
     }
 

@@ -1,4 +1,4 @@
-//! Where refresh tokens are kept.
+//! Stores of refresh tokens.
 
 use std::collections::HashMap;
 use std::fmt;
