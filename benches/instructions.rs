@@ -32,8 +32,8 @@ const TOWER: [Row; 9] = [
     row("a layer written by hand", "tower-hand-written", None),
     row("token, no replay", "tower-token", Some(800)),
     row(
-        "· with `CoarseClock`",
-        "tower-token-coarse-clock",
+        "· with `test-util`",
+        "tower-token-pausable-clock",
         Some(735),
     ),
     row(
@@ -62,8 +62,8 @@ const MIDDLEWARE: [Row; 6] = [
     row("constant header", "middleware-constant-header", None),
     row("token, no replay", "middleware-token", Some(1_660)),
     row(
-        "· with `CoarseClock`",
-        "middleware-token-coarse-clock",
+        "· with `test-util`",
+        "middleware-token-pausable-clock",
         Some(1_600),
     ),
     row(

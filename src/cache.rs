@@ -257,7 +257,8 @@ impl TokenCache {
         request: &TokenRequest,
         f: impl FnOnce(&Arc<CachedToken>) -> R,
     ) -> Option<R> {
-        let now = self.now();
+        // Not usable by then only means that the caller looks at the exact time.
+        let now = self.shared.fetcher.timeline.now_or_ahead();
         if request.is_default() {
             self.shared.default.if_usable(now, f)
         } else {

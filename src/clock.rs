@@ -3,17 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{self, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sync::AtomicU64;
 
-#[cfg(feature = "coarse-clock")]
+#[cfg(not(target_family = "wasm"))]
 mod coarse;
-
-#[cfg(feature = "coarse-clock")]
-pub use coarse::CoarseClock;
 
 /// The time after which the wall clock is read again.
 const WALL_READING: Duration = Duration::from_secs(1);
@@ -22,9 +17,10 @@ const ORIGIN_SLACK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The two clocks that decide whether a token has expired.
 ///
-/// The default reads tokio's monotonic clock, which `tokio::time::pause` stops in tests, and the
-/// system's wall clock. Use another one to test suspended machines and jumps of the wall clock, or
-/// to save time (`CoarseClock`, feature `coarse-clock`). Timers always use tokio's clock.
+/// The default reads the system's clocks. With the feature `test-util`, which `mock` and
+/// `mock-server` enable, it reads tokio's monotonic clock, which `tokio::time::pause` stops in tests.
+/// Use another one to test suspended machines and jumps of the wall clock. Timers always use
+/// tokio's clock.
 pub trait Clock: Send + Sync + 'static {
     /// Returns the time since a fixed moment of any choice.
     ///
@@ -152,6 +148,15 @@ impl SharedMoment {
     }
 }
 
+/// The clocks that a timeline reads.
+enum Source {
+    /// tokio's monotonic clock, which tests can pause.
+    #[cfg(feature = "test-util")]
+    Pausable,
+    System,
+    Custom(Arc<dyn Clock>),
+}
+
 /// Reads both clocks; on the hot path, the wall clock at most once a second.
 ///
 /// Between readings, the wall time is the monotonic time plus the difference of the two clocks at
@@ -162,26 +167,47 @@ impl SharedMoment {
 pub(crate) struct Timeline {
     /// A time that the clock of no runtime is behind.
     origin: Instant,
-    clock: Option<Arc<dyn Clock>>,
+    source: Source,
     /// The monotonic time of the last reading of the wall clock.
     last_reading: AtomicU64,
     /// Wall time minus monotonic time at the last reading.
     wall_offset: AtomicU64,
     /// The sum of the steps by which the monotonic clock went back.
     gone_back: AtomicU64,
+    /// Monotonic time minus the time by the coarse clock at the last reading, plus `AHEAD`.
+    #[cfg(not(target_family = "wasm"))]
+    coarse_offset: AtomicU64,
 }
 
 impl Timeline {
+    /// Creates a timeline of this clock, or of the default one.
     pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Self {
+        Self::of(match clock {
+            Some(clock) => Source::Custom(clock),
+            #[cfg(feature = "test-util")]
+            None => Source::Pausable,
+            #[cfg(not(feature = "test-util"))]
+            None => Source::System,
+        })
+    }
+
+    /// Creates a timeline of the system's clocks.
+    pub(crate) fn system() -> Self {
+        Self::of(Source::System)
+    }
+
+    fn of(source: Source) -> Self {
         // The paused clock of a runtime can be behind the system's, and an advanced one ahead of
         // it.
-        let now = Instant::now().min(Instant::from_std(std::time::Instant::now()));
+        let now = tokio::time::Instant::now().into_std().min(Instant::now());
         let timeline = Self {
             origin: now.checked_sub(ORIGIN_SLACK).unwrap_or(now),
-            clock,
+            source,
             last_reading: AtomicU64::new(0),
             wall_offset: AtomicU64::new(0),
             gone_back: AtomicU64::new(0),
+            #[cfg(not(target_family = "wasm"))]
+            coarse_offset: AtomicU64::new(0),
         };
         timeline.read();
         timeline
@@ -190,7 +216,25 @@ impl Timeline {
     /// Reads the monotonic clock, and the wall clock if its last reading is over a second old.
     #[inline]
     pub(crate) fn now(&self) -> Moment {
-        let monotonic = self.monotonic();
+        self.complete(self.monotonic())
+    }
+
+    /// Returns a time that is never behind `now`, and at most 40 ms ahead of it.
+    ///
+    /// It takes a third of the time, since the system's coarse clock is enough for it. What has
+    /// not been reached by then has certainly not been reached now.
+    #[inline]
+    pub(crate) fn now_or_ahead(&self) -> Moment {
+        #[cfg(not(target_family = "wasm"))]
+        if let Source::System = self.source {
+            let coarse = coarse::nanos();
+            return self.complete(coarse.wrapping_add(self.coarse_offset.load(Ordering::Relaxed)));
+        }
+        self.now()
+    }
+
+    #[inline]
+    fn complete(&self, monotonic: u64) -> Moment {
         // Wraps to a large number if the clock went back.
         let age = monotonic.wrapping_sub(self.last_reading.load(Ordering::Acquire));
         if age >= nanos(WALL_READING) {
@@ -220,6 +264,11 @@ impl Timeline {
             monotonic = self.monotonic();
         }
         let wall = self.wall();
+        #[cfg(not(target_family = "wasm"))]
+        if let Source::System = self.source {
+            let offset = (monotonic + coarse::AHEAD).wrapping_sub(coarse::nanos());
+            self.coarse_offset.store(offset, Ordering::Relaxed);
+        }
         // Wrapping handles a wall clock that is before the monotonic origin.
         self.wall_offset
             .store(wall.wrapping_sub(monotonic), Ordering::Relaxed);
@@ -230,20 +279,26 @@ impl Timeline {
 
     #[inline]
     fn monotonic(&self) -> u64 {
-        let monotonic = match &self.clock {
-            // No process runs for 584 years.
-            None => Instant::now()
-                .saturating_duration_since(self.origin)
-                .as_nanos() as u64,
-            Some(clock) => nanos(clock.monotonic()),
+        let now = match &self.source {
+            #[cfg(feature = "test-util")]
+            Source::Pausable => tokio::time::Instant::now().into_std(),
+            Source::System => Instant::now(),
+            Source::Custom(clock) => return self.forward(nanos(clock.monotonic())),
         };
+        // No process runs for 584 years.
+        self.forward(now.saturating_duration_since(self.origin).as_nanos() as u64)
+    }
+
+    /// Adds the steps by which the clock went back.
+    #[inline]
+    fn forward(&self, monotonic: u64) -> u64 {
         monotonic.wrapping_add(self.gone_back.load(Ordering::Relaxed))
     }
 
     fn wall(&self) -> u64 {
-        let wall = match &self.clock {
-            None => wall_now(),
-            Some(clock) => clock.wall(),
+        let wall = match &self.source {
+            Source::Custom(clock) => clock.wall(),
+            _ => wall_now(),
         };
         nanos(wall.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
@@ -317,6 +372,25 @@ mod tests {
             3,
             "one reading at 0 s, and one for each second that has passed"
         );
+    }
+
+    #[test]
+    fn the_faster_reading_is_never_behind_and_little_ahead() {
+        let timeline = Timeline::system();
+        let end = Instant::now() + Duration::from_millis(1_500);
+        while Instant::now() < end {
+            let before = timeline.now();
+            let ahead = timeline.now_or_ahead();
+            let after = timeline.now();
+            assert!(ahead.has_reached(before), "{ahead:?} before {before:?}");
+            for (ahead, after) in [
+                (ahead.monotonic(), after.monotonic()),
+                (ahead.wall(), after.wall()),
+            ] {
+                let most = after + Duration::from_millis(40);
+                assert!(ahead <= most, "{ahead:?} after {after:?}");
+            }
+        }
     }
 
     #[test]

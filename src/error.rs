@@ -43,6 +43,8 @@ struct Details {
     /// A time limit ended the try, so another try is worth it however long this one took.
     retryable_timeout: bool,
     /// The token request was not sent.
+    // Only the refresh token grant asks.
+    #[cfg_attr(not(feature = "client-credentials"), allow(dead_code))]
     is_unsent: bool,
     /// The configured time limit that was reached.
     limit: Option<Duration>,

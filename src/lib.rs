@@ -90,8 +90,6 @@ mod token_endpoint;
 pub use cache::TokenSubscription;
 pub use cache::{TokenCache, TokenCacheBuilder, TokenState, TokenStatus};
 pub use clock::Clock;
-#[cfg(feature = "coarse-clock")]
-pub use clock::CoarseClock;
 pub use error::{
     BoxError, InvalidSetting, InvalidToken, TokenError, TokenErrorBuilder, TokenErrorKind,
 };

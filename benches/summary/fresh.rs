@@ -37,7 +37,7 @@ pub(crate) fn rows() -> Vec<Row> {
         ),
         Row::info("· the `ArcSwap` check itself", one.to_header(ARC_SWAP)),
         Row::info("· the `Arc` check itself", one.to_header(PLAIN_ARC)),
-        Row::info(WITH_COARSE_CLOCK, one.to_header(COARSE_TOKEN)),
+        Row::info(WITH_PAUSABLE_CLOCK, one.to_header(PAUSABLE_TOKEN)),
         Row::at_most(
             "the same, 2 threads that share a layer, relative to a constant header",
             two.to_header(TOKEN),
@@ -53,7 +53,7 @@ pub(crate) fn rows() -> Vec<Row> {
         ),
         Row::info("· the `ArcSwap` check itself", two.to_header(ARC_SWAP)),
         Row::info("· the `Arc` check itself", two.to_header(PLAIN_ARC)),
-        Row::info(WITH_COARSE_CLOCK, two.to_header(COARSE_TOKEN)),
+        Row::info(WITH_PAUSABLE_CLOCK, two.to_header(PAUSABLE_TOKEN)),
         scaling(&one, &two),
         instructions(),
         Row::at_most(
@@ -61,7 +61,10 @@ pub(crate) fn rows() -> Vec<Row> {
             one.added(REPLAY, HEADER_AND_COPY),
             1.25,
         ),
-        Row::info(WITH_COARSE_CLOCK, one.added(COARSE_REPLAY, HEADER_AND_COPY)),
+        Row::info(
+            WITH_PAUSABLE_CLOCK,
+            one.added(PAUSABLE_REPLAY, HEADER_AND_COPY),
+        ),
     ];
     let middleware = middleware_stacks();
     rows.extend([
@@ -70,22 +73,22 @@ pub(crate) fn rows() -> Vec<Row> {
             middleware.to_header(TOKEN),
             1.3,
         ),
-        Row::info(WITH_COARSE_CLOCK, middleware.to_header(COARSE_TOKEN)),
+        Row::info(WITH_PAUSABLE_CLOCK, middleware.to_header(PAUSABLE_TOKEN)),
         Row::at_most(
             "reqwest-middleware, with replay: time added, relative to a header and `try_clone`",
             middleware.added(REPLAY, HEADER_AND_COPY),
             1.2,
         ),
         Row::info(
-            WITH_COARSE_CLOCK,
-            middleware.added(COARSE_REPLAY, HEADER_AND_COPY),
+            WITH_PAUSABLE_CLOCK,
+            middleware.added(PAUSABLE_REPLAY, HEADER_AND_COPY),
         ),
     ]);
     rows.extend(tenants());
     rows
 }
 
-const WITH_COARSE_CLOCK: &str = "· with `CoarseClock`";
+const WITH_PAUSABLE_CLOCK: &str = "· with `test-util`";
 
 /// The stacks under comparison, in the order of the cases. The references come last, since
 /// reqwest-middleware has none.
@@ -93,20 +96,20 @@ const STACKS: [&str; 9] = [
     "bare",
     "constant header",
     "token, no replay",
-    "token, no replay, CoarseClock",
+    "token, no replay, `test-util`",
     "constant header and request copy",
     "token with replay",
-    "token with replay, CoarseClock",
+    "token with replay, `test-util`",
     "hand-written, `Arc`",
     "hand-written, `ArcSwap`",
 ];
 const BARE: usize = 0;
 const HEADER: usize = 1;
 const TOKEN: usize = 2;
-const COARSE_TOKEN: usize = 3;
+const PAUSABLE_TOKEN: usize = 3;
 const HEADER_AND_COPY: usize = 4;
 const REPLAY: usize = 5;
-const COARSE_REPLAY: usize = 6;
+const PAUSABLE_REPLAY: usize = 6;
 const PLAIN_ARC: usize = 7;
 const ARC_SWAP: usize = 8;
 
@@ -136,18 +139,18 @@ impl Measured {
 fn tower_stacks() -> [Measured; 2] {
     let header = tower::constant_header();
     let (plain_arc, arc_swap) = (references::plain_arc(), references::arc_swap());
-    let [token, coarse_token] = [tower::layer(), tower::coarse_clock_layer()].map(tower::token);
-    let [replay, coarse_replay] =
-        [tower::layer(), tower::coarse_clock_layer()].map(tower::token_with_replay);
+    let [token, pausable_token] = [tower::layer(), tower::pausable_clock_layer()].map(tower::token);
+    let [replay, pausable_replay] =
+        [tower::layer(), tower::pausable_clock_layer()].map(tower::token_with_replay);
     let cases = [1, 2].map(|threads| {
         [
             Case::new(threads, || sending(Noop)),
             Case::new(threads, || sending(header.clone())),
             Case::new(threads, || sending(token.clone())),
-            Case::new(threads, || sending(coarse_token.clone())),
+            Case::new(threads, || sending(pausable_token.clone())),
             Case::new(threads, || sending(KeepCopy(header.clone()))),
             Case::new(threads, || sending(replay.clone())),
-            Case::new(threads, || sending(coarse_replay.clone())),
+            Case::new(threads, || sending(pausable_replay.clone())),
             Case::new(threads, || sending(plain_arc.clone())),
             Case::new(threads, || sending(arc_swap.clone())),
         ]
@@ -206,10 +209,10 @@ fn middleware_stacks() -> Measured {
         middleware::bare(),
         middleware::constant_header(),
         middleware::token(tower::layer()),
-        middleware::token(tower::coarse_clock_layer()),
+        middleware::token(tower::pausable_clock_layer()),
         middleware::constant_header_and_copy(),
         middleware::token_with_replay(tower::layer()),
-        middleware::token_with_replay(tower::coarse_clock_layer()),
+        middleware::token_with_replay(tower::pausable_clock_layer()),
     ]
     .map(|client| Case::new(1, || executing(client.clone())));
     let nanos = measure(cases, ROUNDS, REQUESTS);

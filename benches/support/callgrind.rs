@@ -77,8 +77,8 @@ fn run(stack: &str, requests: u64) {
         "tower-plain-arc" => send_all(references::plain_arc(), requests),
         "tower-arc-swap" => send_all(references::arc_swap(), requests),
         "tower-token" => send_all(tower::token(tower::layer()), requests),
-        "tower-token-coarse-clock" => {
-            send_all(tower::token(tower::coarse_clock_layer()), requests);
+        "tower-token-pausable-clock" => {
+            send_all(tower::token(tower::pausable_clock_layer()), requests);
         }
         "tower-token-any-origin" => send_all(tower::token(tower::any_origin_layer()), requests),
         "tower-token-of-tenant" => send_all_for_tenant(requests),
@@ -89,8 +89,8 @@ fn run(stack: &str, requests: u64) {
         "middleware-bare" => execute_all(&middleware::bare(), requests),
         "middleware-constant-header" => execute_all(&middleware::constant_header(), requests),
         "middleware-token" => execute_all(&middleware::token(tower::layer()), requests),
-        "middleware-token-coarse-clock" => {
-            execute_all(&middleware::token(tower::coarse_clock_layer()), requests);
+        "middleware-token-pausable-clock" => {
+            execute_all(&middleware::token(tower::pausable_clock_layer()), requests);
         }
         "middleware-token-any-origin" => {
             execute_all(&middleware::token(tower::any_origin_layer()), requests);

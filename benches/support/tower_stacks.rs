@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bearer_auth::{
-    AccessToken, BearerAuth, BearerAuthLayer, BoxError, CoarseClock, RequestAuth, TokenCache,
-    TokenCacheBuilder, TokenError, TokenRequest, source_fn,
+    AccessToken, BearerAuth, BearerAuthLayer, BoxError, RequestAuth, TokenCache, TokenCacheBuilder,
+    TokenError, TokenRequest, source_fn,
 };
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response, Uri};
@@ -107,9 +107,9 @@ pub(crate) fn layer() -> BearerAuthLayer {
     layer_over(cache())
 }
 
-/// Returns the same layer with `CoarseClock` in place of the default clock.
-pub(crate) fn coarse_clock_layer() -> BearerAuthLayer {
-    layer_over(warm(builder().clock(CoarseClock)))
+/// Returns the same layer with tokio's clock, as in programs that enable `test-util`.
+pub(crate) fn pausable_clock_layer() -> BearerAuthLayer {
+    layer_over(warm(TokenCache::builder(source_fn(fetch))))
 }
 
 /// Returns the same layer without an allowed origin: every https host gets the token.
@@ -178,8 +178,9 @@ fn cache() -> TokenCache {
     warm(builder())
 }
 
+/// The mock enables `test-util`, which other programs do not.
 fn builder() -> TokenCacheBuilder {
-    TokenCache::builder(source_fn(fetch))
+    TokenCache::builder(source_fn(fetch)).system_clock()
 }
 
 /// Returns a different token for each scope, so that no two tenants share memory.

@@ -45,10 +45,16 @@ pub struct TokenCacheBuilder {
     longest_pause: Duration,
     max_entries: usize,
     max_fetches: usize,
-    clock: Option<Arc<dyn Clock>>,
+    clock: ClockSetting,
     runtime: Option<Handle>,
     observers: Vec<Box<dyn Observer>>,
     has_default_observers: bool,
+}
+
+enum ClockSetting {
+    Default,
+    System,
+    Custom(Arc<dyn Clock>),
 }
 
 impl TokenCacheBuilder {
@@ -62,7 +68,7 @@ impl TokenCacheBuilder {
             longest_pause: Duration::from_secs(60),
             max_entries: 10_000,
             max_fetches: 64,
-            clock: None,
+            clock: ClockSetting::Default,
             runtime: None,
             observers: Vec::new(),
             has_default_observers: true,
@@ -142,14 +148,23 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Sets the clock that tokens expire by, for tests or for a clock that is faster to read, such
-    /// as
-    /// `CoarseClock` (feature `coarse-clock`).
+    /// Sets the clock that tokens expire by, for tests.
     ///
-    /// Default: tokio's monotonic clock, read for each request, and the system's wall clock, read
-    /// once a second and when tokens are fetched or rejected.
+    /// Default: the system's monotonic clock, read for each request, and its wall clock, read once
+    /// a second and when tokens are fetched or rejected. With the feature `test-util`, which `mock`
+    /// and `mock-server` enable, the monotonic clock is tokio's, which tests can pause.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Some(Arc::new(clock));
+        self.clock = ClockSetting::Custom(Arc::new(clock));
+        self
+    }
+
+    /// Uses the system's clocks, also if a crate of the program enables the feature `test-util`.
+    ///
+    /// They are faster to read. A test that pauses tokio's clock does not stop them.
+    ///
+    /// Default: the same without that feature, see [`clock`](Self::clock).
+    pub fn system_clock(mut self) -> Self {
+        self.clock = ClockSetting::System;
         self
     }
 
@@ -208,7 +223,11 @@ impl TokenCacheBuilder {
         let observers = Observers::new(observers);
         let fetcher = Fetcher {
             source: self.source,
-            timeline: Timeline::new(self.clock),
+            timeline: match self.clock {
+                ClockSetting::Default => Timeline::new(None),
+                ClockSetting::System => Timeline::system(),
+                ClockSetting::Custom(clock) => Timeline::new(Some(clock)),
+            },
             timing: Timing {
                 default_lifetime: self.default_lifetime,
                 first_pause: self.first_pause,

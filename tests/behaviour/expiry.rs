@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bearer_auth::{
-    AccessToken, MockTokenSource, StaticTokenSource, TokenCache, TokenRequest, source_fn,
+    AccessToken, MockTokenSource, StaticTokenSource, TokenCache, TokenError, TokenErrorKind,
+    TokenRequest, source_fn,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 
@@ -367,4 +368,51 @@ async fn an_invalidated_token_is_replaced_unless_it_already_was() {
         );
     }
     assert_eq!(tokens.fetches(), 5);
+}
+
+/// With `test-util`, which the mock enables, a cache follows tokio's clock unless it is told not to.
+#[tokio::test(start_paused = true)]
+async fn the_system_clock_is_not_paused_with_that_of_tokio() {
+    let tokens = MockTokenSource::new().with_lifetime(Duration::from_secs(60));
+    let builder = TokenCache::builder(tokens.clone()).system_clock();
+    let system = builder.build().unwrap();
+    let pausable = TokenCache::new(tokens.clone());
+    for cache in [&system, &pausable] {
+        cache.token().await.unwrap();
+    }
+    tokio::time::advance(Duration::from_secs(61)).await;
+    system.token().await.unwrap();
+    assert_eq!(tokens.fetches(), 2, "the token is a moment old");
+    pausable.token().await.unwrap();
+    assert_eq!(tokens.fetches(), 3, "the token has expired");
+}
+
+/// In real time: the fast path reads a clock that is up to 40 ms ahead, and no caller may notice.
+#[tokio::test]
+async fn a_token_is_served_until_its_end_by_the_system_clock() {
+    const LIFE: Duration = Duration::from_secs(1);
+    let tokens = MockTokenSource::new().with_lifetime(LIFE);
+    let builder = TokenCache::builder(tokens.clone()).system_clock();
+    let cache = builder.build().unwrap();
+    let before = std::time::Instant::now();
+    let first = cache.token().await.unwrap();
+    // The source fails from now on, so a second fetch cannot replace the token.
+    tokens.fail_times(usize::MAX, TokenError::permanent("down"));
+    let mut served_until = before;
+    let error = loop {
+        let asked = std::time::Instant::now();
+        match cache.token().await {
+            Ok(token) => {
+                assert_eq!(token.expose_secret(), first.expose_secret());
+                served_until = asked;
+            }
+            Err(error) => break error,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    assert_eq!(error.kind(), TokenErrorKind::Source);
+    assert!(before.elapsed() >= LIFE, "failed with a valid token");
+    let served = served_until - before;
+    // The token's life counts from a moment after `before`, and the machine may be busy.
+    assert!(served < LIFE + Duration::from_millis(200), "{served:?}");
 }
