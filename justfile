@@ -100,10 +100,8 @@ minimal-versions:
     {{python}} .ci/minimal_versions.py
 
 # Checks the state that threads share under every interleaving, with loom.
-model $RUSTFLAGS="--cfg bearer_auth_model":
-    {{python}} .ci/expect.py --expect "^test result: ok\. [1-9]" -- \
-        cargo test --locked --quiet --lib --no-default-features \
-        --target-dir {{quote(target / "model")}} model::
+model:
+    {{python}} .ci/model.py
 
 # Injects faults according to a seed, which repeats a run.
 chaos $CHAOS_SEED="1":
