@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bearer_auth::{BearerAuthLayer, ClientCredentials};
+use bearer_auth::{BearerAuthLayer, ClientCredentials, TokenCache};
 
 use super::{Auth, BoxError, Client, Peer};
 use crate::server::Target;
@@ -64,5 +64,7 @@ pub(super) fn layer(target: &Target) -> Result<BearerAuthLayer, BoxError> {
         .client_secret(&target.client_secret)
         .reqwest_builder(reqwest::Client::builder().no_proxy())
         .build()?;
-    Ok(BearerAuthLayer::new(source).allow_origin(&target.origin)?)
+    // The mock server enables `test-util`, which other programs do not.
+    let cache = TokenCache::builder(source).system_clock().build()?;
+    Ok(BearerAuthLayer::from_cache(cache).allow_origin(&target.origin)?)
 }
