@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR := target
 export PYTHONUTF8 := "1"
 
 # The crate itself counted: tower-layer, tower-service, http, tokio, async-trait and little else.
-max_core_crates := "23"
+max_core_crates := "22"
 
 # A limit for examples, which hang if something is wrong.
 example_seconds := "120"

@@ -18,9 +18,9 @@ const ORIGIN_SLACK: Duration = Duration::from_secs(24 * 60 * 60);
 /// The two clocks that decide whether a token has expired.
 ///
 /// The default reads the system's clocks. With the feature `test-util`, which `mock` and
-/// `mock-server` enable, it reads tokio's monotonic clock, which `tokio::time::pause` stops in tests.
-/// Use another one to test suspended machines and jumps of the wall clock. Timers always use
-/// tokio's clock.
+/// `mock-server` enable, it reads tokio's monotonic clock, which `tokio::time::pause` stops in
+/// tests. Use another one to test suspended machines and jumps of the wall clock. Timers always
+/// use tokio's clock.
 pub trait Clock: Send + Sync + 'static {
     /// Returns the time since a fixed moment of any choice.
     ///
