@@ -11,8 +11,11 @@ use http::HeaderValue;
 use zeroize::Zeroizing;
 
 use crate::error::TokenError;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+use crate::token_endpoint::assertion::jwt::SecretJwt;
 use crate::token_endpoint::assertion::{Assertion, AssertionContext, ClientAssertion, JWT_BEARER};
 use crate::token_endpoint::form::Field;
+use crate::token_endpoint::secret_file::SecretFile;
 
 /// The way in which the client authenticates to the token endpoint (RFC 6749 §2.3.1).
 ///
@@ -60,6 +63,13 @@ pub(crate) enum Proof {
         secret: Zeroizing<String>,
         style: ClientAuthentication,
     },
+    /// A secret that is read anew for each try.
+    SecretFile {
+        file: SecretFile,
+        style: ClientAuthentication,
+        /// For `client_secret_jwt`.
+        context: AssertionContext,
+    },
     /// An assertion, which is made anew for each try.
     Assertion {
         /// The name of the method, for `Debug`.
@@ -74,6 +84,15 @@ pub(crate) enum Proof {
 pub(crate) struct Credentials {
     pub(crate) fields: Vec<Field>,
     pub(crate) authorization: Option<HeaderValue>,
+    /// The secret, if it may be another one when it is read again.
+    rotating_secret: Option<Zeroizing<String>>,
+}
+
+impl Credentials {
+    /// Returns true if the secret was rotated after `sent` was read.
+    pub(crate) fn is_rotated_since(&self, sent: &Self) -> bool {
+        self.rotating_secret != sent.rotating_secret
+    }
 }
 
 impl Authentication {
@@ -82,17 +101,27 @@ impl Authentication {
         match &self.proof {
             Proof::None => Ok(self.id_only()),
             Proof::Secret { secret, style } => Ok(self.secret(secret, *style)),
+            Proof::SecretFile {
+                file,
+                style,
+                context,
+            } => self.secret_of_file(file, *style, context).await,
             Proof::Assertion {
                 source, context, ..
             } => Ok(self.assertion(&source.assertion(context).await?)),
         }
     }
 
+    /// Returns true if the credentials may change between two tries.
+    pub(crate) fn may_rotate(&self) -> bool {
+        matches!(self.proof, Proof::SecretFile { .. })
+    }
+
     /// Returns the name of the way in which the client authenticates, for `Debug`.
     pub(crate) fn style(&self) -> &dyn fmt::Debug {
         match &self.proof {
             Proof::None => &ClientAuthentication::None,
-            Proof::Secret { style, .. } => style,
+            Proof::Secret { style, .. } | Proof::SecretFile { style, .. } => style,
             Proof::Assertion { method, .. } => method,
         }
     }
@@ -104,7 +133,7 @@ impl Authentication {
                 .map(|id| ("client_id", Zeroizing::new(id)))
                 .into_iter()
                 .collect(),
-            authorization: None,
+            ..Credentials::default()
         }
     }
 
@@ -117,8 +146,28 @@ impl Authentication {
                 ("client_assertion_type", field(JWT_BEARER)),
                 ("client_assertion", field(assertion.expose_secret())),
             ],
-            authorization: None,
+            ..Credentials::default()
         }
+    }
+
+    async fn secret_of_file(
+        &self,
+        file: &SecretFile,
+        style: ClientAuthentication,
+        context: &AssertionContext,
+    ) -> Result<Credentials, TokenError> {
+        let secret = file.read().await?;
+        let credentials = match style {
+            #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+            ClientAuthentication::SecretJwt => {
+                self.assertion(&SecretJwt::new(&secret)?.assertion(context).await?)
+            }
+            _ => self.secret(&secret, style),
+        };
+        Ok(Credentials {
+            rotating_secret: Some(secret),
+            ..credentials
+        })
     }
 
     fn secret(&self, secret: &str, style: ClientAuthentication) -> Credentials {
@@ -133,7 +182,7 @@ impl Authentication {
                         ("client_id", Zeroizing::new(id.to_owned())),
                         ("client_secret", Zeroizing::new(secret.to_owned())),
                     ],
-                    authorization: None,
+                    ..Credentials::default()
                 };
             }
             ClientAuthentication::SecretBasic => {
@@ -148,8 +197,8 @@ impl Authentication {
             }
         }
         Credentials {
-            fields: Vec::new(),
             authorization: basic(&pair),
+            ..Credentials::default()
         }
     }
 }

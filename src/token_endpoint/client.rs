@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Uri};
 
-use crate::error::TokenError;
+use crate::error::{TokenError, TokenErrorKind};
 use crate::token::request::TokenRequest;
 use crate::token_endpoint::authentication::{Authentication, Credentials};
 use crate::token_endpoint::form::{Field, Form, check_param, check_scope};
@@ -45,9 +45,7 @@ impl TokenEndpoint {
         request_params
             .iter()
             .try_for_each(|(name, _)| check_param(name))?;
-        let limit = TryLimit::start(self.try_timeout);
-        let sent = async {
-            let credentials = limit.run(self.authentication.credentials()).await?;
+        let form = |credentials: &Credentials| {
             let form = Form {
                 grant_type,
                 credentials: &credentials.fields,
@@ -56,15 +54,51 @@ impl TokenEndpoint {
                 params: &self.params,
                 request_params: &request_params,
             };
-            let body = form.encode();
-            let raw = self
-                .transport
-                .send(self.request(body, &credentials), limit)
-                .await?;
-            response::parse_all(raw.status, &raw.headers, raw.body.as_deref())
+            form.encode()
         };
-        sent.await
+        self.authenticate(form)
+            .await
             .map_err(|error| error.with_token_endpoint(self.host()))
+    }
+
+    /// Sends the token request, and once more if the server does not accept the client because its
+    /// credentials were rotated in the meantime.
+    async fn authenticate(
+        &self,
+        form: impl Fn(&Credentials) -> Bytes,
+    ) -> Result<TokenResponse, TokenError> {
+        let limit = TryLimit::start(self.try_timeout);
+        let sent = self.credentials(limit).await?;
+        let error = match self.exchange(form(&sent), &sent, limit).await {
+            Err(error) if error.kind() == TokenErrorKind::InvalidClient => error,
+            outcome => return outcome,
+        };
+        if !self.authentication.may_rotate() {
+            return Err(error);
+        }
+        let limit = TryLimit::start(self.try_timeout);
+        let current = self.credentials(limit).await?;
+        // The same credentials again could lock the client out.
+        if !current.is_rotated_since(&sent) {
+            return Err(error);
+        }
+        self.exchange(form(&current), &current, limit).await
+    }
+
+    async fn credentials(&self, limit: TryLimit) -> Result<Credentials, TokenError> {
+        let credentials = limit.run(self.authentication.credentials()).await;
+        credentials.map_err(TokenError::with_unsent)
+    }
+
+    async fn exchange(
+        &self,
+        form: Bytes,
+        credentials: &Credentials,
+        limit: TryLimit,
+    ) -> Result<TokenResponse, TokenError> {
+        let request = self.request(form, credentials);
+        let raw = self.transport.send(request, limit).await?;
+        response::parse_all(raw.status, &raw.headers, raw.body.as_deref())
     }
 
     fn request(&self, body: Bytes, credentials: &Credentials) -> Request<Bytes> {

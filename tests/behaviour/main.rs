@@ -46,6 +46,7 @@ mod replayed_bodies;
 mod request_events;
 mod requests;
 mod retries;
+mod secret_files;
 mod secrets;
 mod server_quirks;
 mod service_polls;
