@@ -13,6 +13,7 @@ pub(crate) mod authentication;
 pub(crate) mod builder;
 pub(crate) mod client;
 pub(crate) mod credential_file;
+pub(crate) mod discovery;
 pub(crate) mod form;
 pub(crate) mod response;
 pub(crate) mod secret_file;

@@ -40,6 +40,13 @@ pub enum ClientAuthentication {
     /// enough. The client credentials grant does not allow it (RFC 6749 §4.4).
     #[cfg_attr(feature = "serde", serde(rename = "none"))]
     None,
+    /// Sends `client_id` only, and the connection authenticates the client by its certificate
+    /// (`tls_client_auth` and `self_signed_tls_client_auth`, RFC 8705 §2).
+    ///
+    /// The certificate is the transport's: see `reqwest_factory` for one that rotates,
+    /// `reqwest_builder` and [`transport`](crate::GrantBuilder::transport).
+    #[cfg_attr(feature = "serde", serde(rename = "tls_client_auth"))]
+    TlsClientAuth,
     /// Sends a JWT with a MAC by the secret, HS256, instead of the secret itself
     /// (`client_secret_jwt`, OpenID Connect Core 1.0 §9). It needs an
     /// [`audience`](crate::GrantBuilder::audience) and a secret of at least 32 bytes, and is made
@@ -59,6 +66,8 @@ pub(crate) struct Authentication {
 /// The proof of the client's identity.
 pub(crate) enum Proof {
     None,
+    /// The certificate of the connection.
+    Certificate,
     Secret {
         secret: Zeroizing<String>,
         style: ClientAuthentication,
@@ -99,7 +108,7 @@ impl Authentication {
     /// Returns the credentials for one try of a token request.
     pub(crate) async fn credentials(&self) -> Result<Credentials, TokenError> {
         match &self.proof {
-            Proof::None => Ok(self.id_only()),
+            Proof::None | Proof::Certificate => Ok(self.id_only()),
             Proof::Secret { secret, style } => Ok(self.secret(secret, *style)),
             Proof::SecretFile {
                 file,
@@ -112,8 +121,13 @@ impl Authentication {
         }
     }
 
-    /// Returns true if the credentials may change between two tries.
-    pub(crate) fn may_rotate(&self) -> bool {
+    /// Returns true if the connection authenticates the client (RFC 8705).
+    pub(crate) fn uses_certificate(&self) -> bool {
+        matches!(self.proof, Proof::Certificate)
+    }
+
+    /// Returns true if the secret is in a file.
+    pub(crate) fn has_secret_file(&self) -> bool {
         matches!(self.proof, Proof::SecretFile { .. })
     }
 
@@ -121,6 +135,7 @@ impl Authentication {
     pub(crate) fn style(&self) -> &dyn fmt::Debug {
         match &self.proof {
             Proof::None => &ClientAuthentication::None,
+            Proof::Certificate => &ClientAuthentication::TlsClientAuth,
             Proof::Secret { style, .. } | Proof::SecretFile { style, .. } => style,
             Proof::Assertion { method, .. } => method,
         }

@@ -14,7 +14,7 @@ use crate::token_endpoint::assertion::jwt::SecretJwt;
 use crate::token_endpoint::assertion::private_key::PrivateKeyJwt;
 use crate::token_endpoint::assertion::{AssertionContext, ClientAssertion};
 use crate::token_endpoint::authentication::{Authentication, ClientAuthentication, Proof};
-use crate::token_endpoint::builder::{Client, GrantBuilder};
+use crate::token_endpoint::builder::{Client, EndpointSetting, GrantBuilder};
 use crate::token_endpoint::secret_file::SecretFile;
 
 /// The client's id and the proofs of its identity, of which `build` accepts exactly one.
@@ -26,6 +26,8 @@ pub(super) struct CredentialSettings {
     style: Option<ClientAuthentication>,
     audience: Option<String>,
     token_url_as_audience: bool,
+    /// The audience of assertions for which none is set.
+    issuer: Option<String>,
 }
 
 enum ProofSetting {
@@ -128,8 +130,9 @@ impl<G> GrantBuilder<G> {
     /// This is not the parameter `audience` of a token request, which some servers expect: use
     /// [`param`](Self::param) for it.
     ///
-    /// Default: none. Assertions that are made here or by a
-    /// [`ClientAssertion`] that needs one require it.
+    /// Default: the issuer, if the builder was made by
+    /// [`discover`](crate::ClientCredentials::discover); else none. Assertions that are made here or
+    /// by a [`ClientAssertion`] that needs one require it.
     pub fn audience(mut self, issuer: impl Into<String>) -> Self {
         self.credentials.audience = Some(issuer.into());
         self
@@ -139,7 +142,8 @@ impl<G> GrantBuilder<G> {
     ///
     /// This is for servers that do not accept their issuer identifier as the audience. Prefer
     /// [`audience`](Self::audience): an assertion for a token URL can be misused if that URL was
-    /// chosen by somebody else, and servers are moving away from it.
+    /// chosen by somebody else, and servers are moving away from it. With an issuer instead of a
+    /// token URL it is an error of [`build`](Self::build): no audience is taken from metadata.
     ///
     /// Default: not used.
     pub fn token_url_as_audience(mut self) -> Self {
@@ -169,7 +173,7 @@ impl CredentialSettings {
     /// Checks that there is exactly one proof, and that it fits the other settings.
     pub(super) fn build(
         mut self,
-        token_url: &str,
+        endpoint: &EndpointSetting,
         required: Client,
     ) -> Result<Authentication, InvalidSetting> {
         let is_anonymous = self.client_id.is_empty() && self.proofs.is_empty();
@@ -182,7 +186,10 @@ impl CredentialSettings {
                 proof: Proof::None,
             });
         }
-        let audience = self.audience(token_url)?;
+        let audience = self.audience(endpoint)?;
+        if self.style == Some(ClientAuthentication::TlsClientAuth) {
+            return self.certificate(audience);
+        }
         let Some((setting, proof)) = self.proofs.pop() else {
             return Err(InvalidSetting::new(
                 "client_secret",
@@ -241,10 +248,38 @@ impl CredentialSettings {
         }
     }
 
-    fn audience(&mut self, token_url: &str) -> Result<Option<String>, InvalidSetting> {
+    /// Returns the authentication by the certificate of the transport.
+    fn certificate(self, audience: Option<String>) -> Result<Authentication, InvalidSetting> {
+        if let Some((setting, _)) = self.proofs.first() {
+            return Err(InvalidSetting::new(
+                "client_authentication",
+                format!(
+                    "must not be `TlsClientAuth` together with `{setting}`: a client authenticates \
+                     once"
+                ),
+            ));
+        }
+        without_audience("TlsClientAuth", audience)?;
+        Ok(Authentication {
+            client_id: self.client_id,
+            proof: Proof::Certificate,
+        })
+    }
+
+    /// Returns the audience that is set.
+    fn audience(&mut self, endpoint: &EndpointSetting) -> Result<Option<String>, InvalidSetting> {
+        if let EndpointSetting::Issuer(issuer) = endpoint {
+            self.issuer = Some(issuer.clone());
+        }
         match (self.audience.take(), self.token_url_as_audience) {
             (None, false) => Ok(None),
-            (None, true) => Ok(Some(token_url.to_owned())),
+            (None, true) => match endpoint {
+                EndpointSetting::Url(url) => Ok(Some(url.clone())),
+                EndpointSetting::Issuer(_) => Err(InvalidSetting::new(
+                    "token_url_as_audience",
+                    "must not be set with `discover`, since no audience is taken from metadata",
+                )),
+            },
             (Some(audience), false) => {
                 check_credential("audience", &audience)?;
                 Ok(Some(audience))
@@ -329,6 +364,7 @@ impl CredentialSettings {
         needs_audience: bool,
         audience: Option<String>,
     ) -> Result<AssertionContext, InvalidSetting> {
+        let audience = audience.or_else(|| self.issuer.clone());
         if needs_audience && audience.is_none() {
             return Err(InvalidSetting::new(
                 "audience",
