@@ -18,7 +18,7 @@ use crate::token_endpoint::authentication::ClientAuthentication;
 /// |---|---|
 /// | `token_url` | required, see [`ClientCredentials::builder`] |
 /// | `client_id` | required |
-/// | `client_secret` or `client_secret_file` | one is required: the secret, or the path of a file with it |
+/// | `client_secret` or `client_secret_file` | one is required: the secret, or the path of a file with it, which may be rotated |
 /// | `scope` | names separated by spaces; default: none |
 /// | `client_authentication` | `client_secret_post` (default), `client_secret_basic` or `client_secret_basic_raw` |
 /// | `params` | a table of further fields of the form; default: none |

@@ -171,6 +171,8 @@ impl Authentication {
         style: ClientAuthentication,
         context: &AssertionContext,
     ) -> Result<Credentials, TokenError> {
+        #[cfg(not(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto")))]
+        let _ = context;
         let secret = file.read().await?;
         let credentials = match style {
             #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]

@@ -73,7 +73,7 @@ pub struct GrantBuilder<G> {
     try_timeout: Duration,
 }
 
-/// Where the token endpoint is, as it was set.
+/// The token URL or the issuer, as it was set.
 enum EndpointSetting {
     Url(String),
     Issuer(String),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 
 use crate::error::{TokenError, TokenErrorKind};
 use crate::token::request::TokenRequest;
@@ -27,7 +27,7 @@ pub(crate) struct TokenEndpoint {
     pub(super) try_timeout: Duration,
 }
 
-/// Where token requests go.
+/// The URL of the token endpoint, or its source.
 pub(crate) enum Address {
     Url(Uri),
     /// The issuer's metadata says where.
@@ -80,7 +80,7 @@ impl TokenEndpoint {
         let limit = TryLimit::start(self.try_timeout);
         let sent = self.credentials(limit).await?;
         let error = match self.exchange(&url, form(&sent), &sent, limit).await {
-            Err(error) if error.kind() == TokenErrorKind::InvalidClient => error,
+            Err(error) if rejects_client(&error) => error,
             outcome => return outcome,
         };
         let has_new_certificate =
@@ -138,6 +138,13 @@ impl TokenEndpoint {
             .field("client_authentication", self.authentication.style())
             .field("scope", &self.scope.scopes());
     }
+}
+
+/// Returns true if the server does not accept the client (RFC 6749 §5.2), which some servers say by
+/// the status alone. With another code, the server may have used up what the grant sent.
+fn rejects_client(error: &TokenError) -> bool {
+    error.kind() == TokenErrorKind::InvalidClient
+        || (error.status() == Some(StatusCode::UNAUTHORIZED) && error.oauth_error().is_none())
 }
 
 fn request(url: &Uri, body: Bytes, credentials: &Credentials) -> Request<Bytes> {

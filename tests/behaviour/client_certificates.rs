@@ -2,6 +2,7 @@
 //! that requires one.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -91,10 +92,10 @@ impl Server {
         let service = service_fn(move |request: Request<Incoming>| {
             let (server, presented) = (self.clone(), presented.clone());
             async move {
-                let form = request.into_body().collect().await?.to_bytes();
-                server
-                    .respond(presented, &form)
-                    .ok_or(BoxError::from("untrusted"))
+                let body = request.into_body().collect().await;
+                let form = body.map_err(io::Error::other)?.to_bytes();
+                let response = server.respond(presented, &form);
+                response.ok_or_else(|| io::Error::other("no longer trusted"))
             }
         });
         // An error closes the connection.

@@ -147,7 +147,10 @@ async fn metadata_of_either_standard_names_the_token_endpoint() {
     assert!(request.body().is_empty() && !request.headers().contains_key("authorization"));
     assert_eq!(request.headers()["accept"], "application/json");
     let post = format!("POST {TOKEN_URL}");
-    assert_eq!(issuer.take(), [&format!("GET {RFC_8414}"), &post, &post]);
+    assert_eq!(
+        issuer.take(),
+        [format!("GET {RFC_8414}"), post.clone(), post.clone()]
+    );
 
     for missing in [404, 400, 403, 302, 500] {
         let issuer = Issuer::new(move |url| match url {
@@ -155,8 +158,8 @@ async fn metadata_of_either_standard_names_the_token_endpoint() {
             _ => status(missing),
         });
         fetch(&issuer.client().build().unwrap()).await.unwrap();
-        let urls = [RFC_8414, OPENID].map(|url| format!("GET {url}"));
-        assert_eq!(issuer.take(), [&urls[0], &urls[1], &post], "{missing}");
+        let [first, second] = [RFC_8414, OPENID].map(|url| format!("GET {url}"));
+        assert_eq!(issuer.take(), [first, second, post.clone()], "{missing}");
     }
 }
 

@@ -61,9 +61,9 @@ impl<G> GrantBuilder<G> {
     ///
     /// The file is read for each try of a token request, on a thread that may block. Line breaks at
     /// its end do not belong to the secret. If the server does not accept the client
-    /// (`invalid_client`), the file is read once more, and the token request is sent a second time
-    /// if the secret has changed: a rotation costs no caller an error. Otherwise the error stands,
-    /// with the usual pause.
+    /// (`invalid_client`, or 401 without a code), the file is read once more, and the token request
+    /// is sent a second time if the secret has changed: a rotation costs no caller an error.
+    /// Otherwise the error stands, with the usual pause.
     ///
     /// A file that is missing, empty or cannot be read is a transient error, since it may be in mid
     /// rotation: the cache tries again. A file that is longer than 64 KiB or has control characters
@@ -131,8 +131,8 @@ impl<G> GrantBuilder<G> {
     /// [`param`](Self::param) for it.
     ///
     /// Default: the issuer, if the builder was made by
-    /// [`discover`](crate::ClientCredentials::discover); else none. Assertions that are made here or
-    /// by a [`ClientAssertion`] that needs one require it.
+    /// [`discover`](crate::ClientCredentials::discover); else none. Assertions that are made here
+    /// or by a [`ClientAssertion`] that needs one require it.
     pub fn audience(mut self, issuer: impl Into<String>) -> Self {
         self.credentials.audience = Some(issuer.into());
         self

@@ -108,9 +108,9 @@ impl<G: Grant> GrantBuilder<G> {
     /// never before the first. So a token request always presents the certificate as it is at that
     /// time, and a token that is bound to it belongs to the current one. No connection and no TLS
     /// session of an earlier client is used again. If the server does not accept a client with
-    /// [`TlsClientAuth`](crate::ClientAuthentication::TlsClientAuth) (`invalid_client`), the
-    /// function is called and the token request sent once more. An error of the function is
-    /// transient, since a certificate and its key may be in mid rotation.
+    /// [`TlsClientAuth`](crate::ClientAuthentication::TlsClientAuth) (`invalid_client`, or 401
+    /// without a code), the function is called and the token request sent once more. An error of
+    /// the function is transient, since a certificate and its key may be in mid rotation.
     ///
     /// Building a client takes some milliseconds, mostly to load the system's root certificates.
     /// Use [`reqwest_builder`](Self::reqwest_builder) for settings that do not change. All that it
