@@ -85,6 +85,10 @@ pub enum TokenErrorKind {
     Refused,
     /// The token endpoint redirects. No redirect is followed with a secret. Permanent.
     Redirected,
+    /// The metadata of the issuer (RFC 8414) is not there or cannot be used. Nothing was sent but
+    /// requests for it. Transient for a status of 408, 429 or 5xx, and for a response that is no
+    /// metadata; permanent for metadata that fails a check.
+    Discovery,
     /// A custom source's own error, see [`TokenError::transient`] and [`TokenError::permanent`].
     Source,
     /// The source panicked. Transient.
@@ -385,6 +389,10 @@ impl TokenErrorKind {
             Self::Redirected => {
                 "the token endpoint redirects, and no redirect is followed with a secret: set the \
                  token URL to the final URL"
+            }
+            Self::Discovery => {
+                "the issuer's metadata cannot be used, see the cause: check the issuer, and that \
+                 the token endpoint is at its origin or allowed by `allow_token_origin`"
             }
             Self::Source if transient => "the token source failed and may recover by itself",
             Self::Source => "the token source failed and will not recover by itself: fix the cause",

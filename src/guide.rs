@@ -11,7 +11,7 @@
 //! | [`sources`] | the sources, configuration, your own source of tokens; the cache on its own |
 //! | [`retries`] | retries that wait for the token endpoint: tower, reqwest-retry |
 //! | [`grpc`] | tonic: origin, rejections, replays of streams, status codes |
-//! | [`credentials`] | a secret, a key, or an assertion of the platform; which to choose |
+//! | [`credentials`] | a secret, a key, a certificate, or an assertion of the platform; discovery of the token endpoint |
 //! | [`sources`] | your own source of tokens; the cache on its own |
 //! | [`operating`] | events, log lines, metrics, readiness, shutdown, subscriptions |
 //! | [`testing`] | tests without a server, or against one on loopback |

@@ -146,6 +146,11 @@ pub use token_endpoint::assertion::private_key::{PrivateKeyJwt, SigningAlgorithm
 pub use token_endpoint::assertion::{Assertion, AssertionContext, ClientAssertion};
 #[cfg(feature = "client-credentials")]
 pub use token_endpoint::authentication::ClientAuthentication;
+#[cfg(all(
+    feature = "client-credentials",
+    any(feature = "reqwest", feature = "reqwest-0-12")
+))]
+pub use token_endpoint::builder::transport::FactoryResult;
 #[cfg(feature = "client-credentials")]
 pub use token_endpoint::builder::{Grant, GrantBuilder};
 

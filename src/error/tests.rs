@@ -149,6 +149,7 @@ fn builder_knows_which_kinds_are_transient() {
         (InvalidScope, false),
         (Refused, false),
         (Redirected, false),
+        (Discovery, false),
         (Source, true),
         (SourcePanicked, true),
         (InvalidToken, false),

@@ -48,6 +48,40 @@ impl ClientCredentials {
     pub fn builder(token_url: impl Into<String>) -> ClientCredentialsBuilder {
         GrantBuilder::new(ClientCredentialsGrant(()), token_url.into())
     }
+
+    /// Creates a builder for a source that asks the issuer's metadata for the token endpoint
+    /// (RFC 8414, OpenID Connect Discovery 1.0).
+    ///
+    /// The issuer must come from your configuration, never from an end user. It is https, or plain
+    /// http to loopback, and must be equal to the `issuer` of its metadata to the last slash. It is
+    /// also the default [`audience`](GrantBuilder::audience) of assertions.
+    ///
+    /// The metadata is fetched before the first token request, from
+    /// `/.well-known/oauth-authorization-server` or else `/.well-known/openid-configuration`,
+    /// without credentials and redirects, up to 256 KiB. It is fetched again after 24 h, in at most
+    /// 2 s; if that fails, the known endpoint stays and the next try is an hour later.
+    ///
+    /// The token endpoint must be at the issuer's origin or at one that
+    /// [`allow_token_origin`](GrantBuilder::allow_token_origin) names. Once found, its origin is
+    /// pinned: metadata that names another one later is ignored. A client with
+    /// [`TlsClientAuth`](crate::ClientAuthentication::TlsClientAuth) uses the endpoint of
+    /// `mtls_endpoint_aliases` if there is one (RFC 8705 §5).
+    ///
+    /// Metadata that cannot be used is an error of the kind
+    /// [`Discovery`](crate::TokenErrorKind::Discovery), and no credentials are sent.
+    ///
+    /// ```
+    /// use bearer_auth::ClientCredentials;
+    ///
+    /// let source = ClientCredentials::discover("https://issuer.example.com")
+    ///     .client_id("my-client")
+    ///     .client_assertion_file("/var/run/secrets/tokens/idp")
+    ///     .build()?;
+    /// # Ok::<(), bearer_auth::InvalidSetting>(())
+    /// ```
+    pub fn discover(issuer: impl Into<String>) -> ClientCredentialsBuilder {
+        GrantBuilder::discover(ClientCredentialsGrant(()), issuer.into())
+    }
 }
 
 impl sealed::Sealed for ClientCredentialsGrant {

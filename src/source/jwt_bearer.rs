@@ -56,6 +56,12 @@ impl JwtBearer {
     pub fn builder(token_url: impl Into<String>) -> JwtBearerBuilder {
         GrantBuilder::new(JwtBearerGrant::default(), token_url.into())
     }
+
+    /// Creates a builder for a source that asks the issuer's metadata for the token endpoint, as
+    /// [`ClientCredentials::discover`](crate::ClientCredentials::discover) does.
+    pub fn discover(issuer: impl Into<String>) -> JwtBearerBuilder {
+        GrantBuilder::discover(JwtBearerGrant::default(), issuer.into())
+    }
 }
 
 impl GrantBuilder<JwtBearerGrant> {

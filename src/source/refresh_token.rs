@@ -103,6 +103,12 @@ impl RefreshTokenGrant {
     pub fn builder(token_url: impl Into<String>) -> RefreshTokenGrantBuilder {
         GrantBuilder::new(RefreshTokenGrantSettings::default(), token_url.into())
     }
+
+    /// Creates a builder for a source that asks the issuer's metadata for the token endpoint, as
+    /// [`ClientCredentials::discover`](crate::ClientCredentials::discover) does.
+    pub fn discover(issuer: impl Into<String>) -> RefreshTokenGrantBuilder {
+        GrantBuilder::discover(RefreshTokenGrantSettings::default(), issuer.into())
+    }
 }
 
 impl GrantBuilder<RefreshTokenGrantSettings> {

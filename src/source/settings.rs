@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::error::InvalidSetting;
 use crate::secret::Secret;
@@ -20,7 +18,7 @@ use crate::token_endpoint::authentication::ClientAuthentication;
 /// |---|---|
 /// | `token_url` | required, see [`ClientCredentials::builder`] |
 /// | `client_id` | required |
-/// | `client_secret` or `client_secret_file` | one is required: the secret, or the path of a file with it |
+/// | `client_secret` or `client_secret_file` | one is required: the secret, or the path of a file with it, which may be rotated |
 /// | `scope` | names separated by spaces; default: none |
 /// | `client_authentication` | `client_secret_post` (default), `client_secret_basic` or `client_secret_basic_raw` |
 /// | `params` | a table of further fields of the form; default: none |
@@ -92,22 +90,20 @@ impl ClientCredentialsSettings {
     /// Returns a builder with these settings, for those that are set in code, such as the
     /// transport.
     ///
-    /// This reads the `client_secret_file`, without a line break at its end. It blocks the thread:
-    /// call it at start-up. A secret that is replaced later needs another builder.
+    /// This reads no file: a `client_secret_file` is read for each token request.
     ///
     /// # Errors
     ///
-    /// Returns [`InvalidSetting`] if the file of the secret cannot be read.
-    /// [`build`](ClientCredentialsBuilder::build) checks all other settings.
+    /// Returns [`InvalidSetting`] if the settings exclude each other.
+    /// [`build`](ClientCredentialsBuilder::build) checks all others.
     pub fn builder(&self) -> Result<ClientCredentialsBuilder, InvalidSetting> {
-        let secret = match &self.secret {
-            SecretSetting::Value(secret) => secret.clone(),
-            SecretSetting::File(path) => read(path)?,
-        };
         let mut builder = ClientCredentials::builder(&self.token_url)
             .client_id(&self.client_id)
-            .client_secret(secret)
             .client_authentication(self.client_authentication);
+        builder = match &self.secret {
+            SecretSetting::Value(secret) => builder.client_secret(secret.clone()),
+            SecretSetting::File(path) => builder.client_secret_file(path),
+        };
         if let Some(scope) = &self.scope {
             builder = builder.scope(scope);
         }
@@ -175,17 +171,4 @@ where
     D: serde::Deserializer<'de>,
 {
     T::deserialize(deserializer).map(Some)
-}
-
-fn read(path: &Path) -> Result<Secret, InvalidSetting> {
-    let content = fs::read_to_string(path)
-        .map(Zeroizing::new)
-        .map_err(|error| {
-            let path = path.display();
-            InvalidSetting::new(
-                "client_secret_file",
-                format!("must name a file with the secret, but `{path}` cannot be read: {error}"),
-            )
-        })?;
-    Ok(content.trim_end_matches(['\r', '\n']).into())
 }

@@ -86,6 +86,12 @@ impl TokenExchange {
     pub fn builder(token_url: impl Into<String>) -> TokenExchangeBuilder {
         GrantBuilder::new(TokenExchangeGrant::default(), token_url.into())
     }
+
+    /// Creates a builder for a source that asks the issuer's metadata for the token endpoint, as
+    /// [`ClientCredentials::discover`](crate::ClientCredentials::discover) does.
+    pub fn discover(issuer: impl Into<String>) -> TokenExchangeBuilder {
+        GrantBuilder::discover(TokenExchangeGrant::default(), issuer.into())
+    }
 }
 
 impl GrantBuilder<TokenExchangeGrant> {

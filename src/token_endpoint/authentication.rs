@@ -11,8 +11,11 @@ use http::HeaderValue;
 use zeroize::Zeroizing;
 
 use crate::error::TokenError;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+use crate::token_endpoint::assertion::jwt::SecretJwt;
 use crate::token_endpoint::assertion::{Assertion, AssertionContext, ClientAssertion, JWT_BEARER};
 use crate::token_endpoint::form::Field;
+use crate::token_endpoint::secret_file::SecretFile;
 
 /// The way in which the client authenticates to the token endpoint (RFC 6749 §2.3.1).
 ///
@@ -37,6 +40,13 @@ pub enum ClientAuthentication {
     /// enough. The client credentials grant does not allow it (RFC 6749 §4.4).
     #[cfg_attr(feature = "serde", serde(rename = "none"))]
     None,
+    /// Sends `client_id` only, and the connection authenticates the client by its certificate
+    /// (`tls_client_auth` and `self_signed_tls_client_auth`, RFC 8705 §2).
+    ///
+    /// The certificate is the transport's: see `reqwest_factory` for one that rotates,
+    /// `reqwest_builder` and [`transport`](crate::GrantBuilder::transport).
+    #[cfg_attr(feature = "serde", serde(rename = "tls_client_auth"))]
+    TlsClientAuth,
     /// Sends a JWT with a MAC by the secret, HS256, instead of the secret itself
     /// (`client_secret_jwt`, OpenID Connect Core 1.0 §9). It needs an
     /// [`audience`](crate::GrantBuilder::audience) and a secret of at least 32 bytes, and is made
@@ -56,9 +66,18 @@ pub(crate) struct Authentication {
 /// The proof of the client's identity.
 pub(crate) enum Proof {
     None,
+    /// The certificate of the connection.
+    Certificate,
     Secret {
         secret: Zeroizing<String>,
         style: ClientAuthentication,
+    },
+    /// A secret that is read anew for each try.
+    SecretFile {
+        file: SecretFile,
+        style: ClientAuthentication,
+        /// For `client_secret_jwt`.
+        context: AssertionContext,
     },
     /// An assertion, which is made anew for each try.
     Assertion {
@@ -74,25 +93,50 @@ pub(crate) enum Proof {
 pub(crate) struct Credentials {
     pub(crate) fields: Vec<Field>,
     pub(crate) authorization: Option<HeaderValue>,
+    /// The secret, if it may be another one when it is read again.
+    rotating_secret: Option<Zeroizing<String>>,
+}
+
+impl Credentials {
+    /// Returns true if the secret was rotated after `sent` was read.
+    pub(crate) fn is_rotated_since(&self, sent: &Self) -> bool {
+        self.rotating_secret != sent.rotating_secret
+    }
 }
 
 impl Authentication {
     /// Returns the credentials for one try of a token request.
     pub(crate) async fn credentials(&self) -> Result<Credentials, TokenError> {
         match &self.proof {
-            Proof::None => Ok(self.id_only()),
+            Proof::None | Proof::Certificate => Ok(self.id_only()),
             Proof::Secret { secret, style } => Ok(self.secret(secret, *style)),
+            Proof::SecretFile {
+                file,
+                style,
+                context,
+            } => self.secret_of_file(file, *style, context).await,
             Proof::Assertion {
                 source, context, ..
             } => Ok(self.assertion(&source.assertion(context).await?)),
         }
     }
 
+    /// Returns true if the connection authenticates the client (RFC 8705).
+    pub(crate) fn uses_certificate(&self) -> bool {
+        matches!(self.proof, Proof::Certificate)
+    }
+
+    /// Returns true if the secret is in a file.
+    pub(crate) fn has_secret_file(&self) -> bool {
+        matches!(self.proof, Proof::SecretFile { .. })
+    }
+
     /// Returns the name of the way in which the client authenticates, for `Debug`.
     pub(crate) fn style(&self) -> &dyn fmt::Debug {
         match &self.proof {
             Proof::None => &ClientAuthentication::None,
-            Proof::Secret { style, .. } => style,
+            Proof::Certificate => &ClientAuthentication::TlsClientAuth,
+            Proof::Secret { style, .. } | Proof::SecretFile { style, .. } => style,
             Proof::Assertion { method, .. } => method,
         }
     }
@@ -104,7 +148,7 @@ impl Authentication {
                 .map(|id| ("client_id", Zeroizing::new(id)))
                 .into_iter()
                 .collect(),
-            authorization: None,
+            ..Credentials::default()
         }
     }
 
@@ -117,8 +161,30 @@ impl Authentication {
                 ("client_assertion_type", field(JWT_BEARER)),
                 ("client_assertion", field(assertion.expose_secret())),
             ],
-            authorization: None,
+            ..Credentials::default()
         }
+    }
+
+    async fn secret_of_file(
+        &self,
+        file: &SecretFile,
+        style: ClientAuthentication,
+        context: &AssertionContext,
+    ) -> Result<Credentials, TokenError> {
+        #[cfg(not(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto")))]
+        let _ = context;
+        let secret = file.read().await?;
+        let credentials = match style {
+            #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+            ClientAuthentication::SecretJwt => {
+                self.assertion(&SecretJwt::new(&secret)?.assertion(context).await?)
+            }
+            _ => self.secret(&secret, style),
+        };
+        Ok(Credentials {
+            rotating_secret: Some(secret),
+            ..credentials
+        })
     }
 
     fn secret(&self, secret: &str, style: ClientAuthentication) -> Credentials {
@@ -133,7 +199,7 @@ impl Authentication {
                         ("client_id", Zeroizing::new(id.to_owned())),
                         ("client_secret", Zeroizing::new(secret.to_owned())),
                     ],
-                    authorization: None,
+                    ..Credentials::default()
                 };
             }
             ClientAuthentication::SecretBasic => {
@@ -148,8 +214,8 @@ impl Authentication {
             }
         }
         Credentials {
-            fields: Vec::new(),
             authorization: basic(&pair),
+            ..Credentials::default()
         }
     }
 }

@@ -3,27 +3,18 @@
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use http_body_util::Full;
-use tower_service::Service;
-
-use crate::error::{BoxError, InvalidSetting};
-#[cfg(feature = "reqwest-0-12")]
-use crate::for_reqwest_0_12::transport::ReqwestTransport as Reqwest012Transport;
-#[cfg(all(feature = "reqwest-0-12", not(feature = "reqwest")))]
-use crate::for_reqwest_0_12::transport::default_client;
-#[cfg(feature = "reqwest")]
-use crate::for_reqwest_0_13::transport::{ReqwestTransport, default_client};
+use crate::error::InvalidSetting;
+use crate::policy::origin::Origin;
 use crate::token::request::TokenRequest;
 use crate::token_endpoint::builder::credentials::CredentialSettings;
-use crate::token_endpoint::client::TokenEndpoint;
+use crate::token_endpoint::builder::transport::ChosenTransport;
+use crate::token_endpoint::client::{Address, TokenEndpoint};
+use crate::token_endpoint::discovery::{Discovery, is_protected};
 use crate::token_endpoint::form::{check_param, check_scope};
-use crate::token_endpoint::transport::{TowerTransport, Transport};
 use crate::token_endpoint::url::token_url;
 
 mod credentials;
+pub(crate) mod transport;
 
 const DEFAULT_TRY_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_TRY_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -72,7 +63,8 @@ pub(crate) mod sealed {
 #[must_use]
 pub struct GrantBuilder<G> {
     pub(crate) grant: G,
-    token_url: String,
+    endpoint: EndpointSetting,
+    allowed_origins: Vec<Origin>,
     credentials: CredentialSettings,
     scope: String,
     params: Vec<(String, String)>,
@@ -81,20 +73,27 @@ pub struct GrantBuilder<G> {
     try_timeout: Duration,
 }
 
-enum ChosenTransport {
-    Default,
-    #[cfg(feature = "reqwest")]
-    Reqwest(Box<reqwest::ClientBuilder>),
-    #[cfg(feature = "reqwest-0-12")]
-    Reqwest012(Box<reqwest_0_12::ClientBuilder>),
-    Service(Box<dyn Transport>),
+/// The token URL or the issuer, as it was set.
+enum EndpointSetting {
+    Url(String),
+    Issuer(String),
 }
 
 impl<G: Grant> GrantBuilder<G> {
     pub(crate) fn new(grant: G, token_url: String) -> Self {
+        Self::at(grant, EndpointSetting::Url(token_url))
+    }
+
+    /// Creates a builder for the token endpoint that the issuer's metadata names.
+    pub(crate) fn discover(grant: G, issuer: String) -> Self {
+        Self::at(grant, EndpointSetting::Issuer(issuer))
+    }
+
+    fn at(grant: G, endpoint: EndpointSetting) -> Self {
         Self {
             grant,
-            token_url,
+            endpoint,
+            allowed_origins: Vec::new(),
             credentials: CredentialSettings::default(),
             scope: String::new(),
             params: Vec::new(),
@@ -128,12 +127,38 @@ impl<G: Grant> GrantBuilder<G> {
 
     /// Allows a token URL with plain http to a host other than loopback.
     ///
-    /// Anyone on the network path can then read the secret. RFC 6749 §3.2 forbids it.
+    /// Anyone on the network path can then read the secret. RFC 6749 §3.2 forbids it. With an
+    /// issuer instead of a token URL it is an error of [`build`](Self::build).
     ///
     /// Default: not allowed.
     pub fn allow_http(mut self) -> Self {
         self.allow_http = true;
         self
+    }
+
+    /// Allows the issuer's metadata to name a token endpoint at this origin, in addition to the
+    /// issuer's own. See [`discover`](crate::ClientCredentials::discover).
+    ///
+    /// Call this again for further origins. It also allows an endpoint for clients with a
+    /// certificate (RFC 8705 §5).
+    ///
+    /// Default: only the issuer's origin.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidSetting`] if `origin` is not just scheme, host and port, or is plain http
+    /// to a host other than loopback.
+    pub fn allow_token_origin(mut self, origin: impl AsRef<str>) -> Result<Self, InvalidSetting> {
+        const SETTING: &str = "allow_token_origin";
+        let origin = Origin::parse(SETTING, origin.as_ref())?;
+        if !is_protected(origin.as_target()) {
+            return Err(InvalidSetting::new(
+                SETTING,
+                "must be an https origin, since plain http would expose the credentials",
+            ));
+        }
+        self.allowed_origins.push(origin);
+        Ok(self)
     }
 
     /// Sets the time limit of one try, from connecting to the end of the response.
@@ -142,66 +167,11 @@ impl<G: Grant> GrantBuilder<G> {
     /// the fetch, so that a dead connection or an address that does not answer costs one try. Keep
     /// it well below [`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout), which limits all
     /// tries together. It holds for every transport, including the time until a tower service is
-    /// ready.
+    /// ready. The first request for an issuer's metadata has a limit of its own of the same length.
     ///
     /// Default: 10 s. Must be greater than zero and at most one day.
     pub fn try_timeout(mut self, limit: Duration) -> Self {
         self.try_timeout = limit;
-        self
-    }
-
-    /// Sends token requests through a reqwest client built from `builder`, for example with a
-    /// proxy, your own CA or mTLS.
-    ///
-    /// The builder keeps its protocol, time limits and `User-Agent`. Set a `connect_timeout` that
-    /// is shorter than [`try_timeout`](Self::try_timeout): without one, a host whose first address
-    /// does not answer uses up each try.
-    ///
-    /// Redirects are disabled on it, and so are the `Referer` header and the pool of idle
-    /// connections. Each token request, even with HTTP/2, uses a connection of its own, since an
-    /// idle one may be dead without a sign of it.
-    ///
-    /// Default: a client with HTTP/1.1 only, a connect timeout of 5 s and the `User-Agent`
-    /// `bearer-auth/` with the version of this crate.
-    #[cfg(feature = "reqwest")]
-    pub fn reqwest_builder(mut self, builder: reqwest::ClientBuilder) -> Self {
-        self.transport = ChosenTransport::Reqwest(Box::new(builder));
-        self
-    }
-
-    /// Sends token requests through a client of reqwest 0.12 built from `builder`.
-    ///
-    /// All else is as with `reqwest_builder`, which takes the builder of reqwest 0.13.
-    ///
-    /// Default: a client of reqwest 0.13. With the feature `reqwest-0-12` but not `reqwest`, a
-    /// client of reqwest 0.12 with the same settings.
-    #[cfg(feature = "reqwest-0-12")]
-    pub fn reqwest_0_12_builder(mut self, builder: reqwest_0_12::ClientBuilder) -> Self {
-        self.transport = ChosenTransport::Reqwest012(Box::new(builder));
-        self
-    }
-
-    /// Sends token requests through a tower service, such as a hyper client.
-    ///
-    /// The service must not follow redirects, since the request contains the client secret. This
-    /// crate cannot disable them.
-    ///
-    /// The service's own pool decides if a try uses a new connection. A client of HTTP/1.1 closes
-    /// the connection of a try that reached [`try_timeout`](Self::try_timeout). A client of HTTP/2
-    /// keeps it: enable its keep-alive pings, or the next try may use the same dead connection.
-    ///
-    /// Default: a reqwest client, see `reqwest_builder`. Without the features `reqwest` and
-    /// `reqwest-0-12` there is no default, and a transport is required.
-    pub fn transport<S, R>(mut self, service: S) -> Self
-    where
-        S: Service<Request<Full<Bytes>>, Response = Response<R>> + Clone + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send,
-        R: Body + Send + 'static,
-        R::Data: Send,
-        R::Error: Into<BoxError>,
-    {
-        self.transport = ChosenTransport::Service(Box::new(TowerTransport::new(service)));
         self
     }
 
@@ -213,6 +183,9 @@ impl<G: Grant> GrantBuilder<G> {
     ///
     /// - The token URL is not an absolute URL, has userinfo or a fragment, or is plain http to a
     ///   host other than loopback without [`allow_http`](Self::allow_http).
+    /// - The issuer is not an https URL (or http to loopback) without query and fragment, or
+    ///   [`allow_http`](Self::allow_http) is set with it.
+    /// - [`allow_token_origin`](Self::allow_token_origin) is set with a token URL.
     /// - The id or the secret is empty or has control characters, or the id has a colon with
     ///   [`SecretBasicRaw`](crate::ClientAuthentication::SecretBasicRaw).
     /// - There are two proofs of the client's identity, such as a secret and an assertion.
@@ -223,8 +196,11 @@ impl<G: Grant> GrantBuilder<G> {
     /// - The reqwest client cannot be built.
     /// - There is no transport, which is possible only without a feature for reqwest.
     pub fn build(self) -> Result<G::Source, InvalidSetting> {
-        let url = token_url(&self.token_url, self.allow_http)?;
-        let authentication = self.credentials.build(&self.token_url, G::CLIENT)?;
+        let authentication = self.credentials.build(&self.endpoint, G::CLIENT)?;
+        let uses_certificate = authentication.uses_certificate();
+        let address =
+            self.endpoint
+                .address(self.allowed_origins, self.allow_http, uses_certificate)?;
         check_scope(&self.scope)?;
         self.params
             .iter()
@@ -237,7 +213,7 @@ impl<G: Grant> GrantBuilder<G> {
             return Err(InvalidSetting::new("try_timeout", requirement));
         }
         let endpoint = TokenEndpoint {
-            url,
+            address,
             authentication,
             scope: TokenRequest::scope(&self.scope),
             params: self.params,
@@ -260,29 +236,33 @@ impl<G: Grant> fmt::Debug for GrantBuilder<G> {
     }
 }
 
-impl ChosenTransport {
-    fn build(self) -> Result<Box<dyn Transport>, InvalidSetting> {
+impl EndpointSetting {
+    fn address(
+        self,
+        allowed: Vec<Origin>,
+        allow_http: bool,
+        uses_certificate: bool,
+    ) -> Result<Address, InvalidSetting> {
         match self {
-            Self::Service(transport) => Ok(transport),
-            #[cfg(feature = "reqwest")]
-            Self::Default => Self::Reqwest(Box::new(default_client())).build(),
-            #[cfg(all(feature = "reqwest-0-12", not(feature = "reqwest")))]
-            Self::Default => Self::Reqwest012(Box::new(default_client())).build(),
-            #[cfg(not(any(feature = "reqwest", feature = "reqwest-0-12")))]
-            Self::Default => Err(InvalidSetting::new(
-                "transport",
-                "must be set to a tower service, unless the feature `reqwest` or `reqwest-0-12` is \
-                 enabled",
-            )),
-            #[cfg(feature = "reqwest")]
-            Self::Reqwest(builder) => {
-                let transport = ReqwestTransport::new("reqwest_builder", *builder);
-                Ok(Box::new(transport?))
+            Self::Url(url) => {
+                if !allowed.is_empty() {
+                    return Err(InvalidSetting::new(
+                        "allow_token_origin",
+                        "must not be set with a token URL: it is for `discover`",
+                    ));
+                }
+                token_url(&url, allow_http).map(Address::Url)
             }
-            #[cfg(feature = "reqwest-0-12")]
-            Self::Reqwest012(builder) => {
-                let transport = Reqwest012Transport::new("reqwest_0_12_builder", *builder);
-                Ok(Box::new(transport?))
+            Self::Issuer(issuer) => {
+                if allow_http {
+                    return Err(InvalidSetting::new(
+                        "allow_http",
+                        "must not be set with `discover`: whoever can change the metadata gets the \
+                         credentials",
+                    ));
+                }
+                let discovery = Discovery::new(issuer, allowed, uses_certificate)?;
+                Ok(Address::Issuer(Box::new(discovery)))
             }
         }
     }

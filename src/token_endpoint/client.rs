@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 
-use crate::error::TokenError;
+use crate::error::{TokenError, TokenErrorKind};
 use crate::token::request::TokenRequest;
 use crate::token_endpoint::authentication::{Authentication, Credentials};
+use crate::token_endpoint::discovery::Discovery;
 use crate::token_endpoint::form::{Field, Form, check_param, check_scope};
 use crate::token_endpoint::response::{self, TokenResponse};
 use crate::token_endpoint::transport::Transport;
@@ -17,13 +18,20 @@ use crate::token_endpoint::try_limit::TryLimit;
 
 /// The client of a token endpoint.
 pub(crate) struct TokenEndpoint {
-    pub(super) url: Uri,
+    pub(super) address: Address,
     pub(super) authentication: Authentication,
     /// The default scope, with its names separated by single spaces.
     pub(super) scope: TokenRequest,
     pub(super) params: Vec<(String, String)>,
     pub(super) transport: Box<dyn Transport>,
     pub(super) try_timeout: Duration,
+}
+
+/// The URL of the token endpoint, or its source.
+pub(crate) enum Address {
+    Url(Uri),
+    /// The issuer's metadata says where.
+    Issuer(Box<Discovery>),
 }
 
 impl TokenEndpoint {
@@ -45,9 +53,7 @@ impl TokenEndpoint {
         request_params
             .iter()
             .try_for_each(|(name, _)| check_param(name))?;
-        let limit = TryLimit::start(self.try_timeout);
-        let sent = async {
-            let credentials = limit.run(self.authentication.credentials()).await?;
+        let form = |credentials: &Credentials| {
             let form = Form {
                 grant_type,
                 credentials: &credentials.fields,
@@ -56,44 +62,105 @@ impl TokenEndpoint {
                 params: &self.params,
                 request_params: &request_params,
             };
-            let body = form.encode();
-            let raw = self
-                .transport
-                .send(self.request(body, &credentials), limit)
-                .await?;
-            response::parse_all(raw.status, &raw.headers, raw.body.as_deref())
+            form.encode()
         };
-        sent.await
-            .map_err(|error| error.with_token_endpoint(self.host()))
+        self.authenticate(form)
+            .await
+            .map_err(|error| error.with_token_endpoint(&self.host()))
     }
 
-    fn request(&self, body: Bytes, credentials: &Credentials) -> Request<Bytes> {
-        let mut request = Request::new(body);
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.url.clone();
-        let headers = request.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/x-www-form-urlencoded"),
-        );
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        // Few transports decode, and a token is too short to gain from compression.
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Some(authorization) = &credentials.authorization {
-            headers.insert(AUTHORIZATION, authorization.clone());
+    /// Sends the token request, and once more if the server does not accept the client because its
+    /// credentials were rotated in the meantime.
+    async fn authenticate(
+        &self,
+        form: impl Fn(&Credentials) -> Bytes,
+    ) -> Result<TokenResponse, TokenError> {
+        // First, so that no credentials are made for an endpoint that cannot be trusted.
+        let url = self.url().await?;
+        let limit = TryLimit::start(self.try_timeout);
+        let sent = self.credentials(limit).await?;
+        let error = match self.exchange(&url, form(&sent), &sent, limit).await {
+            Err(error) if rejects_client(&error) => error,
+            outcome => return outcome,
+        };
+        let has_new_certificate =
+            self.authentication.uses_certificate() && self.transport.is_built_anew();
+        if !has_new_certificate && !self.authentication.has_secret_file() {
+            return Err(error);
         }
-        request
+        let limit = TryLimit::start(self.try_timeout);
+        let current = self.credentials(limit).await?;
+        // The same secret again could lock the client out. A certificate cannot be compared.
+        if !has_new_certificate && !current.is_rotated_since(&sent) {
+            return Err(error);
+        }
+        self.exchange(&url, form(&current), &current, limit).await
     }
 
-    fn host(&self) -> &str {
-        self.url.host().unwrap_or_default()
+    async fn url(&self) -> Result<Uri, TokenError> {
+        match &self.address {
+            Address::Url(url) => Ok(url.clone()),
+            Address::Issuer(discovery) => {
+                let transport = &*self.transport;
+                discovery.token_endpoint(transport, self.try_timeout).await
+            }
+        }
+    }
+
+    async fn credentials(&self, limit: TryLimit) -> Result<Credentials, TokenError> {
+        let credentials = limit.run(self.authentication.credentials()).await;
+        credentials.map_err(TokenError::with_unsent)
+    }
+
+    async fn exchange(
+        &self,
+        url: &Uri,
+        form: Bytes,
+        credentials: &Credentials,
+        limit: TryLimit,
+    ) -> Result<TokenResponse, TokenError> {
+        let request = request(url, form, credentials);
+        let raw = self.transport.send(request, limit).await?;
+        response::parse_all(raw.status, &raw.headers, raw.body.as_deref())
+    }
+
+    fn host(&self) -> String {
+        match &self.address {
+            Address::Url(url) => url.host().unwrap_or_default().to_owned(),
+            Address::Issuer(discovery) => discovery.host(),
+        }
     }
 
     /// Adds the settings that are no secrets.
     pub(crate) fn debug(&self, f: &mut fmt::DebugStruct<'_, '_>) {
-        f.field("token_endpoint", &self.url.host())
+        f.field("token_endpoint", &self.host())
             .field("client_id", &self.authentication.client_id)
             .field("client_authentication", self.authentication.style())
             .field("scope", &self.scope.scopes());
     }
+}
+
+/// Returns true if the server does not accept the client (RFC 6749 §5.2), which some servers say by
+/// the status alone. With another code, the server may have used up what the grant sent.
+fn rejects_client(error: &TokenError) -> bool {
+    error.kind() == TokenErrorKind::InvalidClient
+        || (error.status() == Some(StatusCode::UNAUTHORIZED) && error.oauth_error().is_none())
+}
+
+fn request(url: &Uri, body: Bytes, credentials: &Credentials) -> Request<Bytes> {
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = url.clone();
+    let headers = request.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/x-www-form-urlencoded"),
+    );
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    // Few transports decode, and a token is too short to gain from compression.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(authorization) = &credentials.authorization {
+        headers.insert(AUTHORIZATION, authorization.clone());
+    }
+    request
 }

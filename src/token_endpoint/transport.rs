@@ -5,6 +5,8 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::iter::successors;
 use std::pin::{Pin, pin};
+#[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
+use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -27,7 +29,16 @@ pub(crate) trait Transport: Send + Sync + 'static {
         request: Request<Bytes>,
         limit: TryLimit,
     ) -> Result<RawResponse, TokenError>;
+
+    /// Returns true if each request has a client of its own, perhaps with another certificate.
+    fn is_built_anew(&self) -> bool {
+        false
+    }
 }
+
+/// Makes the builder of a client for one request.
+#[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
+pub(crate) type Factory<B> = Arc<dyn Fn() -> Result<B, BoxError> + Send + Sync>;
 
 /// A response of the token endpoint, not parsed yet.
 pub(crate) struct RawResponse {

@@ -111,10 +111,9 @@ fn a_setting_that_cannot_be_is_named() {
 
 #[test]
 fn what_the_builder_rejects_is_named() {
-    let file = settings(&format!("{REQUIRED}client_secret_file = '/nowhere/secret'"));
-    let error = file.builder().unwrap_err();
+    let file = settings(&format!("{REQUIRED}client_secret_file = ''"));
+    let error = file.builder().unwrap().build().unwrap_err();
     assert_eq!(error.setting(), "client_secret_file");
-    assert!(error.to_string().contains("/nowhere/secret"), "{error}");
 
     let http = r#"
         token_url = "http://id.example.com/token"

@@ -14,7 +14,8 @@ use crate::token_endpoint::assertion::jwt::SecretJwt;
 use crate::token_endpoint::assertion::private_key::PrivateKeyJwt;
 use crate::token_endpoint::assertion::{AssertionContext, ClientAssertion};
 use crate::token_endpoint::authentication::{Authentication, ClientAuthentication, Proof};
-use crate::token_endpoint::builder::{Client, GrantBuilder};
+use crate::token_endpoint::builder::{Client, EndpointSetting, GrantBuilder};
+use crate::token_endpoint::secret_file::SecretFile;
 
 /// The client's id and the proofs of its identity, of which `build` accepts exactly one.
 #[derive(Default)]
@@ -25,10 +26,13 @@ pub(super) struct CredentialSettings {
     style: Option<ClientAuthentication>,
     audience: Option<String>,
     token_url_as_audience: bool,
+    /// The audience of assertions for which none is set.
+    issuer: Option<String>,
 }
 
 enum ProofSetting {
     Secret(Zeroizing<String>),
+    SecretFile(Result<SecretFile, InvalidSetting>),
     /// An assertion, or the reason why there can be none.
     Assertion(Result<Arc<dyn ClientAssertion>, InvalidSetting>),
 }
@@ -44,12 +48,33 @@ impl<G> GrantBuilder<G> {
 
     /// Sets the client's secret (RFC 6749 §2.3.1).
     ///
-    /// Default: none. The secret, or one of [`client_assertion`](Self::client_assertion),
+    /// Default: none. The secret, or one of [`client_secret_file`](Self::client_secret_file),
+    /// [`client_assertion`](Self::client_assertion),
     /// [`client_assertion_file`](Self::client_assertion_file) and `private_key_jwt` (feature
     /// `private-key-jwt`), is required.
     pub fn client_secret(self, secret: impl Into<Secret>) -> Self {
         let secret = secret.into().into_inner();
         self.proof("client_secret", ProofSetting::Secret(secret))
+    }
+
+    /// Sets the file of the client's secret (RFC 6749 §2.3.1), which something else rotates.
+    ///
+    /// The file is read for each try of a token request, on a thread that may block. Line breaks at
+    /// its end do not belong to the secret. If the server does not accept the client
+    /// (`invalid_client`, or 401 without a code), the file is read once more, and the token request
+    /// is sent a second time if the secret has changed: a rotation costs no caller an error.
+    /// Otherwise the error stands, with the usual pause.
+    ///
+    /// A file that is missing, empty or cannot be read is a transient error, since it may be in mid
+    /// rotation: the cache tries again. A file that is longer than 64 KiB or has control characters
+    /// in it, or a path that is no regular file, is a permanent error. Errors name the path, never
+    /// the content. A file of which only a part is written cannot be told from a whole one: replace
+    /// it by renaming another.
+    ///
+    /// Default: none.
+    pub fn client_secret_file(self, path: impl Into<PathBuf>) -> Self {
+        let file = SecretFile::new(path.into());
+        self.proof("client_secret_file", ProofSetting::SecretFile(file))
     }
 
     /// Sets the way in which id and secret are sent (RFC 6749 §2.3.1).
@@ -105,8 +130,9 @@ impl<G> GrantBuilder<G> {
     /// This is not the parameter `audience` of a token request, which some servers expect: use
     /// [`param`](Self::param) for it.
     ///
-    /// Default: none. Assertions that are made here or by a
-    /// [`ClientAssertion`] that needs one require it.
+    /// Default: the issuer, if the builder was made by
+    /// [`discover`](crate::ClientCredentials::discover); else none. Assertions that are made here
+    /// or by a [`ClientAssertion`] that needs one require it.
     pub fn audience(mut self, issuer: impl Into<String>) -> Self {
         self.credentials.audience = Some(issuer.into());
         self
@@ -116,7 +142,8 @@ impl<G> GrantBuilder<G> {
     ///
     /// This is for servers that do not accept their issuer identifier as the audience. Prefer
     /// [`audience`](Self::audience): an assertion for a token URL can be misused if that URL was
-    /// chosen by somebody else, and servers are moving away from it.
+    /// chosen by somebody else, and servers are moving away from it. With an issuer instead of a
+    /// token URL it is an error of [`build`](Self::build): no audience is taken from metadata.
     ///
     /// Default: not used.
     pub fn token_url_as_audience(mut self) -> Self {
@@ -146,7 +173,7 @@ impl CredentialSettings {
     /// Checks that there is exactly one proof, and that it fits the other settings.
     pub(super) fn build(
         mut self,
-        token_url: &str,
+        endpoint: &EndpointSetting,
         required: Client,
     ) -> Result<Authentication, InvalidSetting> {
         let is_anonymous = self.client_id.is_empty() && self.proofs.is_empty();
@@ -159,7 +186,10 @@ impl CredentialSettings {
                 proof: Proof::None,
             });
         }
-        let audience = self.audience(token_url)?;
+        let audience = self.audience(endpoint)?;
+        if self.style == Some(ClientAuthentication::TlsClientAuth) {
+            return self.certificate(audience);
+        }
         let Some((setting, proof)) = self.proofs.pop() else {
             return Err(InvalidSetting::new(
                 "client_secret",
@@ -174,6 +204,7 @@ impl CredentialSettings {
         }
         let proof = match proof {
             ProofSetting::Secret(secret) => self.secret(secret, audience)?,
+            ProofSetting::SecretFile(file) => self.secret_file(file?, audience)?,
             ProofSetting::Assertion(source) => {
                 if let Some(style) = self.style {
                     return Err(InvalidSetting::new(
@@ -217,10 +248,38 @@ impl CredentialSettings {
         }
     }
 
-    fn audience(&mut self, token_url: &str) -> Result<Option<String>, InvalidSetting> {
+    /// Returns the authentication by the certificate of the transport.
+    fn certificate(self, audience: Option<String>) -> Result<Authentication, InvalidSetting> {
+        if let Some((setting, _)) = self.proofs.first() {
+            return Err(InvalidSetting::new(
+                "client_authentication",
+                format!(
+                    "must not be `TlsClientAuth` together with `{setting}`: a client authenticates \
+                     once"
+                ),
+            ));
+        }
+        without_audience("TlsClientAuth", audience)?;
+        Ok(Authentication {
+            client_id: self.client_id,
+            proof: Proof::Certificate,
+        })
+    }
+
+    /// Returns the audience that is set.
+    fn audience(&mut self, endpoint: &EndpointSetting) -> Result<Option<String>, InvalidSetting> {
+        if let EndpointSetting::Issuer(issuer) = endpoint {
+            self.issuer = Some(issuer.clone());
+        }
         match (self.audience.take(), self.token_url_as_audience) {
             (None, false) => Ok(None),
-            (None, true) => Ok(Some(token_url.to_owned())),
+            (None, true) => match endpoint {
+                EndpointSetting::Url(url) => Ok(Some(url.clone())),
+                EndpointSetting::Issuer(_) => Err(InvalidSetting::new(
+                    "token_url_as_audience",
+                    "must not be set with `discover`, since no audience is taken from metadata",
+                )),
+            },
             (Some(audience), false) => {
                 check_credential("audience", &audience)?;
                 Ok(Some(audience))
@@ -239,6 +298,41 @@ impl CredentialSettings {
         audience: Option<String>,
     ) -> Result<Proof, InvalidSetting> {
         check_credential("client_secret", &secret)?;
+        let style = self.secret_style()?;
+        #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+        if style == ClientAuthentication::SecretJwt {
+            let secret = SecretJwt::new(&secret)?;
+            return self.assertion("client_secret_jwt", Arc::new(secret), audience);
+        }
+        without_audience("client_secret", audience)?;
+        Ok(Proof::Secret { secret, style })
+    }
+
+    fn secret_file(
+        &self,
+        file: SecretFile,
+        audience: Option<String>,
+    ) -> Result<Proof, InvalidSetting> {
+        let style = self.secret_style()?;
+        #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+        let is_jwt = style == ClientAuthentication::SecretJwt;
+        #[cfg(not(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto")))]
+        let is_jwt = false;
+        let context = if is_jwt {
+            self.context("client_secret_jwt", true, audience)?
+        } else {
+            without_audience("client_secret_file", audience)?;
+            AssertionContext::new(&self.client_id)
+        };
+        Ok(Proof::SecretFile {
+            file,
+            style,
+            context,
+        })
+    }
+
+    /// Returns the way in which a secret is sent.
+    fn secret_style(&self) -> Result<ClientAuthentication, InvalidSetting> {
         let style = self.style.unwrap_or_default();
         if style == ClientAuthentication::SecretBasicRaw && self.client_id.contains(':') {
             return Err(InvalidSetting::new(
@@ -247,19 +341,7 @@ impl CredentialSettings {
                  secret",
             ));
         }
-        #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
-        if style == ClientAuthentication::SecretJwt {
-            let secret = SecretJwt::new(&secret)?;
-            return self.assertion("client_secret_jwt", Arc::new(secret), audience);
-        }
-        if audience.is_some() {
-            return Err(InvalidSetting::new(
-                "audience",
-                "must not be set with `client_secret`, since it is the audience of assertions: \
-                 use `param(\"audience\", …)` for a parameter of the token request",
-            ));
-        }
-        Ok(Proof::Secret { secret, style })
+        Ok(style)
     }
 
     fn assertion(
@@ -268,7 +350,22 @@ impl CredentialSettings {
         source: Arc<dyn ClientAssertion>,
         audience: Option<String>,
     ) -> Result<Proof, InvalidSetting> {
-        if source.needs_audience() && audience.is_none() {
+        let context = self.context(method, source.needs_audience(), audience)?;
+        Ok(Proof::Assertion {
+            method,
+            source,
+            context,
+        })
+    }
+
+    fn context(
+        &self,
+        method: &'static str,
+        needs_audience: bool,
+        audience: Option<String>,
+    ) -> Result<AssertionContext, InvalidSetting> {
+        let audience = audience.or_else(|| self.issuer.clone());
+        if needs_audience && audience.is_none() {
             return Err(InvalidSetting::new(
                 "audience",
                 format!(
@@ -282,11 +379,20 @@ impl CredentialSettings {
         if let Some(audience) = audience {
             context = context.with_audience(audience);
         }
-        Ok(Proof::Assertion {
-            method,
-            source,
-            context,
-        })
+        Ok(context)
+    }
+}
+
+fn without_audience(setting: &'static str, audience: Option<String>) -> Result<(), InvalidSetting> {
+    match audience {
+        None => Ok(()),
+        Some(_) => Err(InvalidSetting::new(
+            "audience",
+            format!(
+                "must not be set with `{setting}`, since it is the audience of assertions: use \
+                 `param(\"audience\", …)` for a parameter of the token request"
+            ),
+        )),
     }
 }
 

@@ -1,13 +1,15 @@
 //! reqwest as the transport for token requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::task::spawn_blocking;
 
 use super::client::{Client, ClientBuilder, Error, Request, redirect};
-use crate::error::{InvalidSetting, TokenError, TokenErrorKind};
-use crate::token_endpoint::transport::{LimitedBody, RawResponse, Transport, body_error};
+use crate::error::{BoxError, InvalidSetting, TokenError, TokenErrorKind};
+use crate::token_endpoint::transport::{Factory, LimitedBody, RawResponse, Transport, body_error};
 use crate::token_endpoint::try_limit::{TryLimit, timed_out};
 
 /// The time in which the client that is built by default must connect, TLS included. Several
@@ -76,6 +78,41 @@ impl Transport for ReqwestTransport {
                 body,
             }),
             Err(error) => Err(body_error(error, status, &headers)),
+        }
+    }
+}
+
+/// Sends each token request through a client of its own.
+pub(crate) struct ReqwestFactory(pub(crate) Factory<ClientBuilder>);
+
+#[async_trait]
+impl Transport for ReqwestFactory {
+    async fn send(
+        &self,
+        request: http::Request<Bytes>,
+        limit: TryLimit,
+    ) -> Result<RawResponse, TokenError> {
+        limit.run(self.client()).await?.send(request, limit).await
+    }
+
+    fn is_built_anew(&self) -> bool {
+        true
+    }
+}
+
+impl ReqwestFactory {
+    /// Builds a client on a thread that may block: it reads a certificate, and the system's.
+    async fn client(&self) -> Result<ReqwestTransport, TokenError> {
+        let factory = Arc::clone(&self.0);
+        let built = spawn_blocking(move || {
+            let client = ReqwestTransport::new("reqwest_factory", factory()?)?;
+            Ok::<_, BoxError>(client)
+        });
+        match built.await {
+            Ok(Ok(client)) => Ok(client),
+            Ok(Err(error)) => Err(TokenError::transient(error).with_unsent()),
+            // The text of a panic may contain a secret.
+            Err(_) => Err(TokenError::new(TokenErrorKind::SourcePanicked, true).with_unsent()),
         }
     }
 }
