@@ -11,6 +11,7 @@
 //! | [`sources`] | the sources, configuration, your own source of tokens; the cache on its own |
 //! | [`retries`] | retries that wait for the token endpoint: tower, reqwest-retry |
 //! | [`grpc`] | tonic: origin, rejections, replays of streams, status codes |
+//! | [`hosts`] | recipes for kube, object_store, OpenTelemetry, MCP, Kafka, AMQP, iceberg, huskarl |
 //! | [`sources`] | your own source of tokens; the cache on its own |
 //! | [`testing`] | tests without a server, or against one on loopback |
 //! | [`secrets`] | what is wiped from memory, and what is not |
@@ -49,6 +50,10 @@ pub mod retries {
 
 pub mod grpc {
     #![doc = include_str!("guide/grpc.md")]
+}
+
+pub mod hosts {
+    #![doc = include_str!("guide/hosts.md")]
 }
 
 pub mod sources {

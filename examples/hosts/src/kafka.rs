@@ -1,8 +1,8 @@
 //! Kafka: a callback for SASL `OAUTHBEARER`, of the shape of rdkafka's.
 //!
-//! rdkafka is not built here, since librdkafka is written in C: [`ClientContext`] and [`OAuthToken`]
-//! have the signatures of `rdkafka::ClientContext` and `rdkafka::client::OAuthToken`, which the
-//! recipe implements in the same way. Set its `ENABLE_REFRESH_OAUTH_TOKEN` to `true`, and call
+//! rdkafka is not built here, since librdkafka is written in C: [`ClientContext`] and
+//! [`OAuthToken`] have the signatures of `rdkafka::ClientContext` and `rdkafka::client::OAuthToken`,
+//! which the recipe implements in the same way. Set its `ENABLE_REFRESH_OAUTH_TOKEN` to `true`, and call
 //! `rejected` from its `error` for the code `Authentication`.
 //!
 //! librdkafka calls from threads of its own, so build the cache with

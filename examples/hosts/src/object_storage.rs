@@ -40,7 +40,7 @@ impl HttpService for BearerService {
     }
 }
 
-/// The store itself retries idempotent requests after an `Interrupted`, and none after an `Unknown`.
+/// The store retries idempotent requests after an `Interrupted`, and none after an `Unknown`.
 fn http_error(error: BoxError) -> HttpError {
     let permanent = TokenError::find(&*error).is_some_and(|error| !error.is_transient());
     let kind = if permanent {
