@@ -44,6 +44,7 @@ fmt:
     cargo fmt --check --manifest-path fuzz/Cargo.toml
     cargo fmt --check --manifest-path benches/peers/Cargo.toml
     cargo fmt --check --manifest-path benches/counted/Cargo.toml
+    cargo fmt --check --manifest-path examples/hosts/Cargo.toml
 
 # Checks the wording and line length of the comments in src.
 style:
@@ -75,6 +76,7 @@ deny:
     cargo deny --locked --manifest-path fuzz/Cargo.toml --config deny.toml check sources
     cargo deny --locked --manifest-path benches/peers/Cargo.toml --config deny.toml check sources
     cargo deny --locked --manifest-path benches/counted/Cargo.toml --config deny.toml check sources
+    cargo deny --locked --manifest-path examples/hosts/Cargo.toml --config deny.toml check sources
 
 # Checks dependencies against the advisory database, which is fetched from GitHub.
 advisories:
@@ -136,5 +138,11 @@ fuzz $RUSTFLAGS="--cfg fuzzing":
 peers:
     cargo clippy --locked --quiet --all-targets --manifest-path benches/peers/Cargo.toml \
         --target-dir {{quote(target / "peers")}} -- -D warnings
+
+# Builds and tests the recipes for hosts: kube, object_store and others.
+hosts:
+    cargo clippy --locked --quiet --all-targets --manifest-path examples/hosts/Cargo.toml \
+        -- -D warnings
+    cargo test --locked --quiet --manifest-path examples/hosts/Cargo.toml
 
 # After the first release, `cargo semver-checks` goes here, and into `.ci/run` before `test`.

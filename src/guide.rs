@@ -12,6 +12,7 @@
 //! | [`retries`] | retries that wait for the token endpoint: tower, reqwest-retry |
 //! | [`grpc`] | tonic: origin, rejections, replays of streams, status codes |
 //! | [`credentials`] | a secret, a key, a certificate, or an assertion of the platform; discovery of the token endpoint |
+//! | [`hosts`] | recipes for kube, object_store, OpenTelemetry, MCP, Kafka, AMQP, iceberg, huskarl |
 //! | [`sources`] | your own source of tokens; the cache on its own |
 //! | [`operating`] | events, log lines, metrics, readiness, shutdown, subscriptions |
 //! | [`testing`] | tests without a server, or against one on loopback |
@@ -55,6 +56,10 @@ pub mod grpc {
 
 pub mod credentials {
     #![doc = include_str!("guide/credentials.md")]
+}
+
+pub mod hosts {
+    #![doc = include_str!("guide/hosts.md")]
 }
 
 pub mod sources {
