@@ -23,6 +23,7 @@ mod configuration;
 mod connections;
 mod early_rejections;
 mod expiry;
+mod faults;
 mod fetch_context;
 mod grants;
 mod late_tokens;
