@@ -218,15 +218,20 @@ impl Observer for TracingObserver {
             ),
             Event::ReplayFinished {
                 token_request,
+                outcome: ReplayOutcome::NotPossible(obstacle),
+            } => debug!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                reason = obstacle.as_str(),
+                "a request was not replayed"
+            ),
+            Event::ReplayFinished {
+                token_request,
                 outcome,
             } => debug!(
                 target: TARGET,
                 scope = token_request.scopes(),
                 outcome = outcome.as_str(),
-                reason = match outcome {
-                    ReplayOutcome::NotPossible(obstacle) => Some(obstacle.as_str()),
-                    _ => None,
-                },
                 "a replay has finished"
             ),
             Event::SentWithoutToken {

@@ -32,6 +32,7 @@ mod malformed_responses;
 mod metrics;
 mod mock_source;
 mod observer;
+mod operations;
 mod origins;
 mod outages;
 mod public_api;
