@@ -178,7 +178,7 @@ fn wrong_scope() -> Seen {
         let mut refusal = Response::new(r#"{"error":"invalid_scope"}"#);
         *refusal.status_mut() = StatusCode::BAD_REQUEST;
         server.answer_token_requests(100, refusal);
-        let source = source(&server).scope("reports.raed");
+        let source = source(&server).scope("reports.all");
         let client = client(source);
         call(&client, &server, 3).await;
         client
