@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{self, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::observe::ClockStep;
 use crate::sync::AtomicU64;
 
 #[cfg(not(target_family = "wasm"))]
@@ -12,6 +13,8 @@ mod coarse;
 
 /// The time after which the wall clock is read again.
 const WALL_READING: Duration = Duration::from_secs(1);
+/// The smallest step of the wall clock that is reported. Time servers correct less without a step.
+const MIN_STEP: Duration = Duration::from_secs(5);
 /// Covers paused clocks that are behind the one that a timeline was created with.
 const ORIGIN_SLACK: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -177,6 +180,8 @@ pub(crate) struct Timeline {
     /// Monotonic time minus the time by the coarse clock at the last reading, plus `AHEAD`.
     #[cfg(not(target_family = "wasm"))]
     coarse_offset: AtomicU64,
+    /// Wall time minus steady time when [`take_step`](Self::take_step) was called last.
+    steady_offset: atomic::AtomicU64,
 }
 
 impl Timeline {
@@ -208,8 +213,10 @@ impl Timeline {
             gone_back: AtomicU64::new(0),
             #[cfg(not(target_family = "wasm"))]
             coarse_offset: AtomicU64::new(0),
+            steady_offset: atomic::AtomicU64::new(0),
         };
         timeline.read();
+        timeline.take_step();
         timeline
     }
 
@@ -275,6 +282,27 @@ impl Timeline {
         // Release: a thread that sees the time of this reading also sees its result.
         self.last_reading.store(monotonic, Ordering::Release);
         Moment { monotonic, wall }
+    }
+
+    /// Returns the step by which the wall clock was set since the last call, if it is large.
+    pub(crate) fn take_step(&self) -> Option<ClockStep> {
+        // Not tokio's clock, which tests pause and advance while the wall clock runs on.
+        let steady = match &self.source {
+            Source::Custom(clock) => nanos(clock.monotonic()),
+            _ => Instant::now()
+                .saturating_duration_since(self.origin)
+                .as_nanos() as u64,
+        };
+        let offset = self.wall().wrapping_sub(steady);
+        let last = self.steady_offset.swap(offset, Ordering::Relaxed);
+        // Wraps: a negative step is a large number.
+        let step = offset.wrapping_sub(last).cast_signed();
+        let size = Duration::from_nanos(step.unsigned_abs());
+        match step {
+            _ if size < MIN_STEP => None,
+            0.. => Some(ClockStep::Forward(size)),
+            _ => Some(ClockStep::Back(size)),
+        }
     }
 
     #[inline]
@@ -402,6 +430,21 @@ mod tests {
             fake.set(before + secs(1), wall);
             assert_eq!(timeline.now().wall(), wall);
         }
+    }
+
+    #[test]
+    fn reports_each_large_step_of_the_wall_clock_once() {
+        let fake = Arc::new(Fake(Mutex::new((secs(0), secs(10_000), 0))));
+        let timeline = Timeline::new(Some(Arc::new(Arc::clone(&fake))));
+        let mut step = |monotonic, wall| {
+            fake.set(secs(monotonic), secs(wall));
+            timeline.take_step()
+        };
+        assert_eq!(step(1_000, 11_000), None);
+        assert_eq!(step(1_001, 11_005), None, "less than 5 s");
+        assert_eq!(step(1_002, 7_406), Some(ClockStep::Back(secs(3_600))));
+        assert_eq!(step(1_003, 7_407), None);
+        assert_eq!(step(1_003, 7_412), Some(ClockStep::Forward(secs(5))));
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(crate) mod span;
 pub(crate) mod tracing;
 
 pub use event::{
-    Event, FetchOutcome, NoTokenReason, RejectionOutcome, ReplayObstacle, ReplayOutcome,
+    ClockStep, Event, FetchOutcome, NoTokenReason, RejectionOutcome, ReplayObstacle, ReplayOutcome,
     RequestOrigin, WaitOutcome,
 };
 

@@ -120,6 +120,16 @@ pub enum Event<'a> {
         /// cache already had its token.
         has_matched: bool,
     },
+    /// The wall clock was set by 5 s or more since the last fetch, which notices it. It also steps
+    /// forward when the machine was suspended.
+    ///
+    /// It does not extend the life of a token. But a signed assertion from a clock that is wrong is
+    /// expired or not yet valid for the token endpoint.
+    #[non_exhaustive]
+    ClockStepped {
+        /// The step.
+        step: ClockStep,
+    },
     /// The cache has an entry for another token. The default token request has no event: its entry
     /// is there from the beginning.
     #[non_exhaustive]
@@ -138,6 +148,15 @@ pub enum Event<'a> {
         /// The number of entries, not counting the default one.
         entries: usize,
     },
+}
+
+/// A step of the wall clock, compared with the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClockStep {
+    /// The clock was set forward, or the machine was suspended for that long.
+    Forward(Duration),
+    /// The clock was set back.
+    Back(Duration),
 }
 
 /// The outcome of a fetch.

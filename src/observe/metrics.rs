@@ -137,7 +137,9 @@ impl Observer for MetricsObserver {
             }
             Event::EntryAdded { .. } => self.entries.increment(ENTRIES),
             Event::EntryEvicted { .. } => self.entries.decrement(ENTRIES),
-            Event::FetchStarted { .. } | Event::SentWithoutToken { .. } => {}
+            Event::FetchStarted { .. }
+            | Event::SentWithoutToken { .. }
+            | Event::ClockStepped { .. } => {}
         }
     }
 }

@@ -3,12 +3,14 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tracing::{debug, info, trace, warn};
 
 use crate::error::TokenError;
 use crate::observe::{
-    Event, FetchOutcome, NoTokenReason, Observer, ReplayOutcome, RequestOrigin, WaitOutcome,
+    ClockStep, Event, FetchOutcome, NoTokenReason, Observer, ReplayOutcome, RequestOrigin,
+    WaitOutcome,
 };
 use crate::source::context::FetchReason;
 use crate::token::request::TokenRequest;
@@ -25,8 +27,8 @@ const MAX_WARNED: usize = 32;
 ///
 /// | level | what is logged |
 /// |---|---|
-/// | `warn` | the first of several failed fetches of a token; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one |
-/// | `info` | the first token after failed fetches |
+/// | `warn` | the first of several failed fetches of a token; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one; a wall clock that was set back |
+/// | `info` | the first token after failed fetches; a wall clock that was set forward |
 /// | `debug` | all other fetches, pauses, rejections, replays, requests without a token, evictions |
 /// | `trace` | fetches that queue, waits that end with a token, new entries |
 ///
@@ -204,13 +206,7 @@ impl Observer for TracingObserver {
                 token_request,
                 outcome,
                 duration,
-            } => debug!(
-                target: TARGET,
-                scope = token_request.scopes(),
-                outcome = outcome.as_str(),
-                duration_secs = duration.as_secs_f64(),
-                "a caller waited for a token in vain"
-            ),
+            } => log_failed_wait(token_request, outcome, duration),
             Event::TokenRejected {
                 token_request,
                 outcome,
@@ -222,15 +218,20 @@ impl Observer for TracingObserver {
             ),
             Event::ReplayFinished {
                 token_request,
+                outcome: ReplayOutcome::NotPossible(obstacle),
+            } => debug!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                reason = obstacle.as_str(),
+                "a request was not replayed"
+            ),
+            Event::ReplayFinished {
+                token_request,
                 outcome,
             } => debug!(
                 target: TARGET,
                 scope = token_request.scopes(),
                 outcome = outcome.as_str(),
-                reason = match outcome {
-                    ReplayOutcome::NotPossible(obstacle) => Some(obstacle.as_str()),
-                    _ => None,
-                },
                 "a replay has finished"
             ),
             Event::SentWithoutToken {
@@ -238,6 +239,20 @@ impl Observer for TracingObserver {
                 origin,
                 has_matched,
             } => self.log_no_token(reason, origin, has_matched),
+            Event::ClockStepped {
+                step: ClockStep::Back(by),
+            } => warn!(
+                target: TARGET,
+                step_secs = -by.as_secs_f64(),
+                "the wall clock was set back"
+            ),
+            Event::ClockStepped {
+                step: ClockStep::Forward(by),
+            } => info!(
+                target: TARGET,
+                step_secs = by.as_secs_f64(),
+                "the wall clock was set forward, or the machine was suspended"
+            ),
             Event::EntryAdded {
                 token_request,
                 entries,
@@ -258,6 +273,22 @@ impl Observer for TracingObserver {
             ),
         }
     }
+}
+
+fn log_failed_wait(request: &TokenRequest, outcome: WaitOutcome<'_>, duration: Duration) {
+    let error = match outcome {
+        WaitOutcome::Failed(error) => Some(error),
+        WaitOutcome::Token | WaitOutcome::Cancelled => None,
+    };
+    debug!(
+        target: TARGET,
+        scope = request.scopes(),
+        outcome = outcome.as_str(),
+        duration_secs = duration.as_secs_f64(),
+        error = error.map(tracing::field::display),
+        cause = error.and_then(cause).map(tracing::field::display),
+        "a caller waited for a token in vain"
+    );
 }
 
 /// The causes of an error, which its own text does not repeat.

@@ -121,6 +121,7 @@ fn line(event: &Event<'_>) -> String {
             has_matched,
             ..
         } => format!("no token: {} {origin} {has_matched}", reason.as_str()),
+        Event::ClockStepped { step, .. } => format!("clock: {step:?}"),
         Event::EntryAdded {
             token_request,
             entries,

@@ -74,6 +74,11 @@ impl FetchEvents {
         if attempt == 1 {
             let since = Instant::now();
             self.stage = Stage::Running { since };
+            if !self.fetcher.observers.is_empty()
+                && let Some(step) = self.fetcher.timeline.take_step()
+            {
+                self.fetcher.observers.emit(|| Event::ClockStepped { step });
+            }
         }
         self.fetcher.observers.emit(|| Event::FetchStarted {
             token_request: &self.request,

@@ -116,7 +116,7 @@ impl Waiter {
                     return self.fail(TokenError::timeout(fetcher.fetch_timeout), fetcher);
                 }
                 Then::GiveUp => {
-                    return self.fail(TokenError::timeout(fetcher.wait_timeout), fetcher);
+                    return self.fail(self.wait_error(fetcher), fetcher);
                 }
             }
         }
@@ -125,6 +125,18 @@ impl Waiter {
     /// Ends the wait with an error or, if there is a fallback that has not expired, with that.
     pub(crate) fn fail(&self, error: TokenError, fetcher: &Fetcher) -> Result<Waited, TokenError> {
         fall_back(self.fallback.as_deref(), error, fetcher)
+    }
+
+    /// Returns the error of a caller whose wait has reached its limit.
+    fn wait_error(&self, fetcher: &Fetcher) -> TokenError {
+        let error = TokenError::timeout(fetcher.wait_timeout);
+        match *self.status.borrow() {
+            FetchStatus::Queued => error.with_cause(
+                "the fetch was queued the whole time: `max_concurrent_fetches` others were in \
+                 progress",
+            ),
+            _ => error,
+        }
     }
 
     /// Returns true if the fallback has expired.
