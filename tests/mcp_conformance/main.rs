@@ -120,18 +120,14 @@ impl Results {
         Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name))
     }
 
-    /// Reads a file from the folder that the suite has made in this one.
+    /// Reads a file of the suite, which is in a folder within folders, named by scenario and time.
     fn read(&self, file: &str) -> String {
-        let mut folders = fs::read_dir(&self.0).unwrap();
-        let mut found = folders.find_map(|folder| {
-            let file = folder.unwrap().path().join(file);
-            // The name of a scenario has a slash, so there is one more folder.
-            let nested = || fs::read_dir(file.parent()?).ok()?.next()?.ok();
-            let inner = || Some(nested()?.path().join(file.file_name()?));
-            if file.is_file() { Some(file) } else { inner() }
-        });
-        let file = found.take().expect("the suite has written no results");
-        fs::read_to_string(file).unwrap()
+        let mut folder = self.0.clone();
+        while !folder.join(file).is_file() {
+            let mut entries = fs::read_dir(&folder).expect("the suite has written no results");
+            folder = entries.next().expect("a folder is empty").unwrap().path();
+        }
+        fs::read_to_string(folder.join(file)).unwrap()
     }
 }
 
