@@ -98,6 +98,17 @@ impl ClientAssertion for Replayed {
     }
 }
 
+/// Returns a JWT with claims of the test's choice, signed with the key `p256`.
+pub(crate) fn sign(server: &Server, claims: &Value) -> String {
+    let encoded = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    let header = json!({ "alg": "ES256", "kid": "p256" });
+    let message = format!("{}.{}", encoded(&header), encoded(claims));
+    let key = EncodingKey::from_ec_pem(server.keys["p256"].as_bytes()).unwrap();
+    let signer = (DEFAULT_PROVIDER.signer_factory)(&Algorithm::ES256, &key).unwrap();
+    let signature = URL_SAFE_NO_PAD.encode(signer.sign(message.as_bytes()));
+    format!("{message}.{signature}")
+}
+
 /// Signs claims of the test's choice with the key of `es256-client`.
 fn signed(server: &Server, claims: &Value) -> impl ClientAssertion {
     struct Fixed(String);
@@ -109,13 +120,7 @@ fn signed(server: &Server, claims: &Value) -> impl ClientAssertion {
         }
     }
 
-    let encoded = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
-    let header = json!({ "alg": "ES256", "kid": "p256" });
-    let message = format!("{}.{}", encoded(&header), encoded(claims));
-    let key = EncodingKey::from_ec_pem(server.keys["p256"].as_bytes()).unwrap();
-    let signer = (DEFAULT_PROVIDER.signer_factory)(&Algorithm::ES256, &key).unwrap();
-    let signature = URL_SAFE_NO_PAD.encode(signer.sign(message.as_bytes()));
-    Fixed(format!("{message}.{signature}"))
+    Fixed(sign(server, claims))
 }
 
 /// Checks that the server refuses the client, and for this reason.

@@ -5,6 +5,7 @@
 //! registry, the tests are skipped with a notice. If `CI` is set, they fail instead.
 
 mod assertions;
+mod grants;
 mod server;
 
 #[path = "../support"]

@@ -84,6 +84,12 @@ impl Server {
         self.post("revoke-all").await["revoked"].as_u64().unwrap()
     }
 
+    /// Returns a refresh token for a client, as after the login of a user.
+    pub(crate) async fn log_in(&self, client: &str) -> String {
+        let response = self.post(&format!("login/{client}")).await;
+        response["refresh_token"].as_str().unwrap().to_owned()
+    }
+
     /// Returns the reason for the last error of the token endpoint.
     pub(crate) async fn last_reason(&self) -> String {
         let request = self.client.get(format!("{}/last-reason", self.control_url));

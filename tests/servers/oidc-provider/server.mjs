@@ -5,6 +5,7 @@ import { createHash, generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { parseArgs } from 'node:util';
+import { jwtVerify } from 'jose'; // a dependency of oidc-provider
 import { Provider, errors } from 'oidc-provider';
 
 // stdout is reserved for the JSON line. console.info has only the library's advice on defaults.
@@ -44,6 +45,17 @@ const KEY_CLIENTS = [
   ['eddsa-client', 'EdDSA', 'ed25519'],
 ];
 
+// The clients of the grants for users. The first has no secret.
+const JWT_BEARER = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
+const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const USER_CLIENTS = [
+  { client_id: 'public-app', token_endpoint_auth_method: 'none', grant_types: ['refresh_token'] },
+  { client_id: 'web-app', client_secret: 'web-secret', grant_types: ['refresh_token', JWT_BEARER] },
+  { client_id: 'exchanger', client_secret: 'exchanger-secret', grant_types: [TOKEN_EXCHANGE] },
+];
+const ASSERTION_ISSUER = 'https://users.example.test'; // its key is `p256`
+const USER = 'user-7';
+
 // A store of its own, because revoke-all must enumerate the tokens. Nothing is evicted,
 // because the API checks the expiry itself and needs expired entries for that.
 const stores = new Map();
@@ -64,8 +76,19 @@ class MapAdapter {
   async destroy(id) {
     this.entries.delete(id);
   }
+
+  async consume(id) {
+    this.entries.get(id).payload.consumed = Math.floor(Date.now() / 1000);
+  }
+
+  async revokeByGrantId(grantId) {
+    for (const [id, { payload }] of this.entries) {
+      if (payload.grantId === grantId) this.entries.delete(id);
+    }
+  }
 }
-const storedTokens = () => stores.get('ClientCredentials') ?? new Map();
+const TOKEN_MODELS = ['ClientCredentials', 'AccessToken'];
+const storedTokens = (model) => stores.get(model) ?? new Map();
 
 // A generated key avoids the warning about the built-in ones. EC keys are fast to generate.
 const signingKey = () =>
@@ -96,12 +119,18 @@ function makeProvider(issuer) {
         token_endpoint_auth_signing_alg,
         jwks: { keys: [{ ...KEYS[key].publicKey.export({ format: 'jwk' }), kid: key }] },
       })),
+      ...USER_CLIENTS,
     ],
     clockTolerance: 0, // the default adds 15 s to the lifetime of every token
-    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt'],
-    scopes: [...SCOPES, KNOWN_BUT_FORBIDDEN],
+    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', 'none'],
+    rotateRefreshToken: true,
+    findAccount: (ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
+    scopes: [...SCOPES, KNOWN_BUT_FORBIDDEN, 'offline_access'], // the last one enables refresh tokens
     ttl: {
       ClientCredentials: (ctx, token, client) => (client.clientId === 'short-client' ? 5 : 900),
+      AccessToken: 900,
+      RefreshToken: 86_400,
+      Grant: 86_400,
     },
     // By default the library ignores unknown scopes. The tests need the error that other
     // servers return, so a hook that runs for each token throws it.
@@ -126,6 +155,48 @@ function makeProvider(issuer) {
   });
 }
 
+// The library has neither of these grants, but a place for them. It authenticates the client, and
+// checks that the client may use the grant; the checks of RFC 7523 and RFC 8693 are here.
+function registerGrants(provider) {
+  const respond = async (ctx, accountId, scope, members) => {
+    const token = new provider.AccessToken({ accountId, client: ctx.oidc.client, scope });
+    ctx.body = {
+      access_token: await token.save(), token_type: 'Bearer', expires_in: token.expiration, scope, ...members,
+    };
+  };
+
+  provider.registerGrantType(JWT_BEARER, async (ctx) => {
+    const { assertion, scope } = ctx.oidc.params;
+    const { payload: { iss, sub, jti, exp } } = await jwtVerify(assertion, KEYS.p256.publicKey, {
+      algorithms: ['ES256'], issuer: ASSERTION_ISSUER, audience: provider.issuer, requiredClaims: ['sub', 'jti', 'exp'],
+    }).catch((err) => { throw new errors.InvalidGrant(err.message); });
+    const isFirst = await provider.ReplayDetection.unique(iss, jti, exp);
+    if (!isFirst) throw new errors.InvalidGrant('the assertion was used before');
+    await respond(ctx, sub, scope);
+  }, ['assertion', 'scope']);
+
+  provider.registerGrantType(TOKEN_EXCHANGE, async (ctx) => {
+    const { subject_token, subject_token_type, scope } = ctx.oidc.params;
+    const issued_token_type = 'urn:ietf:params:oauth:token-type:access_token';
+    if (subject_token_type !== issued_token_type) throw new errors.InvalidRequest('unknown subject_token_type');
+    const subject = subject_token && await provider.AccessToken.find(subject_token);
+    if (!subject) throw new errors.InvalidRequest('the subject token is not valid');
+    const beyond = scope?.split(' ').find((name) => !subject.scopes.has(name));
+    if (beyond !== undefined) throw new errors.InvalidScope('the subject token lacks this scope', beyond);
+    await respond(ctx, subject.accountId, scope ?? subject.scope, { issued_token_type });
+  }, ['subject_token', 'subject_token_type', 'scope']);
+}
+
+// Returns a refresh token as a user's login would.
+async function logIn(provider, clientId) {
+  const client = await provider.Client.find(clientId);
+  const scope = SCOPES.join(' ');
+  const grant = new provider.Grant({ clientId, accountId: USER });
+  grant.addOIDCScope(scope);
+  const grantId = await grant.save();
+  return new provider.RefreshToken({ client, accountId: USER, grantId, scope, gty: 'authorization_code' }).save();
+}
+
 const zeroes = () => ({
   token_requests: 0, token_responses_ok: 0, token_requests_basic: 0, api_requests: 0, api_unauthorized: 0,
 });
@@ -138,19 +209,22 @@ let lastReason = null;
 // "provider": expired at `exp`, in whole seconds. As `exp` counts from the issue time
 // rounded down, the lifetime is up to 1 s shorter than expires_in.
 async function liveToken(provider, value) {
-  const token = await provider.ClientCredentials.find(value, { ignoreExpiration: expiry === 'exact' });
+  const model = TOKEN_MODELS.find((name) => storedTokens(name).has(value));
+  const token = model && await provider[model].find(value, { ignoreExpiration: expiry === 'exact' });
   if (!token || expiry === 'provider') return token;
-  const endMs = storedTokens().get(value).savedAtMs + (token.exp - token.iat) * 1000;
+  const endMs = storedTokens(model).get(value).savedAtMs + (token.exp - token.iat) * 1000;
   return Date.now() < endMs ? token : undefined;
 }
 
 async function revokeAll(provider) {
   let revoked = 0;
-  for (const id of [...storedTokens().keys()]) {
-    const token = await provider.ClientCredentials.find(id, { ignoreExpiration: true });
-    if (!token) continue;
-    await token.destroy();
-    revoked += 1;
+  for (const model of TOKEN_MODELS) {
+    for (const id of [...storedTokens(model).keys()]) {
+      const token = await provider[model].find(id, { ignoreExpiration: true });
+      if (!token) continue;
+      await token.destroy();
+      revoked += 1;
+    }
   }
   return revoked;
 }
@@ -169,6 +243,9 @@ async function control(provider, req, res, path) {
   req.resume();
   const request = `${req.method} ${path}`;
   if (request === 'POST /control/revoke-all') return send(res, 200, { revoked: await revokeAll(provider) });
+  if (request.startsWith('POST /control/login/')) {
+    return send(res, 200, { refresh_token: await logIn(provider, path.split('/').at(-1)) });
+  }
   if (request === 'GET /control/stats') return send(res, 200, stats);
   if (request === 'GET /control/last-reason') return send(res, 200, { reason: lastReason });
   if (request === 'POST /control/reset') return send(res, 200, stats = zeroes());
@@ -200,7 +277,7 @@ async function resource(provider, req, res, path) {
       challenge('insufficient_scope', 'The request requires higher privileges'));
   }
   return send(res, 200, {
-    ok: true, client: token.clientId, scope: token.scope ?? null, aud: token.aud ?? null,
+    ok: true, client: token.clientId, user: token.accountId ?? null, scope: token.scope ?? null, aud: token.aud ?? null,
     method: req.method, path, body_bytes: bytes, body_sha256: hash.digest('hex'),
   });
 }
@@ -219,6 +296,7 @@ process.stdin.on('end', () => process.exit(0)).on('close', () => process.exit(0)
 // The issuer URL contains the port, so the socket is opened before the provider is created.
 const [[authServer, issuer], [apiServer, api_url]] = await Promise.all([listen(), listen()]);
 const provider = makeProvider(issuer);
+registerGrants(provider);
 const tokenPath = provider.pathFor('token');
 provider.on('server_error', (ctx, err) => console.error(err));
 provider.on('grant.error', (ctx, err) => {
