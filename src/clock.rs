@@ -436,7 +436,7 @@ mod tests {
     fn reports_each_large_step_of_the_wall_clock_once() {
         let fake = Arc::new(Fake(Mutex::new((secs(0), secs(10_000), 0))));
         let timeline = Timeline::new(Some(Arc::new(Arc::clone(&fake))));
-        let mut step = |monotonic, wall| {
+        let step = |monotonic, wall| {
             fake.set(secs(monotonic), secs(wall));
             timeline.take_step()
         };
