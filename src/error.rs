@@ -288,13 +288,11 @@ impl TokenError {
     }
 
     /// Notes that the token request was not sent: the token endpoint knows nothing of it.
-    #[cfg(feature = "client-credentials")]
     pub(crate) fn with_unsent(self) -> Self {
         self.edit(|details| details.is_unsent = true)
     }
 
     /// Returns true if the token request was certainly not sent.
-    #[cfg(feature = "client-credentials")]
     pub(crate) fn is_unsent(&self) -> bool {
         self.details.is_unsent
     }

@@ -13,6 +13,13 @@ impl fmt::Display for TokenError {
             (TokenErrorKind::InvalidSetting, Some(cause), _) => {
                 write!(f, "invalid setting or request parameter: {cause}")?;
             }
+            (TokenErrorKind::Timeout, _, Some(limit)) if self.is_unsent() => {
+                f.write_str("the fetch was still queued after ")?;
+                write_limit(f, limit)?;
+                f.write_str(
+                    ": raise `max_concurrent_fetches`, or wait until fewer are in progress",
+                )?;
+            }
             (TokenErrorKind::Timeout, _, Some(limit)) => {
                 f.write_str("the token endpoint did not answer within ")?;
                 write_limit(f, limit)?;

@@ -23,6 +23,11 @@ fn timeout_names_the_limit() {
             )
         );
     }
+    assert_eq!(
+        TokenError::timeout(millis(300)).with_unsent().to_string(),
+        "the fetch was still queued after 300 ms: raise `max_concurrent_fetches`, or wait until \
+         fewer are in progress"
+    );
     let without_limit = TokenError::new(TokenErrorKind::Timeout, true).to_string();
     assert!(without_limit.contains("did not answer in time"));
 }

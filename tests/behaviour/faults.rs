@@ -258,6 +258,7 @@ fn streaming_body() -> Seen {
             .post(server.api_url())
             .body(reqwest::Body::wrap_stream(body));
         assert_eq!(request.send().await.unwrap().status(), 401);
+        call(&client, &server, 1).await;
         client
     })
 }
@@ -282,7 +283,7 @@ fn origin_not_allowed() -> Seen {
 fn full_queue() -> Seen {
     let fault = Fault {
         name: "full queue",
-        line: ("a caller waited for a token in vain", "cause", "queued"),
+        line: ("a caller waited for a token in vain", "error", "queued"),
         metric: Some("fetches_queued"),
     };
     see(fault, async || {

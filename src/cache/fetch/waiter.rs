@@ -116,7 +116,7 @@ impl Waiter {
                     return self.fail(TokenError::timeout(fetcher.fetch_timeout), fetcher);
                 }
                 Then::GiveUp => {
-                    return self.fail(self.wait_error(fetcher), fetcher);
+                    return self.fail(self.wait_error(fetcher, wait), fetcher);
                 }
             }
         }
@@ -128,14 +128,14 @@ impl Waiter {
     }
 
     /// Returns the error of a caller whose wait has reached its limit.
-    fn wait_error(&self, fetcher: &Fetcher) -> TokenError {
-        let error = TokenError::timeout(fetcher.wait_timeout);
+    fn wait_error(&self, fetcher: &Fetcher, wait: &Wait) -> TokenError {
+        let limit = fetcher.wait_timeout;
         match *self.status.borrow() {
-            FetchStatus::Queued => error.with_cause(
-                "the fetch was queued the whole time: `max_concurrent_fetches` others were in \
-                 progress",
-            ),
-            _ => error,
+            FetchStatus::Queued if wait.rejected.is_some() => {
+                TokenError::timeout(limit.min(SLOT_WAIT)).with_unsent()
+            }
+            FetchStatus::Queued => TokenError::timeout(limit).with_unsent(),
+            _ => TokenError::timeout(limit),
         }
     }
 
