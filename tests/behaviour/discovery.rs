@@ -487,6 +487,8 @@ async fn every_grant_can_discover_its_endpoint() {
         .build();
     fetch(&source.unwrap()).await.unwrap();
     let source = TokenExchange::discover(ISSUER)
+        .client_id("id")
+        .client_secret("s3cret")
         .subject_token(move |_| jwt())
         .transport(transport())
         .build();
