@@ -487,6 +487,8 @@ async fn every_grant_can_discover_its_endpoint() {
         .build();
     fetch(&source.unwrap()).await.unwrap();
     let source = TokenExchange::discover(ISSUER)
+        .client_id("id")
+        .client_secret("s3cret")
         .subject_token(move |_| jwt())
         .transport(transport())
         .build();
@@ -496,7 +498,7 @@ async fn every_grant_can_discover_its_endpoint() {
     assert_eq!(issuer.take(), [requests.clone(), requests.clone()].concat());
 
     // A refresh token was not presented if the endpoint was not found.
-    issuer.answer_with(|_| status(503));
+    issuer.answer_with(|_| document(&json!({})));
     let source = RefreshTokenGrant::discover(ISSUER)
         .client_id("id")
         .client_authentication(ClientAuthentication::None)
