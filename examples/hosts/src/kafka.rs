@@ -2,8 +2,11 @@
 //!
 //! rdkafka is not built here, since librdkafka is written in C: [`ClientContext`] and
 //! [`OAuthToken`] have the signatures of `rdkafka::ClientContext` and `rdkafka::client::OAuthToken`,
-//! which the recipe implements in the same way. Set its `ENABLE_REFRESH_OAUTH_TOKEN` to `true`, and call
-//! `rejected` from its `error` for the code `Authentication`.
+//! which the recipe implements in the same way. Set its `ENABLE_REFRESH_OAUTH_TOKEN` to `true`,
+//! and call `rejected` from its `error` for the code `Authentication`.
+//!
+//! A rejection does not make librdkafka ask for another token: it asks when 80 % of the lifetime
+//! that it was told have passed. So it is told [`LONGEST_LIFETIME`] at most.
 //!
 //! librdkafka calls from threads of its own, so build the cache with
 //! [`runtime`](bearer_auth::TokenCacheBuilder::runtime). A client that is polled by a task blocks
@@ -11,13 +14,15 @@
 
 use std::error::Error;
 use std::sync::Mutex;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bearer_auth::{AccessToken, TokenCache};
 
+/// The longest time until librdkafka asks again, which costs nothing while the token is fresh.
+pub const LONGEST_LIFETIME: Duration = Duration::from_secs(60);
+
 /// A token as librdkafka takes it.
 #[derive(Clone)]
-#[expect(missing_debug_implementations, reason = "it would show the token")]
 pub struct OAuthToken {
     /// The token itself.
     pub token: String,
@@ -60,16 +65,13 @@ impl BearerContext {
 impl ClientContext for BearerContext {
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
         let token = self.cache.token_blocking()?;
-        let end = token
-            .expires_at()
-            .ok_or("Kafka needs tokens with a lifetime")?;
-        let lifetime_ms = i64::try_from(end.duration_since(UNIX_EPOCH)?.as_millis())?;
+        let soon = SystemTime::now() + LONGEST_LIFETIME;
+        let end = token.expires_at().map_or(soon, |end| end.min(soon));
         *self.given.lock().map_err(|_| "poisoned")? = Some(token.clone());
-        let token = token.expose_secret().to_owned();
         Ok(OAuthToken {
-            token,
+            token: token.expose_secret().to_owned(),
             principal_name: String::new(),
-            lifetime_ms,
+            lifetime_ms: i64::try_from(end.duration_since(UNIX_EPOCH)?.as_millis())?,
         })
     }
 
@@ -89,7 +91,7 @@ mod tests {
     use tokio::runtime::Handle;
     use tokio::sync::oneshot;
 
-    use super::{BearerContext, ClientContext, OAuthToken};
+    use super::{BearerContext, ClientContext, LONGEST_LIFETIME, OAuthToken};
     use crate::testing;
 
     /// Calls back from a thread without a runtime, as librdkafka does.
@@ -121,7 +123,8 @@ mod tests {
             StatusCode::OK
         );
         let end = UNIX_EPOCH + Duration::from_millis(first.lifetime_ms.try_into().unwrap());
-        assert!(end > SystemTime::now());
+        let now = SystemTime::now();
+        assert!(end > now && end <= now + LONGEST_LIFETIME);
 
         server.revoke_all();
         let first = called_back(&context).await;

@@ -15,7 +15,6 @@ use huskarl::grant::client_credentials::ClientCredentialsGrantParameters as Para
 use huskarl::grant::core::OAuth2ExchangeGrant;
 
 /// Fetches tokens by a grant of huskarl.
-#[expect(missing_debug_implementations, reason = "the grant has none")]
 pub struct GrantSource(pub ClientCredentialsGrant);
 
 #[async_trait]
