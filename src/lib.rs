@@ -76,6 +76,8 @@ mod request_auth;
 mod secret;
 mod service;
 mod source;
+#[cfg(feature = "fleet")]
+mod store;
 mod sync;
 #[cfg(feature = "task-local")]
 pub mod task_local;
@@ -119,11 +121,21 @@ pub use source::refresh_token::{
 };
 #[cfg(feature = "serde")]
 pub use source::settings::ClientCredentialsSettings;
+#[cfg(feature = "fleet")]
+pub use source::shared::identity::FleetIdentity;
+#[cfg(feature = "fleet")]
+pub use source::shared::keys::SealingKeys;
+#[cfg(feature = "fleet")]
+pub use source::shared::{SharedTokenSource, UnnamedSharedTokenSource, UnsealedSharedTokenSource};
 pub use source::static_token::StaticTokenSource;
 pub use source::tenant_credentials::TenantCredentials;
 #[cfg(feature = "client-credentials")]
 pub use source::token_exchange::{TokenExchange, TokenExchangeBuilder, TokenExchangeGrant};
 pub use source::{SourceFn, TokenSource, source_fn};
+#[cfg(feature = "fleet")]
+pub use store::memory::InMemoryTokenStore;
+#[cfg(feature = "fleet")]
+pub use store::{Lease, LeaseOwner, Loaded, StoreError, StoreKey, StoreTime, TokenStore};
 pub use token::AccessToken;
 pub use token::request::TokenRequest;
 #[cfg(feature = "client-credentials")]
