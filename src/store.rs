@@ -109,7 +109,7 @@ pub struct StoreKey {
     token: [u8; 16],
 }
 
-/// What a store returns for a key, see [`TokenStore::load`].
+/// A record as a store returns it, see [`TokenStore::load`].
 #[derive(Clone)]
 pub struct Loaded {
     pub(crate) record: Option<Vec<u8>>,

@@ -8,6 +8,7 @@ mod support {
     mod reqwest_versions;
     pub(crate) mod api;
     pub(crate) mod clock;
+    pub(crate) mod fleet;
     pub(crate) mod stack;
 }
 
@@ -18,6 +19,8 @@ mod connections;
 mod early_rejections;
 mod expiry;
 mod fetch_context;
+mod fleet;
+mod fleet_faults;
 mod grants;
 mod late_tokens;
 mod malformed_responses;

@@ -16,8 +16,8 @@ const MIN_KEY_LENGTH: usize = 32;
 /// Identifies the tokens that the processes of a fleet share: everything that makes the token of
 /// one configuration differ from that of another.
 ///
-/// Processes with equal identities, and equal keys, share tokens. If you change what a source sends,
-/// change its identity, too, or the new processes get tokens of the old kind.
+/// Processes with equal identities, and equal keys, share tokens. If you change what a source
+/// sends, change its identity, too, or the new processes get tokens of the old kind.
 ///
 /// ```
 /// use bearer_auth::FleetIdentity;

@@ -4,7 +4,8 @@
 //! version 1 | length 1 | key id | epoch 16 | fence 8 | nonce 24 | sealed content
 //! ```
 //!
-//! The seal binds the content to everything before the nonce, to the fleet and to the token request.
+//! The seal binds the content to everything before the nonce, to the fleet and to the token
+//! request.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
