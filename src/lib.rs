@@ -132,8 +132,12 @@ pub use source::tenant_credentials::TenantCredentials;
 #[cfg(feature = "client-credentials")]
 pub use source::token_exchange::{TokenExchange, TokenExchangeBuilder, TokenExchangeGrant};
 pub use source::{SourceFn, TokenSource, source_fn};
+#[cfg(all(feature = "fleet", feature = "mock"))]
+pub use store::conformance::token_store_conformance;
 #[cfg(feature = "fleet")]
 pub use store::memory::InMemoryTokenStore;
+#[cfg(feature = "redis")]
+pub use store::redis::RedisTokenStore;
 #[cfg(feature = "fleet")]
 pub use store::{Lease, LeaseOwner, Loaded, StoreError, StoreKey, StoreTime, TokenStore};
 pub use token::AccessToken;

@@ -8,7 +8,11 @@ use async_trait::async_trait;
 
 use crate::error::BoxError;
 
+#[cfg(feature = "mock")]
+pub(crate) mod conformance;
 pub(crate) mod memory;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 
 /// Keeps sealed records and leases for
 /// [`SharedTokenSource`](crate::SharedTokenSource): a store that all processes of a fleet reach.

@@ -451,3 +451,10 @@ async fn a_dump_of_the_store_has_no_secret() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_store_in_memory_conforms() {
+    bearer_auth::token_store_conformance(InMemoryTokenStore::new())
+        .await
+        .unwrap();
+}
