@@ -9,11 +9,12 @@
 //! | [`tenants`] | a token per request or per task |
 //! | [`layers`] | the order of timeouts, retries, redirects and limits |
 //! | [`sources`] | the sources, configuration, your own source of tokens; the cache on its own |
+//! | [`fleet`] | one token for many processes, through Redis |
 //! | [`testing`] | tests without a server, or against one on loopback |
 //! | [`secrets`] | what is wiped from memory, and what is not |
 //! | [`troubleshooting`] | compiler errors, requests without a token, hanging tests |
 //!
-//! The pages use the features `client-credentials`, `reqwest-middleware`, `serde`, `task-local`,
+//! The pages use the features `client-credentials`, `fleet`, `reqwest-middleware`, `serde`, `task-local`,
 //! `token-file`, `mock` and `mock-server`.
 
 pub mod settings {
@@ -42,6 +43,10 @@ pub mod layers {
 
 pub mod sources {
     #![doc = include_str!("guide/sources.md")]
+}
+
+pub mod fleet {
+    #![doc = include_str!("guide/fleet.md")]
 }
 
 pub mod testing {

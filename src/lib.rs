@@ -9,7 +9,8 @@
 //! - [`TokenCache`] keeps the tokens, one per [`TokenRequest`]. It can be used without the layer.
 //! - [`TokenSource`] is the trait of a source of tokens: `ClientCredentials` (feature
 //!   `client-credentials`), `FileTokenSource` (feature `token-file`), [`EnvTokenSource`],
-//!   [`StaticTokenSource`], [`FallbackTokenSource`], [`source_fn`].
+//!   [`StaticTokenSource`], [`FallbackTokenSource`], [`source_fn`]. `SharedTokenSource` (feature
+//!   `fleet`) shares the tokens of any of them among processes.
 //! - [`RequestAuth`] chooses the token of a request or, with the feature `task-local`, of a task.
 //! - [`TokenError`] describes a failure and says what to do about it.
 //! - `MockTokenSource` (feature `mock`) and `MockAuthServer` (feature `mock-server`) are for tests.
@@ -60,6 +61,7 @@ pub mod fuzzing;
 #[cfg(all(
     any(doc, doctest),
     feature = "client-credentials",
+    feature = "fleet",
     feature = "mock",
     feature = "mock-server",
     feature = "reqwest-middleware",

@@ -1,5 +1,5 @@
 //! 20 real processes and 100 tenants over a real Redis, with tokens of 4 s, first without and then
-//! with faults: `just fleet`, or `cargo test --test fleet`. Takes three minutes.
+//! with faults: `just fleet`, or `cargo test --release --test fleet`. Takes three minutes.
 //!
 //! Prints what it measured, and fails if a limit is exceeded.
 

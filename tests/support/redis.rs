@@ -105,10 +105,12 @@ impl RedisServer {
         assert!(status.unwrap().success());
     }
 
+    #[allow(dead_code)] // Not every test needs it, nor the next two.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
+    #[allow(dead_code)]
     pub(crate) fn folder(&self) -> &PathBuf {
         &self.folder
     }
@@ -118,6 +120,7 @@ impl RedisServer {
     }
 
     /// Runs a command and returns its raw answer.
+    #[allow(dead_code)]
     pub(crate) fn command(&self, args: &[&str]) -> Vec<u8> {
         let port = self.port.to_string();
         let output = Command::new("redis-cli")
