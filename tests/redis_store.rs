@@ -81,8 +81,7 @@ async fn the_master_that_a_sentinel_knows_conforms() {
 
 /// Both waiting and publishing processes have connections of their own.
 async fn watch_is_woken(publisher: RedisTokenStore) {
-    // Its only way to a key is a store that notes those that it is asked for.
-    let key = support_key::of(&publisher).await;
+    let key = spy::key_in(&publisher).await;
     let watcher = publisher.clone();
     let watch = async { watcher.watch(&key).await };
     let publish = async {
@@ -100,8 +99,8 @@ async fn watch_is_woken(publisher: RedisTokenStore) {
     woken.await.expect("nobody was woken");
 }
 
-/// Learns a key from the operations of a source.
-mod support_key {
+/// Learns a key from the operations of a source, which alone makes keys.
+mod spy {
     use std::sync::{Arc, Mutex};
 
     use async_trait::async_trait;
@@ -112,7 +111,7 @@ mod support_key {
 
     struct Spy(RedisTokenStore, Arc<Mutex<Option<StoreKey>>>);
 
-    pub(super) async fn of(store: &RedisTokenStore) -> StoreKey {
+    pub(super) async fn key_in(store: &RedisTokenStore) -> StoreKey {
         let key = Arc::new(Mutex::new(None));
         let spy = Spy(store.clone(), Arc::clone(&key));
         let request = bearer_auth::TokenRequest::default();

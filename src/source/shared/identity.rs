@@ -229,7 +229,7 @@ mod tests {
     fn each_part_of_the_identity_makes_another_name() {
         let identities = [
             identity(),
-            FleetIdentity::new("https://identity.example.com/tokenc", "lient"),
+            FleetIdentity::new("https://identity.example.com/tokencl", "ient"),
             FleetIdentity::new("https://identity.example.com/token", "other"),
             identity().grant("other"),
             identity().default_scope(""),

@@ -15,8 +15,11 @@ use zeroize::Zeroizing;
 use crate::error::{TokenError, TokenErrorKind};
 use crate::source::shared::identity::TokenName;
 use crate::source::shared::keys::{NONCE_LENGTH, SealingKeys};
+use crate::source::shared::record::bytes::{Reader, Writer};
 use crate::store::{Lease, StoreError, StoreTime};
 use crate::token::AccessToken;
+
+mod bytes;
 
 /// The maximum length of a sealed record. A longer token is not shared.
 pub(super) const MAX_LENGTH: usize = 64 * 1024;
@@ -342,66 +345,6 @@ fn code_of(kind: TokenErrorKind) -> u8 {
 fn kind_of(code: u64) -> TokenErrorKind {
     let place = usize::try_from(code).unwrap_or(usize::MAX);
     KINDS.get(place).copied().unwrap_or(TokenErrorKind::Source)
-}
-
-struct Writer(Zeroizing<Vec<u8>>);
-
-impl Writer {
-    fn flag(&mut self, flag: bool) {
-        self.0.push(flag.into());
-    }
-
-    fn number(&mut self, number: u64) {
-        self.0.extend_from_slice(&number.to_be_bytes());
-    }
-
-    fn span(&mut self, span: Duration) {
-        self.number(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
-    }
-
-    fn text(&mut self, text: &str) {
-        self.number(text.len() as u64);
-        self.0.extend_from_slice(text.as_bytes());
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.array()? {
-            [0] => Some(false),
-            [1] => Some(true),
-            _ => None,
-        }
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        Some(u64::from_be_bytes(self.array()?))
-    }
-
-    fn moment(&mut self) -> Option<StoreTime> {
-        self.number().map(StoreTime::from_millis)
-    }
-
-    fn span(&mut self) -> Option<Duration> {
-        self.number().map(Duration::from_millis)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        let length = self.number()?.try_into().ok()?;
-        std::str::from_utf8(self.take(length)?).ok()
-    }
 }
 
 #[cfg(test)]

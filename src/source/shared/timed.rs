@@ -184,3 +184,147 @@ impl TimedToken {
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    const LIFE: Duration = Duration::from_secs(900);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn at(secs: u64) -> StoreTime {
+        StoreTime::from_millis(secs * 1_000)
+    }
+
+    fn clock_at(secs: u64) -> StoreClock {
+        let now = Instant::now();
+        StoreClock::new(&Loaded::absent(at(secs)), now, now)
+    }
+
+    fn token() -> AccessToken {
+        AccessToken::new("token").unwrap().with_lifetime(LIFE)
+    }
+
+    /// Returns a token that ends at 1,000 s of the store, and this long from now by the wall clock.
+    fn shared(wall: Duration) -> SharedToken {
+        let times = Times {
+            life: LIFE,
+            due: at(900),
+            end: at(1_000),
+            wall_end: wall_now() + wall,
+        };
+        SharedToken {
+            token: token(),
+            times: Some(times),
+        }
+    }
+
+    fn left(token: Option<TimedToken>) -> u64 {
+        let times = token.and_then(|it| it.times);
+        let left = |it: LocalTimes| it.end.saturating_duration_since(Instant::now());
+        times.map(left).unwrap_or_default().as_secs_f64().round() as u64
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_life_that_is_left_is_the_least_of_all() {
+        let loaded = |shared, record_end, now| {
+            left(TimedToken::loaded(&shared, at(record_end), &clock_at(now)))
+        };
+        assert_eq!(
+            loaded(shared(LIFE), 1_000, 400),
+            600,
+            "its end by the store"
+        );
+        assert_eq!(loaded(shared(LIFE), 700, 400), 300, "the end of the record");
+        assert_eq!(loaded(shared(LIFE), 1_000, 1_000), 0);
+        assert_eq!(loaded(shared(LIFE), 1_000, 2), 900, "its whole life");
+        assert_eq!(
+            loaded(shared(MINUTE), 1_000, 400),
+            90,
+            "the wall clock and 30 s"
+        );
+        let mut ended = shared(MINUTE);
+        if let Some(times) = &mut ended.times {
+            times.wall_end = wall_now() - MINUTE;
+        }
+        assert_eq!(loaded(ended, 1_000, 400), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_an_operation_is_subtracted() {
+        let sent = Instant::now();
+        advance(Duration::from_secs(3)).await;
+        let clock = StoreClock::new(&Loaded::absent(at(400)), sent, Instant::now());
+        let loaded = TimedToken::loaded(&shared(LIFE), at(1_000), &clock);
+        assert_eq!(left(loaded), 597);
+        assert_eq!(clock.until(at(410)), Duration::from_secs(7));
+        // What is written is not longer, either.
+        assert_eq!(clock.at(Instant::now()), at(400));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn times_survive_the_store() {
+        let (start, wall) = (Instant::now(), wall_now());
+        advance(Duration::from_secs(1)).await;
+        let fetched = TimedToken::fetched(token(), start, wall).unwrap();
+        assert_eq!(
+            left(Some(fetched.clone())),
+            899,
+            "it counts from the token request"
+        );
+        let (one, other) = (clock_at(5), clock_at(5));
+        let loaded = TimedToken::loaded(&fetched.shared(&one), at(10_000), &other).unwrap();
+        let (sent, received) = (fetched.times.unwrap(), loaded.times.unwrap());
+        assert_eq!((sent.due, sent.end), (received.due, received.end));
+        let window = start + Duration::from_secs(800)..=start + Duration::from_secs(845);
+        assert!(window.contains(&sent.due), "as in a cache");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn age_and_due_time_of_the_source_are_kept() {
+        let wall = wall_now();
+        let old = token()
+            .with_issued_at(wall - Duration::from_secs(300))
+            .with_due_at(wall + Duration::from_secs(500));
+        let times = TimedToken::fetched(old, Instant::now(), wall)
+            .unwrap()
+            .times
+            .unwrap();
+        assert_eq!(times.life, LIFE);
+        let after = |it: Instant| it.saturating_duration_since(Instant::now()).as_secs_f64();
+        assert_eq!(
+            (after(times.due).round(), after(times.end).round()),
+            (500.0, 600.0)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_life_that_nobody_knows_is_not_shared() {
+        let unnamed = AccessToken::new("token").unwrap();
+        for token in [unnamed.clone(), unnamed.clone().with_ended_lifetime()] {
+            assert!(TimedToken::fetched(token, Instant::now(), UNIX_EPOCH).is_none());
+        }
+        let unlimited = unnamed.without_expiry();
+        let timed = TimedToken::fetched(unlimited, Instant::now(), UNIX_EPOCH).unwrap();
+        assert!(timed.times.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cache_gets_the_whole_life_with_the_age() {
+        let loaded = TimedToken::loaded(&shared(LIFE), at(1_000), &clock_at(400)).unwrap();
+        let token = loaded.for_cache();
+        let left = token
+            .expires_at()
+            .unwrap()
+            .duration_since(wall_now())
+            .unwrap();
+        assert_eq!(left.as_secs_f64().round(), 600.0);
+        let due = token.due_at().unwrap().duration_since(wall_now()).unwrap();
+        assert_eq!(due.as_secs_f64().round(), 500.0);
+        assert_eq!(token.lifetime(), Lifetime::Limited(LIFE));
+    }
+}
