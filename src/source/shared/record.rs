@@ -212,11 +212,11 @@ impl Record {
     }
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let value = self.token.as_ref().map(|it| it.token.expose_secret().len());
+        let texts = self.token.as_ref().map_or(0, |it| {
+            it.token.expose_secret().len() + it.token.scope().map_or(0, str::len)
+        });
         // With its whole capacity from the start, it is never moved, which would leave a copy.
-        let mut content = Writer(Zeroizing::new(Vec::with_capacity(
-            value.unwrap_or_default() + 1_024,
-        )));
+        let mut content = Writer(Zeroizing::new(Vec::with_capacity(texts + 1_024)));
         content.flag(self.is_unshared);
         content.number(self.spacing.until.as_millis());
         content.span(self.spacing.length);
