@@ -111,6 +111,10 @@ model:
 chaos $CHAOS_SEED="1":
     cargo test --locked --quiet --test chaos -- --nocapture
 
+# Measures 20 processes with faults, over Redis; takes three minutes and most of two cores.
+fleet:
+    cargo test --locked --quiet --release --test fleet
+
 # Counts the instructions of a request with valgrind; fails above the limits in the benchmark.
 instructions:
     cargo bench --locked --quiet --manifest-path benches/counted/Cargo.toml \

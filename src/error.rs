@@ -302,6 +302,19 @@ impl TokenError {
         self.details.retryable_timeout
     }
 
+    /// Returns true if a source that failed with this error after `took` is called again within the
+    /// same fetch.
+    pub(crate) fn allows_another_try(&self, took: Duration) -> bool {
+        /// After more than this, only if a time limit ended the try.
+        const QUICK_FAILURE: Duration = Duration::from_secs(1);
+
+        self.is_transient()
+            && !self.is_final()
+            && !self.is_paused
+            && self.retry_after.is_none()
+            && (self.is_retryable_timeout() || took < QUICK_FAILURE)
+    }
+
     /// Changes the details of this error only: its clones keep theirs.
     fn edit(mut self, change: impl FnOnce(&mut Details)) -> Self {
         change(Arc::make_mut(&mut self.details));

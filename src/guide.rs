@@ -13,14 +13,14 @@
 //! | [`grpc`] | tonic: origin, rejections, replays of streams, status codes |
 //! | [`credentials`] | a secret, a key, a certificate, or an assertion of the platform; discovery of the token endpoint |
 //! | [`hosts`] | recipes for kube, object_store, OpenTelemetry, MCP, Kafka, AMQP, iceberg, huskarl |
-//! | [`sources`] | your own source of tokens; the cache on its own |
 //! | [`operating`] | events, log lines, metrics, readiness, shutdown, subscriptions |
+//! | [`fleet`] | one token for many processes, through Redis |
 //! | [`testing`] | tests without a server, or against one on loopback |
 //! | [`secrets`] | what is wiped from memory, and what is not |
 //! | [`troubleshooting`] | compiler errors, requests without a token, hanging tests |
 //!
-//! The pages use the features `client-credentials`, `reqwest-middleware`, `serde`, `task-local`,
-//! `token-file`, `mock` and `mock-server`.
+//! The pages use the features `client-credentials`, `fleet`, `reqwest-middleware`, `serde`,
+//! `task-local`, `token-file`, `mock` and `mock-server`.
 
 pub mod settings {
     #![doc = include_str!("guide/settings.md")]
@@ -68,6 +68,10 @@ pub mod sources {
 
 pub mod operating {
     #![doc = include_str!("guide/operating.md")]
+}
+
+pub mod fleet {
+    #![doc = include_str!("guide/fleet.md")]
 }
 
 pub mod testing {

@@ -9,7 +9,8 @@
 //! - [`TokenCache`] keeps the tokens, one per [`TokenRequest`]. It can be used without the layer.
 //! - [`TokenSource`] is the trait of a source of tokens: `ClientCredentials` (feature
 //!   `client-credentials`), `FileTokenSource` (feature `token-file`), [`EnvTokenSource`],
-//!   [`StaticTokenSource`], [`FallbackTokenSource`], [`source_fn`].
+//!   [`StaticTokenSource`], [`FallbackTokenSource`], [`source_fn`]. `SharedTokenSource` (feature
+//!   `fleet`) shares the tokens of any of them among processes.
 //! - [`RequestAuth`] chooses the token of a request or, with the feature `task-local`, of a task.
 //! - [`TokenError`] describes a failure and says what to do about it.
 //! - [`Observer`] gets the [`Event`]s of a cache. The features `tracing` and `metrics` write them
@@ -62,6 +63,7 @@ pub mod fuzzing;
 #[cfg(all(
     any(doc, doctest),
     feature = "client-credentials",
+    feature = "fleet",
     feature = "mock",
     feature = "mock-server",
     feature = "reqwest-middleware",
@@ -79,6 +81,8 @@ mod request_auth;
 mod secret;
 mod service;
 mod source;
+#[cfg(feature = "fleet")]
+mod store;
 mod sync;
 #[cfg(feature = "task-local")]
 pub mod task_local;
@@ -131,11 +135,25 @@ pub use source::refresh_token::{
 };
 #[cfg(feature = "serde")]
 pub use source::settings::ClientCredentialsSettings;
+#[cfg(feature = "fleet")]
+pub use source::shared::identity::FleetIdentity;
+#[cfg(feature = "fleet")]
+pub use source::shared::keys::SealingKeys;
+#[cfg(feature = "fleet")]
+pub use source::shared::{SharedTokenSource, UnnamedSharedTokenSource, UnsealedSharedTokenSource};
 pub use source::static_token::StaticTokenSource;
 pub use source::tenant_credentials::TenantCredentials;
 #[cfg(feature = "client-credentials")]
 pub use source::token_exchange::{TokenExchange, TokenExchangeBuilder, TokenExchangeGrant};
 pub use source::{SourceFn, TokenSource, source_fn};
+#[cfg(all(feature = "fleet", feature = "mock"))]
+pub use store::conformance::token_store_conformance;
+#[cfg(feature = "fleet")]
+pub use store::memory::InMemoryTokenStore;
+#[cfg(feature = "redis")]
+pub use store::redis::RedisTokenStore;
+#[cfg(feature = "fleet")]
+pub use store::{Lease, LeaseOwner, Loaded, StoreError, StoreKey, StoreTime, TokenStore};
 pub use token::AccessToken;
 pub use token::request::TokenRequest;
 #[cfg(feature = "client-credentials")]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -26,10 +27,16 @@ mod provider;
 pub(crate) mod refresh_token;
 #[cfg(feature = "serde")]
 pub(crate) mod settings;
+#[cfg(feature = "fleet")]
+pub(crate) mod shared;
 pub(crate) mod static_token;
 pub(crate) mod tenant_credentials;
 #[cfg(feature = "client-credentials")]
 pub(crate) mod token_exchange;
+
+/// The upper bounds of the random waits before the second and third try of a fetch.
+pub(crate) const TRY_WAITS: [Duration; 2] =
+    [Duration::from_millis(200), Duration::from_millis(400)];
 
 /// Obtains access tokens.
 ///

@@ -19,6 +19,7 @@ pub(crate) mod jwt;
 pub(crate) mod request;
 #[cfg(feature = "client-credentials")]
 pub(crate) mod security_token;
+pub(crate) mod windows;
 
 /// The maximum lifetime. Longer ones are reduced to it.
 pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

@@ -13,8 +13,9 @@ use allocation_counter::measure;
 use async_trait::async_trait;
 use bearer_auth::task_local::with_request_auth;
 use bearer_auth::{
-    BearerAuthLayer, Event, MockTokenSource, Observer, RequestAuth, StaticTokenSource, TokenCache,
-    TokenError, TokenRequest,
+    BearerAuthLayer, Event, FleetIdentity, InMemoryTokenStore, MockTokenSource, Observer,
+    RequestAuth, SealingKeys, SharedTokenSource, StaticTokenSource, TokenCache, TokenError,
+    TokenRequest,
 };
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_MATCH, USER_AGENT};
 use http::{Extensions, HeaderValue, Request, Response, StatusCode};
@@ -104,6 +105,24 @@ async fn tower_for_a_tenant_allocates_nothing() {
     layer.cache().token_for(&tenant).await.unwrap();
     let mut service = layer.layer(Inner);
     assert_eq!(allocations_of(&mut service, request_of(&tenant)), 0);
+}
+
+/// The store of a fleet is asked only when a token is needed.
+#[tokio::test]
+async fn tower_with_a_shared_token_allocates_nothing() {
+    let tokens = MockTokenSource::new().with_lifetime(Duration::from_secs(900));
+    let identity = FleetIdentity::new("https://identity.example.com/", "client");
+    let source = SharedTokenSource::new(tokens, InMemoryTokenStore::new(), identity)
+        .name_key([1; 32])
+        .unwrap()
+        .sealed_with(SealingKeys::new("one", [2; 32]).unwrap());
+    let cache = TokenCache::new(source);
+    cache.token().await.unwrap();
+    let mut service = BearerAuthLayer::from_cache(cache)
+        .without_replay()
+        .layer(Inner);
+    assert_eq!(allocations(&mut service), 0);
+    assert_eq!(allocations(&mut service.clone()), 0);
 }
 
 /// The first request starts the refresh. During it, and during the pause after it has failed, the

@@ -27,8 +27,8 @@ use crate::cache::state::{FetchId, Fetched, Timing};
 use crate::clock::{Moment, Timeline};
 use crate::error::{TokenError, TokenErrorKind};
 use crate::observe::Observers;
-use crate::source::TokenSource;
 use crate::source::context::{FetchContext, FetchReason};
+use crate::source::{TRY_WAITS, TokenSource};
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 
@@ -39,12 +39,6 @@ pub(crate) mod pause;
 pub(crate) mod runtime;
 pub(crate) mod waiter;
 mod watchdog;
-
-/// The upper bounds of the random waits before the second and third try of a fetch.
-const TRY_WAITS: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(400)];
-/// A try that failed after more than this is not repeated in the same fetch, unless a time limit
-/// ended it.
-const QUICK_FAILURE: Duration = Duration::from_secs(1);
 
 /// A limit that is noticed later than that was missed because nobody polled the runtime.
 const UNDRIVEN: Duration = Duration::from_millis(25);
@@ -202,10 +196,7 @@ impl Fetcher {
                 Some(Err(error)) => error,
                 None => return Err(TokenError::new(TokenErrorKind::SourcePanicked, true)),
             };
-            let try_again = error.is_transient()
-                && !error.is_final()
-                && error.retry_after().is_none()
-                && (error.is_retryable_timeout() || since.elapsed() < QUICK_FAILURE);
+            let try_again = error.allows_another_try(since.elapsed());
             match waits.next() {
                 Some(wait) if try_again => sleep(wait.mul_f64(fastrand::f64())).await,
                 _ => return Err(error),

@@ -3,13 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Moment;
-
-/// The minimum time between two fetches, unless a token was rejected.
-pub(crate) const FETCH_SPACING: Duration = Duration::from_secs(1);
-
-const MIN_MARGIN: Duration = Duration::from_secs(1);
-const MAX_MARGIN: Duration = Duration::from_secs(10);
-const MAX_DUE_WINDOW: Duration = Duration::from_secs(300);
+use crate::token::windows::{FETCH_SPACING, due_and_late, windows};
 
 /// The life of a token: fresh, then due (to be refreshed in the background), then late (the end is
 /// near: a caller waits a moment for the refresh), then expired (never sent).
@@ -33,14 +27,8 @@ impl Lifespan {
     /// `jitter`, between 0 and 1, moves the due time later by up to half of the due window, so that
     /// tokens which were fetched together are not refreshed together.
     pub(crate) fn new(life: Duration, started: Moment, received: Moment, jitter: f64) -> Self {
-        let (mut due, mut late) = windows(life, jitter);
         let age = received.monotonic().saturating_sub(started.monotonic());
-        let earliest = age.saturating_add(FETCH_SPACING);
-        if due < earliest {
-            // The life is too short for a margin: it would cost more than one fetch a second.
-            late = life;
-            due = earliest.min(life);
-        }
+        let (due, late) = due_and_late(life, age, jitter);
         Self {
             due: started.plus(due),
             late: started.plus(late),
@@ -102,15 +90,6 @@ impl Lifespan {
             && (!now.has_reached(self.late)
                 || (now.has_reached(refresh.no_wait_from) && !now.has_reached(self.expired)))
     }
-}
-
-/// Returns the times after which a token with this life is due and late.
-fn windows(life: Duration, jitter: f64) -> (Duration, Duration) {
-    let margin = (life / 20).clamp(MIN_MARGIN, MAX_MARGIN);
-    let window = (life / 10).min(MAX_DUE_WINDOW);
-    let late = life.saturating_sub(margin).max(life / 2);
-    let due = late.saturating_sub(window) + (window / 2).mul_f64(jitter);
-    (due, late)
 }
 
 /// The times that say how callers use a token that is due or late.

@@ -12,13 +12,14 @@
 
 use std::time::Duration;
 
-use crate::cache::lifespan::{FETCH_SPACING, Lifespan, RefreshTimes};
+use crate::cache::lifespan::{Lifespan, RefreshTimes};
 use crate::cache::state::arrival::{Life, remaining_life, with_due_time};
 use crate::cache::state::rejections::RejectedToken;
 use crate::cache::state::spacing::RejectionSpacing;
 use crate::clock::Moment;
 use crate::error::{TokenError, TokenErrorKind};
 use crate::source::context::FetchReason;
+use crate::token::windows::FETCH_SPACING;
 
 mod arrival;
 mod context;

@@ -15,12 +15,12 @@ use crate::cache::TokenCache;
 use crate::cache::cached_token::CachedToken;
 use crate::cache::entry::Entry;
 use crate::cache::fetch::waiter::timer;
-use crate::cache::lifespan::FETCH_SPACING;
 use crate::cache::state::State;
 use crate::clock::Moment;
 use crate::error::TokenError;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
+use crate::token::windows::FETCH_SPACING;
 
 /// The longest time between two looks at the token, so that a jump of the clock is noticed.
 const MAX_WAIT: Duration = Duration::from_secs(60);

@@ -74,6 +74,13 @@ impl FetchContext {
         self
     }
 
+    /// Sets the time at which the fetch ends.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
     /// Returns the reason for which the fetch was started. It is the same for each of its tries.
     pub fn reason(&self) -> FetchReason {
         self.reason

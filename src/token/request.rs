@@ -140,6 +140,12 @@ impl TokenRequest {
         self.0.as_ref()?.overrides.scope.as_deref()
     }
 
+    /// Returns the overriding scope as it is compared: sorted, each name once.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn sorted_scopes(&self) -> Option<&str> {
+        self.0.as_ref()?.overrides.canonical().0
+    }
+
     /// Returns the parameters other than the scope, as sorted pairs of name and value.
     pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
         let params = self

@@ -9,6 +9,7 @@ mod support {
     pub(crate) mod api;
     pub(crate) mod clock;
     pub(crate) mod events;
+    pub(crate) mod fleet;
     pub(crate) mod jwt;
     pub(crate) mod stack;
 }
@@ -27,6 +28,8 @@ mod early_rejections;
 mod expiry;
 mod faults;
 mod fetch_context;
+mod fleet;
+mod fleet_faults;
 mod grants;
 mod hostile_metadata;
 mod late_tokens;

@@ -1,0 +1,268 @@
+//! The connection to Redis: made in the background, shared by all operations, and replaced when one
+//! of them fails or takes too long.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster_async::ClusterConnection;
+use redis::{ErrorKind, PushInfo, PushKind, RedisError, RedisResult, Value};
+use tokio::sync::{broadcast, watch};
+use tokio::time::timeout;
+
+use crate::store::redis::channel;
+use crate::store::redis::topology::Topology;
+use crate::store::{StoreError, StoreKey};
+
+/// The time limit of a new connection, with everything that it takes.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// The number of messages that a slow watcher can be behind.
+const CHANNEL_SIZE: usize = 1_024;
+
+#[derive(Clone)]
+pub(super) enum Connection {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+pub(super) struct Connections(Arc<Shared>);
+
+struct Shared {
+    topology: Topology,
+    slot: Mutex<Slot>,
+    watchers: Arc<Watchers>,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// Numbers the connections, so that a late failure does not end a later one.
+    number: u64,
+    state: State,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Idle,
+    /// Closed when the attempt has ended.
+    Connecting(watch::Receiver<()>),
+    Connected(Connection),
+}
+
+/// Those who wait for messages, by the name of their channel.
+#[derive(Default)]
+struct Watchers(Mutex<HashMap<String, broadcast::Sender<[u8; 16]>>>);
+
+impl Connections {
+    pub(super) fn new(topology: Topology) -> Self {
+        Self(Arc::new(Shared {
+            topology,
+            slot: Mutex::default(),
+            watchers: Arc::default(),
+        }))
+    }
+
+    /// Runs an operation. Dropped before it has finished, it ends the connection.
+    pub(super) async fn run<T>(
+        &self,
+        operation: impl AsyncFnOnce(Connection) -> RedisResult<T>,
+    ) -> Result<T, StoreError> {
+        let (number, connection) = self.connection().await?;
+        let mut use_of_it = Use {
+            shared: &self.0,
+            number,
+            is_over: false,
+        };
+        let outcome = operation(connection).await;
+        use_of_it.is_over = match &outcome {
+            Ok(_) => true,
+            Err(error) => is_answer(error),
+        };
+        outcome.map_err(|error| StoreError::new(describe(&error)))
+    }
+
+    /// Waits until the token is published.
+    pub(super) async fn watch(&self, key: &StoreKey) {
+        let channel = channel(key.fleet());
+        let (mut messages, is_new) = self.0.watchers.add(&channel);
+        if is_new && let Ok((_, mut connection)) = self.connection().await {
+            // If it fails, the next connection subscribes.
+            let _ = connection.subscribe(&channel).await;
+        }
+        loop {
+            match messages.recv().await {
+                Ok(token) if token != *key.token() => {}
+                // After an error, messages may be missing.
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Returns the connection, and makes one if there is none.
+    async fn connection(&self) -> Result<(u64, Connection), StoreError> {
+        let mut attempt = {
+            let mut slot = self.0.slot();
+            match &slot.state {
+                State::Connected(connection) => return Ok((slot.number, connection.clone())),
+                State::Connecting(attempt) => attempt.clone(),
+                State::Idle => {
+                    slot.number += 1;
+                    let (sender, attempt) = watch::channel(());
+                    slot.state = State::Connecting(attempt.clone());
+                    let attempt_of_it = Attempt {
+                        shared: Arc::clone(&self.0),
+                        number: slot.number,
+                        _sender: sender,
+                    };
+                    tokio::spawn(attempt_of_it.run());
+                    attempt
+                }
+            }
+        };
+        // Nothing is sent: it ends with the attempt.
+        let _ = attempt.changed().await;
+        let slot = self.0.slot();
+        match &slot.state {
+            State::Connected(connection) => Ok((slot.number, connection.clone())),
+            _ => Err(StoreError::new("the store cannot be reached")),
+        }
+    }
+}
+
+impl Shared {
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        // No code that can panic runs under the lock.
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the next operation connect again, unless another one has made it do so.
+    fn give_up(&self, number: u64) {
+        let mut slot = self.slot();
+        if slot.number == number {
+            slot.state = State::Idle;
+        }
+    }
+}
+
+/// An operation that uses a connection.
+struct Use<'a> {
+    shared: &'a Shared,
+    number: u64,
+    /// The server has answered.
+    is_over: bool,
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.shared.give_up(self.number);
+        }
+    }
+}
+
+/// An attempt to connect. Dropped, also with its runtime, it is over.
+struct Attempt {
+    shared: Arc<Shared>,
+    number: u64,
+    _sender: watch::Sender<()>,
+}
+
+impl Attempt {
+    async fn run(self) {
+        let connection = timeout(CONNECT_LIMIT, self.connect()).await;
+        if let Ok(Ok(connection)) = connection {
+            let mut slot = self.shared.slot();
+            if slot.number == self.number {
+                slot.state = State::Connected(connection);
+            }
+        }
+    }
+
+    async fn connect(&self) -> RedisResult<Connection> {
+        let watchers = Arc::clone(&self.shared.watchers);
+        let push = move |info: PushInfo| {
+            watchers.deliver(&info);
+            Ok(())
+        };
+        let mut connection = self.shared.topology.connect(push).await?;
+        for channel in self.shared.watchers.channels() {
+            connection.subscribe(&channel).await?;
+        }
+        Ok(connection)
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let mut slot = self.shared.slot();
+        if slot.number == self.number && matches!(slot.state, State::Connecting(_)) {
+            slot.state = State::Idle;
+        }
+    }
+}
+
+impl Connection {
+    async fn subscribe(&mut self, channel: &str) -> RedisResult<()> {
+        match self {
+            Self::Single(connection) => connection.subscribe(channel).await,
+            Self::Cluster(connection) => connection.subscribe(channel).await,
+        }
+    }
+}
+
+impl Watchers {
+    /// Returns the messages of a channel, and true if nobody has watched it before.
+    fn add(&self, channel: &str) -> (broadcast::Receiver<[u8; 16]>, bool) {
+        let mut channels = self.lock();
+        match channels.get(channel) {
+            Some(sender) => (sender.subscribe(), false),
+            None => {
+                let (sender, receiver) = broadcast::channel(CHANNEL_SIZE);
+                channels.insert(channel.to_owned(), sender);
+                (receiver, true)
+            }
+        }
+    }
+
+    fn channels(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
+    fn deliver(&self, info: &PushInfo) {
+        if info.kind != PushKind::Message {
+            return;
+        }
+        if let [Value::BulkString(channel), Value::BulkString(token)] = &info.data[..]
+            && let Ok(channel) = std::str::from_utf8(channel)
+            && let Ok(token) = <[u8; 16]>::try_from(&token[..])
+            && let Some(sender) = self.lock().get(channel)
+        {
+            // Fails if nobody waits.
+            let _ = sender.send(token);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, broadcast::Sender<[u8; 16]>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns true if the error is an answer, after which the connection is as good as before. After a
+/// failover, it leads to a replica, which cannot be written to.
+fn is_answer(error: &RedisError) -> bool {
+    let is_answer = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
+    is_answer && error.code() != Some("READONLY")
+}
+
+/// Returns the kind of an error. Its text might repeat arguments.
+fn describe(error: &RedisError) -> String {
+    match error.code() {
+        Some(code) => code
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(40)
+            .collect(),
+        None => format!("{:?}", error.kind()),
+    }
+}
