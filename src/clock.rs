@@ -189,8 +189,8 @@ impl Timeline {
             gone_back: AtomicU64::new(0),
             steady_offset: atomic::AtomicU64::new(0),
         };
-        timeline.read();
-        timeline.take_step();
+        let offset = timeline.read().wall.wrapping_sub(timeline.steady());
+        timeline.steady_offset.store(offset, Ordering::Relaxed);
         timeline
     }
 
@@ -237,14 +237,7 @@ impl Timeline {
 
     /// Returns the step by which the wall clock was set since the last call, if it is large.
     pub(crate) fn take_step(&self) -> Option<ClockStep> {
-        // Not tokio's clock, which tests pause and advance while the wall clock runs on.
-        let steady = match &self.clock {
-            None => std::time::Instant::now()
-                .saturating_duration_since(self.origin.into_std())
-                .as_nanos() as u64,
-            Some(clock) => nanos(clock.monotonic()),
-        };
-        let offset = self.wall().wrapping_sub(steady);
+        let offset = self.wall().wrapping_sub(self.steady());
         let last = self.steady_offset.swap(offset, Ordering::Relaxed);
         // Wraps: a negative step is a large number.
         let step = offset.wrapping_sub(last).cast_signed();
@@ -253,6 +246,17 @@ impl Timeline {
             _ if size < MIN_STEP => None,
             0.. => Some(ClockStep::Forward(size)),
             _ => Some(ClockStep::Back(size)),
+        }
+    }
+
+    /// Returns the monotonic time that steps of the wall clock are measured by: not tokio's, which
+    /// tests pause and advance while the wall clock runs on.
+    fn steady(&self) -> u64 {
+        match &self.clock {
+            None => std::time::Instant::now()
+                .saturating_duration_since(self.origin.into_std())
+                .as_nanos() as u64,
+            Some(clock) => nanos(clock.monotonic()),
         }
     }
 
@@ -362,7 +366,7 @@ mod tests {
     fn reports_each_large_step_of_the_wall_clock_once() {
         let fake = Arc::new(Fake(Mutex::new((secs(0), secs(10_000), 0))));
         let timeline = Timeline::new(Some(Arc::new(Arc::clone(&fake))));
-        let mut step = |monotonic, wall| {
+        let step = |monotonic, wall| {
             fake.set(secs(monotonic), secs(wall));
             timeline.take_step()
         };

@@ -10,6 +10,7 @@ mod support {
     pub(crate) mod clock;
     pub(crate) mod events;
     pub(crate) mod jwt;
+    pub(crate) mod logs;
     pub(crate) mod stack;
 }
 
