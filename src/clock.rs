@@ -215,8 +215,8 @@ impl Timeline {
             coarse_offset: AtomicU64::new(0),
             steady_offset: atomic::AtomicU64::new(0),
         };
-        timeline.read();
-        timeline.take_step();
+        let offset = timeline.read().wall.wrapping_sub(timeline.steady());
+        timeline.steady_offset.store(offset, Ordering::Relaxed);
         timeline
     }
 
@@ -302,6 +302,17 @@ impl Timeline {
             _ if size < MIN_STEP => None,
             0.. => Some(ClockStep::Forward(size)),
             _ => Some(ClockStep::Back(size)),
+        }
+    }
+
+    /// Returns the monotonic time that steps of the wall clock are measured by: not tokio's, which
+    /// tests pause and advance while the wall clock runs on.
+    fn steady(&self) -> u64 {
+        match &self.clock {
+            None => std::time::Instant::now()
+                .saturating_duration_since(self.origin.into_std())
+                .as_nanos() as u64,
+            Some(clock) => nanos(clock.monotonic()),
         }
     }
 

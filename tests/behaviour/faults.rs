@@ -22,6 +22,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::support::clock::ManualClock;
+use crate::support::logs;
 
 /// The log lines and metrics of one fault.
 struct Seen {
@@ -325,6 +326,7 @@ fn panicking_source() -> Seen {
 /// metrics at the end, while what `run` returned is still there: gauges do not count caches that
 /// are gone.
 fn see<T>(fault: Fault, run: impl AsyncFnOnce() -> T) -> Seen {
+    logs::enable();
     let output = Output::default();
     let writer = output.clone();
     let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);

@@ -22,6 +22,8 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, fmt};
 
+use crate::support::logs;
+
 const LIFE: Duration = Duration::from_secs(900);
 
 type Fields = BTreeMap<String, String>;
@@ -90,6 +92,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
 impl Capture {
     /// Captures what this thread logs.
     fn start() -> (Self, DefaultGuard) {
+        logs::enable();
         let capture = Self::default();
         let subscriber = tracing_subscriber::registry().with(capture.clone());
         (capture, tracing::subscriber::set_default(subscriber))
@@ -271,6 +274,7 @@ impl std::io::Write for Output {
 /// All lines of all crates, at the level `trace`, under all faults of the mock server.
 #[tokio::test]
 async fn no_log_line_contains_a_secret() {
+    logs::enable();
     let output = Output::default();
     let writer = output.clone();
     let lines = fmt::layer()

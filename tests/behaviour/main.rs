@@ -11,6 +11,7 @@ mod support {
     pub(crate) mod events;
     pub(crate) mod fleet;
     pub(crate) mod jwt;
+    pub(crate) mod logs;
     pub(crate) mod stack;
 }
 
