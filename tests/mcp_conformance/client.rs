@@ -1,4 +1,4 @@
-//! A small MCP client: all about tokens is this crate's, the rest is here.
+//! A small MCP client. This crate obtains and attaches the tokens, everything else is here.
 
 use bearer_auth::{
     BearerAuthLayer, BoxError, ClientAuthentication, ClientCredentials, JwtBearer, PrivateKeyJwt,
