@@ -1,9 +1,9 @@
 //! Kafka: a callback for SASL `OAUTHBEARER`, of the shape of rdkafka's.
 //!
 //! rdkafka is not built here, since librdkafka is written in C: [`ClientContext`] and
-//! [`OAuthToken`] have the signatures of `rdkafka::ClientContext` and `rdkafka::client::OAuthToken`,
-//! which the recipe implements in the same way. Set its `ENABLE_REFRESH_OAUTH_TOKEN` to `true`,
-//! and call `rejected` from its `error` for the code `Authentication`.
+//! [`OAuthToken`] have the signatures of its `ClientContext` and `client::OAuthToken`, which the
+//! recipe implements in the same way. Set `ENABLE_REFRESH_OAUTH_TOKEN` to `true`, and call
+//! `rejected` from `error` for the code `Authentication`.
 //!
 //! A rejection does not make librdkafka ask for another token: it asks when 80 % of the lifetime
 //! that it was told have passed. So it is told [`LONGEST_LIFETIME`] at most.
