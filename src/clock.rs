@@ -286,14 +286,7 @@ impl Timeline {
 
     /// Returns the step by which the wall clock was set since the last call, if it is large.
     pub(crate) fn take_step(&self) -> Option<ClockStep> {
-        // Not tokio's clock, which tests pause and advance while the wall clock runs on.
-        let steady = match &self.source {
-            Source::Custom(clock) => nanos(clock.monotonic()),
-            _ => Instant::now()
-                .saturating_duration_since(self.origin)
-                .as_nanos() as u64,
-        };
-        let offset = self.wall().wrapping_sub(steady);
+        let offset = self.wall().wrapping_sub(self.steady());
         let last = self.steady_offset.swap(offset, Ordering::Relaxed);
         // Wraps: a negative step is a large number.
         let step = offset.wrapping_sub(last).cast_signed();
@@ -308,11 +301,11 @@ impl Timeline {
     /// Returns the monotonic time that steps of the wall clock are measured by: not tokio's, which
     /// tests pause and advance while the wall clock runs on.
     fn steady(&self) -> u64 {
-        match &self.clock {
-            None => std::time::Instant::now()
-                .saturating_duration_since(self.origin.into_std())
+        match &self.source {
+            Source::Custom(clock) => nanos(clock.monotonic()),
+            _ => Instant::now()
+                .saturating_duration_since(self.origin)
                 .as_nanos() as u64,
-            Some(clock) => nanos(clock.monotonic()),
         }
     }
 

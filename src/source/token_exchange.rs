@@ -57,10 +57,11 @@ const UNSPECIFIED_LIFE: Duration = Duration::from_secs(300);
 ///
 /// # Errors
 ///
-/// A request without a subject is an [`InvalidSetting`](TokenErrorKind::InvalidSetting) error, and
-/// so is a subject token that has expired already a
-/// [`LoginRequired`](TokenErrorKind::LoginRequired) error. An error of the function is returned as
-/// it is.
+/// - [`InvalidSetting`](TokenErrorKind::InvalidSetting): the request names no subject.
+/// - [`LoginRequired`](TokenErrorKind::LoginRequired): the subject token has expired.
+/// - An error of the function is returned as it is.
+/// - [`InvalidResponse`](TokenErrorKind::InvalidResponse): the issued token is not a bearer token
+///   (`token_type` of `N_A`, RFC 8693 §2.2.1).
 #[derive(Clone)]
 pub struct TokenExchange {
     endpoint: Arc<TokenEndpoint>,
