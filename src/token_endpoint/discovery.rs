@@ -286,7 +286,7 @@ mod tests {
         ] {
             let discovery = discovery(issuer).unwrap();
             assert_eq!(discovery.paths(), paths, "{issuer}");
-            let request = discovery.request(&paths[1]).unwrap();
+            let request = discovery.request(paths[1]).unwrap();
             let url = format!("https://id.example.com{}", paths[1]);
             assert_eq!(request.uri().to_string(), url);
         }
