@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::error::InvalidSetting;
 use crate::policy::origin::Origin;
 use crate::token::request::TokenRequest;
+use crate::token_endpoint::authentication::Authentication;
 use crate::token_endpoint::builder::credentials::CredentialSettings;
 use crate::token_endpoint::builder::transport::ChosenTransport;
 use crate::token_endpoint::client::{Address, TokenEndpoint};
@@ -196,11 +197,15 @@ impl<G: Grant> GrantBuilder<G> {
     /// - The reqwest client cannot be built.
     /// - There is no transport, which is possible only without a feature for reqwest.
     pub fn build(self) -> Result<G::Source, InvalidSetting> {
-        let authentication = self.credentials.build(&self.endpoint, G::CLIENT)?;
-        let uses_certificate = authentication.uses_certificate();
+        let authentication = self.credentials.build(&self.endpoint, G::CLIENT);
+        let uses_certificate = authentication
+            .as_ref()
+            .is_ok_and(Authentication::uses_certificate);
+        // The first setting that is wrong is the first one that a reader looks at.
         let address =
             self.endpoint
                 .address(self.allowed_origins, self.allow_http, uses_certificate)?;
+        let authentication = authentication?;
         check_scope(&self.scope)?;
         self.params
             .iter()
