@@ -154,7 +154,7 @@ fn row(processes: usize, tenants: usize, figures: [f64; 3]) {
     let [alone, shared, operations] = figures.map(|figure| figure * tenants as f64);
     let plot = |figure: f64| "█".repeat((figure.max(1.0).log10() * 3.0).round() as usize);
     println!(
-        "| {processes} | {tenants} | {alone:.1} | {shared:.1} | {operations:.0} | `{:21}` | `{:21}` |",
+        "| {processes} | {tenants} | {alone:.1} | {shared:.1} | {operations:.0} | `{}` | `{}` |",
         plot(alone),
         plot(shared)
     );

@@ -1,15 +1,17 @@
 //! Processes that share tokens through a store, on tokio's paused clock.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bearer_auth::{
-    AccessToken, InMemoryTokenStore, MockTokenSource, TokenCache, TokenError, TokenErrorKind,
-    TokenRequest, source_fn,
+    AccessToken, FetchContext, FetchReason, InMemoryTokenStore, MockTokenSource, TokenCache,
+    TokenError, TokenErrorKind, TokenRequest, TokenSource, source_fn,
 };
 use futures_util::future::join_all;
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use crate::support::fleet::{Fleet, key, keys, shared, value};
+use crate::support::fleet::{Fault, Fleet, key, keys, shared, value};
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -291,7 +293,7 @@ async fn a_token_of_unknown_lifetime_is_not_shared() {
         source_fn(move |request| {
             let tokens = tokens.clone();
             async move {
-                let token = bearer_auth::TokenSource::fetch(&tokens, &request).await?;
+                let token = tokens.fetch(&request).await?;
                 Ok(AccessToken::new(value(&token))?)
             }
         })
@@ -323,7 +325,7 @@ async fn a_token_that_never_expires_is_shared_for_a_day() {
         let source = source_fn(move |request| {
             let tokens = tokens.clone();
             async move {
-                let token = bearer_auth::TokenSource::fetch(&tokens, &request).await?;
+                let token = tokens.fetch(&request).await?;
                 Ok(token.without_expiry())
             }
         });
@@ -450,6 +452,90 @@ async fn a_dump_of_the_store_has_no_secret() {
             assert!(!finds, "{secret}");
         }
     }
+}
+
+/// A source that keeps tokens must not return the rejected one again.
+#[tokio::test(start_paused = true)]
+async fn the_inner_source_learns_of_the_rejection() {
+    struct Inner(Arc<Mutex<Vec<Option<String>>>>);
+
+    #[async_trait]
+    impl TokenSource for Inner {
+        async fn fetch(&self, _: &TokenRequest) -> Result<AccessToken, TokenError> {
+            panic!("the cache calls `fetch_with`");
+        }
+
+        async fn fetch_with(
+            &self,
+            _: &TokenRequest,
+            context: &FetchContext,
+        ) -> Result<AccessToken, TokenError> {
+            let mut rejected = self.0.lock().unwrap();
+            rejected.push(context.rejected().map(|it| value(it).to_owned()));
+            let token = AccessToken::new(format!("token-{}", rejected.len()))?;
+            Ok(token.with_lifetime(secs(900)))
+        }
+    }
+
+    let (rejected, fleet) = (Arc::default(), Fleet::new());
+    let inner = Inner(Arc::clone(&rejected));
+    let process = TokenCache::new(shared(inner, fleet.store.clone(), keys("one")));
+    process.invalidate(&process.token().await.unwrap());
+    process.token().await.unwrap();
+    // Also if it works alone.
+    fleet.store.set(Fault::Down);
+    process.invalidate(&process.token().await.unwrap());
+    process.token().await.unwrap();
+    let expected = [None, Some("token-1".to_owned()), Some("token-2".to_owned())];
+    assert_eq!(*rejected.lock().unwrap(), expected);
+}
+
+/// A token that a response rejected, and whose successor is rejected as well.
+#[tokio::test(start_paused = true)]
+async fn a_token_is_not_replaced_within_the_spacing_of_the_fleet() {
+    let fleet = Fleet::new();
+    let source = || shared(fleet.tokens.clone(), fleet.store.clone(), keys("one"));
+    // What a cache would ask for, from a process of its own each time.
+    let replace = async |rejected: &str| {
+        let context = FetchContext::new(FetchReason::Rejected, Instant::now() + secs(30))
+            .with_rejected(AccessToken::new(rejected).unwrap());
+        let token = source()
+            .fetch_with(&TokenRequest::default(), &context)
+            .await;
+        value(&token.unwrap()).to_owned()
+    };
+    assert_eq!(
+        value(&fleet.process().token().await.unwrap()),
+        "mock-token-1"
+    );
+    assert_eq!(
+        replace("mock-token-1").await,
+        "mock-token-2",
+        "the first at once"
+    );
+    assert_eq!(replace("mock-token-1").await, "mock-token-2", "adopted");
+    for _ in 0..3 {
+        assert_eq!(
+            replace("mock-token-2").await,
+            "mock-token-2",
+            "the source vouches for it"
+        );
+    }
+    advance(Duration::from_millis(1_500)).await;
+    assert_eq!(
+        replace("mock-token-2").await,
+        "mock-token-2",
+        "the spacing has doubled, once"
+    );
+    advance(Duration::from_millis(600)).await;
+    assert_eq!(replace("mock-token-2").await, "mock-token-3");
+    // It was 2 s long for this one, and is 1 s again after one without a rejection.
+    advance(Duration::from_millis(1_900)).await;
+    assert_eq!(replace("mock-token-2").await, "mock-token-3");
+    advance(Duration::from_millis(200)).await;
+    assert_eq!(replace("mock-token-3").await, "mock-token-4");
+    advance(Duration::from_millis(1_100)).await;
+    assert_eq!(replace("mock-token-4").await, "mock-token-5");
 }
 
 #[tokio::test(start_paused = true)]

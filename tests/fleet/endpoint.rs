@@ -116,11 +116,12 @@ impl Endpoint {
         (of(Verdict::NoToken), of(Verdict::Expired))
     }
 
-    /// Returns true if one token was valid during the whole request, and for a moment before it.
+    /// Returns true if one token was valid during the whole request, and for a moment before and
+    /// after it: a life counts from before the token request.
     pub(crate) fn had_valid_token(&self, tenant: u32, sent: u64, end: u64) -> bool {
         let facts = self.facts();
         let mut tokens = facts.tokens.get(&tenant).into_iter().flatten();
-        tokens.any(|it| it.from + 100 < sent && end < it.until)
+        tokens.any(|it| it.from + 100 < sent && end + 50 < it.until)
     }
 
     fn facts(&self) -> std::sync::MutexGuard<'_, Facts> {

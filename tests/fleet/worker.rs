@@ -17,7 +17,7 @@ use crate::{TENANTS, now};
 
 /// Each process calls the API this often for each tenant.
 const INTERVAL: Duration = Duration::from_secs(3);
-/// A machine with two cores runs 20 processes, so an answer may take longer than elsewhere.
+/// Two cores run 20 processes, a server and whatever else: an answer takes longer than elsewhere.
 const OPERATION_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A request that did not succeed.
