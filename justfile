@@ -27,10 +27,9 @@ test:
     {{python}} .ci/expect.py --readme "cargo test" \
         --expect "^test result: ok" --expect "^test .*README\.md .*ok$"
 
-# Lints all targets, with all features and with none.
+# Lints all targets, with all features; `features` lints the library with none.
 clippy:
     cargo clippy --locked --quiet --all-targets --all-features -- -D warnings
-    cargo clippy --locked --quiet --all-targets --no-default-features -- -D warnings
 
 # Lints the library without features, with each feature alone, and with native TLS.
 features:
