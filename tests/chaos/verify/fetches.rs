@@ -62,7 +62,8 @@ impl Fetch {
         if last.attempt.is_undriven {
             is_dropped || has_missed_its_limit || self.may_try(last)
         } else {
-            is_dropped && has_missed_its_limit
+            // Also between two tries.
+            has_missed_its_limit && (is_dropped || self.may_try(last))
         }
     }
 }
