@@ -1,4 +1,5 @@
-"""Builds the library with the lowest versions of its direct dependencies that Cargo.toml allows.
+"""Builds the library with the given features, and with the lowest versions of its direct dependencies
+that Cargo.toml allows.
 
 Works on a copy without the development dependencies, whose versions no user resolves.
 """
@@ -7,6 +8,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 
 import project
@@ -41,5 +43,5 @@ with tempfile.TemporaryDirectory() as folder:
     # A stable cargo resolves minimal versions only so. Nothing is compiled with this variable.
     run("cargo", "update", "-Z", "direct-minimal-versions", RUSTC_BOOTSTRAP="1")
     print(run("cargo", "tree", "--all-features", "-e", "normal", "--depth", "1", "--prefix", "none"))
-    run("cargo", "check", "--quiet", "--lib", "--all-features")
+    run("cargo", "check", "--quiet", "--lib", "--no-default-features", "--features", sys.argv[1])
 print("the library builds with these versions")
