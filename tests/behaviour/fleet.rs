@@ -369,7 +369,7 @@ async fn a_sealing_key_is_rotated_without_a_token_request() {
     tokens_of(&[opening.clone(), rotated.clone()]).await;
     assert_eq!(fleet.tokens.fetches(), 1);
     advance(secs(901)).await;
-    tokens_of(&[rotated.clone()]).await;
+    tokens_of(std::slice::from_ref(&rotated)).await;
     tokens_of(&[rotated, opening]).await;
     assert_eq!(fleet.tokens.fetches(), 2, "the new key sealed it");
 }
