@@ -14,8 +14,8 @@
 //! | [`secrets`] | what is wiped from memory, and what is not |
 //! | [`troubleshooting`] | compiler errors, requests without a token, hanging tests |
 //!
-//! The pages use the features `client-credentials`, `fleet`, `reqwest-middleware`, `serde`, `task-local`,
-//! `token-file`, `mock` and `mock-server`.
+//! The pages use the features `client-credentials`, `fleet`, `reqwest-middleware`, `serde`,
+//! `task-local`, `token-file`, `mock` and `mock-server`.
 
 pub mod settings {
     #![doc = include_str!("guide/settings.md")]
