@@ -15,7 +15,8 @@ pub(crate) struct RedisServer {
     child: Option<Child>,
 }
 
-/// Returns true if the server is installed. Says so if not, or fails in CI.
+/// Returns true if the server is installed. Says so if not, or fails in CI, except on Windows, which
+/// Redis does not support.
 pub(crate) fn redis_is_installed() -> bool {
     let is_installed = ["redis-server", "redis-cli"].into_iter().all(|program| {
         let version = Command::new(program)
@@ -26,7 +27,7 @@ pub(crate) fn redis_is_installed() -> bool {
     });
     if !is_installed {
         let note = "`redis-server` or `redis-cli` is missing: apt-get install redis-server";
-        assert!(std::env::var_os("CI").is_none(), "{note}");
+        assert!(cfg!(windows) || std::env::var_os("CI").is_none(), "{note}");
         eprintln!("skipped: {note}");
     }
     is_installed
