@@ -61,10 +61,11 @@ async fn main() -> Result<(), BoxError> {
     // Variables replace the whole table, so that no secret goes to another's token URL.
     let settings = from_environment(variables)?.unwrap_or(config.orders);
     let source = settings.builder()?.build()?;
-    fs::remove_file(&secret)?;
     println!("{source:?}");
 
+    // The file is read for each token request.
     let token = TokenCache::new(source).token().await?;
+    fs::remove_file(&secret)?;
     println!("a token until {:?}", token.expires_at());
 
     // A mistake is an error that names the setting.

@@ -53,7 +53,11 @@ async fn a_cluster_conforms() {
     if !redis_is_installed() {
         return;
     }
-    let server = RedisServer::start(&["--cluster-enabled", "yes"]);
+    // By default it is the server's own port plus 10,000, which may be too high.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bus = listener.local_addr().unwrap().port().to_string();
+    drop(listener);
+    let server = RedisServer::start(&["--cluster-enabled", "yes", "--cluster-port", &bus]);
     server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
     while !String::from_utf8_lossy(&server.command(&["CLUSTER", "INFO"]))
         .contains("cluster_state:ok")
