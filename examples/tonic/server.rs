@@ -36,7 +36,7 @@ struct State {
     rejections: usize,
 }
 
-/// What the service has seen of client streams.
+/// The client streams that the service has seen.
 #[derive(Default)]
 pub(crate) struct Imports {
     pub(crate) messages: usize,

@@ -109,7 +109,7 @@ impl Observer for MetricsObserver {
                 self.in_flight.decrement(IN_FLIGHT);
                 let values = [("outcome", outcome.as_str()), ("reason", reason.as_str())];
                 counter!(FETCHES, self.labels(token_request, values)).increment(1);
-                // How long an abandoned fetch would have taken is unknown.
+                // An abandoned fetch has no duration: nobody knows when it would have ended.
                 if !matches!(outcome, FetchOutcome::Abandoned) {
                     histogram!(FETCH_DURATION, self.labels(token_request, [])).record(duration);
                 }

@@ -184,7 +184,7 @@ fn rejects() -> impl Strategy<Value = Rejects> {
     ]
 }
 
-/// What the first `reads` frames count for.
+/// Returns the size of the first `reads` frames, as the limit counts it.
 fn cost(steps: &[Option<Bytes>], trailers: bool, reads: usize) -> usize {
     let sizes = steps.iter().flatten().map(Bytes::len);
     let sizes = sizes.chain(trailers.then_some(6));

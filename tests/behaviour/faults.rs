@@ -1,4 +1,4 @@
-//! What an operator sees of a fault: its log lines and its metrics alone have to name it.
+//! Each fault can be named from its log lines and its metrics alone.
 
 use std::fmt;
 use std::fs;

@@ -495,7 +495,7 @@ async fn the_inner_source_learns_of_the_rejection() {
 async fn a_token_is_not_replaced_within_the_spacing_of_the_fleet() {
     let fleet = Fleet::new();
     let source = || shared(fleet.tokens.clone(), fleet.store.clone(), keys("one"));
-    // What a cache would ask for, from a process of its own each time.
+    // Each fetch is that of a cache in a process of its own.
     let replace = async |rejected: &str| {
         let context = FetchContext::new(FetchReason::Rejected, Instant::now() + secs(30))
             .with_rejected(AccessToken::new(rejected).unwrap());

@@ -17,7 +17,7 @@ use tokio::runtime::Builder;
 use tokio::sync::Notify;
 use tower::service_fn;
 
-/// What outlives a process: the store, and the server.
+/// The parts that outlive a process: the store and the server.
 #[derive(Clone, Default)]
 struct World(Arc<Mutex<State>>);
 

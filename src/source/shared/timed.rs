@@ -262,7 +262,7 @@ mod tests {
         let loaded = TimedToken::loaded(&shared(LIFE), at(1_000), &clock);
         assert_eq!(left(loaded), 597);
         assert_eq!(clock.until(at(410)), Duration::from_secs(7));
-        // What is written is not longer, either.
+        // Nor does a record get a later end when it is written.
         assert_eq!(clock.at(Instant::now()), at(400));
     }
 
