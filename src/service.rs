@@ -42,9 +42,10 @@ const READY_LIMIT: Duration = Duration::from_secs(1);
 pub struct BearerAuth<S> {
     inner: S,
     settings: Arc<SharedSettings>,
+    count: Count,
 }
 
-/// The layer's settings, behind a reference count of this service's own.
+/// The layer's settings, behind a reference count that few services share.
 ///
 /// Every request holds the settings until its response. With one count for all clones, threads that
 /// use a clone each would contend for it. The alignment keeps two counts off one cache line.
@@ -52,11 +53,24 @@ pub struct BearerAuth<S> {
 #[repr(align(128))]
 struct SharedSettings(Arc<Settings>);
 
+/// The reference count that the requests of a service use.
+///
+/// Many clones send one request and are dropped: it is not worth an allocation of their own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Count {
+    /// That of the service which this one was cloned from.
+    Shared,
+    /// The same; a request was sent.
+    SharedAndUsed,
+    Own,
+}
+
 impl<S: Clone> Clone for BearerAuth<S> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            settings: Arc::new((*self.settings).clone()),
+            settings: Arc::clone(&self.settings),
+            count: Count::Shared,
         }
     }
 }
@@ -66,6 +80,7 @@ impl<S> BearerAuth<S> {
         Self {
             inner,
             settings: Arc::new(SharedSettings(settings)),
+            count: Count::Own,
         }
     }
 
@@ -95,6 +110,9 @@ impl<S> BearerAuth<S> {
         S::Error: Into<BoxError>,
         S::Future: Send + 'static,
     {
+        if self.count != Count::Own {
+            self.take_count();
+        }
         let settings = &*self.settings.0;
         let plan = match settings.plan(&request, request.request_auth()) {
             Ok(Some(plan)) => plan,
@@ -121,6 +139,18 @@ impl<S> BearerAuth<S> {
         let future = self.inner.call(request);
         let sent = Sent::new(Arc::clone(&self.settings), plan, attached);
         ResponseFuture::sent(future, sent, kept, service)
+    }
+
+    /// Gives the service a count of its own for its second request.
+    #[inline(never)]
+    fn take_count(&mut self) {
+        self.count = match self.count {
+            Count::Shared => Count::SharedAndUsed,
+            Count::SharedAndUsed | Count::Own => {
+                self.settings = Arc::new((*self.settings).clone());
+                Count::Own
+            }
+        };
     }
 
     /// Sends a request once there is a token for it.

@@ -107,6 +107,17 @@ async fn tower_for_a_tenant_allocates_nothing() {
     assert_eq!(allocations_of(&mut service, request_of(&tenant)), 0);
 }
 
+/// Many clones send one request. One that sends more gets a reference count of its own.
+#[tokio::test]
+async fn a_clone_allocates_for_its_second_request_only() {
+    let service = warm_layer().await.without_replay().layer(Inner);
+    let mut clone = None;
+    let count = measure(|| clone = Some(service.clone()));
+    assert_eq!(count.count_total, 0);
+    let mut clone = clone.unwrap();
+    assert_eq!([(); 4].map(|()| allocations(&mut clone)), [0, 1, 0, 0]);
+}
+
 /// The store of a fleet is asked only when a token is needed.
 #[tokio::test]
 async fn tower_with_a_shared_token_allocates_nothing() {

@@ -14,7 +14,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -22,6 +21,7 @@ use crate::cache::cached_token::CachedToken;
 use crate::cache::fetch::chain::FetchChain;
 use crate::cache::fetch::events::{FetchEvents, Finished};
 use crate::cache::fetch::limiter::{FetchLimiter, Slot};
+use crate::cache::fetch::status::SharedStatus;
 use crate::cache::fetch::waiter::{WAIT_MARGIN, Waiter};
 use crate::cache::state::{FetchId, Fetched, Timing};
 use crate::clock::{Moment, Timeline};
@@ -37,8 +37,11 @@ pub(crate) mod events;
 pub(crate) mod limiter;
 pub(crate) mod pause;
 pub(crate) mod runtime;
+mod status;
 pub(crate) mod waiter;
 mod watchdog;
+
+pub(crate) use status::FetchStatus;
 
 /// A limit that is noticed later than that was missed because nobody polled the runtime.
 const UNDRIVEN: Duration = Duration::from_millis(25);
@@ -101,23 +104,6 @@ pub(crate) trait FetchOwner: Send + Sync + 'static {
     fn end_pause(&self, fetch: FetchId) -> bool;
 }
 
-/// The status of a fetch, as its callers see it.
-#[derive(Clone, Debug)]
-pub(crate) enum FetchStatus {
-    /// Waits for a slot. The time limit of the fetch begins with the slot.
-    Queued,
-    Running {
-        deadline: Instant,
-    },
-    Finished(Result<Arc<CachedToken>, TokenError>),
-    /// The token was rejected in the meantime.
-    Discarded,
-    /// The time limit passed without an outcome, since nobody polls the runtime of the fetch.
-    Overdue,
-    /// The task was dropped with its runtime.
-    Lost,
-}
-
 /// A fetch that was decided on. Dropped before it has finished, it is abandoned.
 pub(crate) struct FetchTask {
     owner: Weak<dyn FetchOwner>,
@@ -146,7 +132,8 @@ pub(crate) struct FetchHandle {
 struct Identity {
     id: FetchId,
     owner: Weak<dyn FetchOwner>,
-    status: watch::Sender<FetchStatus>,
+    /// Shared with the watchdogs, which do not hold the fetch.
+    status: Arc<SharedStatus>,
     /// The runtimes that have a watchdog for this fetch.
     watched_on: Mutex<Vec<Id>>,
 }
@@ -154,21 +141,17 @@ struct Identity {
 impl Identity {
     /// Ends the fetch without an outcome, for all callers: it is overdue.
     fn abandon(&self) {
-        self.end_as(FetchStatus::Overdue);
+        self.status.end_as(FetchStatus::Overdue);
         if let Some(owner) = self.owner.upgrade() {
             owner.abandon(self.id);
         }
     }
+}
 
-    /// Changes the status unless the fetch has ended.
-    fn end_as(&self, end: FetchStatus) {
-        self.status.send_if_modified(|status| {
-            let is_pending = matches!(status, FetchStatus::Queued | FetchStatus::Running { .. });
-            if is_pending {
-                *status = end;
-            }
-            is_pending
-        });
+impl Drop for Identity {
+    /// Ends the watchdogs: no caller is left, and the entry has no such fetch any more.
+    fn drop(&mut self) {
+        self.status.end_as(FetchStatus::Lost);
     }
 }
 
@@ -218,7 +201,7 @@ impl FetchTask {
         let identity = Arc::new(Identity {
             id,
             owner: Weak::clone(&owner),
-            status: watch::Sender::new(FetchStatus::Queued),
+            status: Arc::new(SharedStatus::queued()),
             watched_on: Mutex::default(),
         });
         let fetch = Arc::downgrade(&identity);
@@ -329,7 +312,7 @@ impl FetchTask {
             let finished = owner.finish(self.id, outcome, now, self.fetcher.timing);
             self.events.finished(&self.owner, self.id, &finished);
             if let Some(fetch) = fetch {
-                fetch.status.send_replace(finished.status);
+                fetch.status.set(finished.status);
             }
         }
     }
@@ -337,7 +320,7 @@ impl FetchTask {
     /// Changes the status that the callers see, if there are any.
     fn publish(&self, status: FetchStatus) {
         if let Some(fetch) = self.fetch.upgrade() {
-            fetch.status.send_replace(status);
+            fetch.status.set(status);
         }
     }
 }
@@ -358,7 +341,7 @@ impl Drop for FetchTask {
         }
         // Last: the callers that it wakes join the entry again.
         if let Some(fetch) = fetch {
-            fetch.end_as(FetchStatus::Lost);
+            fetch.status.end_as(FetchStatus::Lost);
         }
     }
 }

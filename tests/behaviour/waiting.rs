@@ -178,6 +178,31 @@ async fn callers_share_one_timer_that_ends_with_the_fetch() {
     assert_eq!(alive(), before);
 }
 
+/// So their memory is read in the order in which it was allocated: among thousands of callers, a
+/// random order takes twice the time.
+#[tokio::test(start_paused = true)]
+async fn callers_continue_in_the_order_in_which_they_came() {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::new(tokens.clone());
+    let hold = tokens.hold();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let callers: Vec<_> = (0..100)
+        .map(|number| {
+            let (cache, order) = (cache.clone(), Arc::clone(&order));
+            tokio::spawn(async move {
+                cache.token().await.unwrap();
+                order.lock().unwrap().push(number);
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    drop(hold);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(*order.lock().unwrap(), (0..100).collect::<Vec<_>>());
+}
+
 /// A source over a cache that is set later.
 #[derive(Clone, Default)]
 struct Nested {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::time::{Instant, Timeout};
 
 use crate::cache::cached_token::CachedToken;
@@ -23,7 +22,6 @@ pub(super) const WAIT_MARGIN: Duration = Duration::from_millis(250);
 /// A caller that waits for a fetch.
 pub(crate) struct Waiter {
     fetch: Arc<Identity>,
-    status: watch::Receiver<FetchStatus>,
     /// A late token, and the time from which it is used instead of waiting on.
     fallback: Option<Box<(Arc<CachedToken>, Instant)>>,
 }
@@ -65,7 +63,6 @@ const SLOT_WAIT: Duration = Duration::from_secs(1);
 impl Waiter {
     pub(super) fn new(fetch: Arc<Identity>, fallback: Option<(Arc<CachedToken>, Instant)>) -> Self {
         Self {
-            status: fetch.status.subscribe(),
             fetch,
             fallback: fallback.map(Box::new),
         }
@@ -92,16 +89,17 @@ impl Waiter {
         wait: &Wait,
     ) -> Result<Waited, TokenError> {
         loop {
+            // Before the look at the status, so that no change is missed.
+            let changed = self.fetch.status.changed();
             let patience = match self.check(fetcher, wait) {
                 ControlFlow::Break(waited) => return waited,
                 ControlFlow::Continue(patience) => patience,
             };
             let Some(patience) = patience else {
-                // It holds the sender of the status, so that there is always a next change.
-                let _ = self.status.changed().await;
+                changed.await;
                 continue;
             };
-            let change = match timer(fetcher, patience.until, self.status.changed()) {
+            let change = match timer(fetcher, patience.until, changed) {
                 Ok(change) => Box::pin(change),
                 Err(error) => return fall_back(self.fallback.as_deref(), error, fetcher),
             };
@@ -130,13 +128,13 @@ impl Waiter {
     /// Returns the error of a caller whose wait has reached its limit.
     fn wait_error(&self, fetcher: &Fetcher, wait: &Wait) -> TokenError {
         let limit = fetcher.wait_timeout;
-        match *self.status.borrow() {
+        self.fetch.status.inspect(|status| match status {
             FetchStatus::Queued if wait.rejected.is_some() => {
                 TokenError::timeout(limit.min(SLOT_WAIT)).with_unsent()
             }
             FetchStatus::Queued => TokenError::timeout(limit).with_unsent(),
             _ => TokenError::timeout(limit),
-        }
+        })
     }
 
     /// Returns true if the fallback has expired.
@@ -149,11 +147,11 @@ impl Waiter {
 
     /// Returns true if every caller would have abandoned the fetch by now.
     pub(crate) fn is_overdue(&self) -> bool {
-        match *self.status.borrow() {
-            FetchStatus::Running { deadline } => deadline + WAIT_MARGIN < Instant::now(),
+        self.fetch.status.inspect(|status| match status {
+            FetchStatus::Running { deadline } => *deadline + WAIT_MARGIN < Instant::now(),
             FetchStatus::Overdue => true,
             _ => false,
-        }
+        })
     }
 
     /// Returns true if the caller runs within a fetch of the same entry, which waits for the
@@ -169,11 +167,11 @@ impl Waiter {
 
     /// Returns the end of the wait, or how long to wait for a change if the fetch may take longer.
     fn check(
-        &mut self,
+        &self,
         fetcher: &Fetcher,
         wait: &Wait,
     ) -> ControlFlow<Result<Waited, TokenError>, Option<Patience>> {
-        let status = self.status.borrow_and_update().clone();
+        let status = self.fetch.status.inspect(FetchStatus::clone);
         let give_up = |until| Patience {
             until,
             then: Then::GiveUp,
@@ -260,6 +258,6 @@ impl Waiter {
     }
 
     pub(crate) fn status(&self) -> FetchStatus {
-        self.status.borrow().clone()
+        self.fetch.status.inspect(FetchStatus::clone)
     }
 }

@@ -9,10 +9,10 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::fetch::limiter::FetchLimiter;
+use crate::cache::fetch::status::SharedStatus;
 use crate::cache::fetch::waiter::WAIT_MARGIN;
 use crate::cache::fetch::{FetchStatus, Fetcher, Identity};
 
@@ -25,7 +25,7 @@ const CHECK_MARGIN: Duration = Duration::from_millis(1);
 pub(super) struct Watchdog {
     fetch: Weak<Identity>,
     runtime: Id,
-    status: watch::Receiver<FetchStatus>,
+    status: Arc<SharedStatus>,
     limiter: Arc<FetchLimiter>,
     fetch_timeout: Duration,
 }
@@ -47,33 +47,33 @@ impl Watchdog {
         let watchdog = Self {
             fetch: Arc::downgrade(fetch),
             runtime: id,
-            status: fetch.status.subscribe(),
+            status: Arc::clone(&fetch.status),
             limiter: Arc::clone(&fetcher.limiter),
             fetch_timeout: fetcher.fetch_timeout,
         };
         runtime.spawn(watchdog.run());
     }
 
-    async fn run(mut self) {
-        while let ControlFlow::Continue((until, is_running)) = self.check() {
-            match timeout_at(until, self.status.changed()).await {
-                Ok(Ok(())) => {}
-                // No caller is left, and the entry has no such fetch any more.
-                Ok(Err(_)) => return,
-                Err(_) if is_running => {
-                    if let Some(fetch) = self.fetch.upgrade() {
-                        fetch.abandon();
-                    }
-                    return;
+    async fn run(self) {
+        loop {
+            // Before the look at the status, so that no change is missed.
+            let changed = self.status.changed();
+            let ControlFlow::Continue((until, is_running)) = self.check() else {
+                return;
+            };
+            let is_over = timeout_at(until, changed).await.is_err();
+            if is_over && is_running {
+                if let Some(fetch) = self.fetch.upgrade() {
+                    fetch.abandon();
                 }
-                Err(_) => {}
+                return;
             }
         }
     }
 
     /// Returns the time of the next check, and true if the fetch is overdue then.
-    fn check(&mut self) -> ControlFlow<(), (Instant, bool)> {
-        match *self.status.borrow_and_update() {
+    fn check(&self) -> ControlFlow<(), (Instant, bool)> {
+        match self.status.inspect(FetchStatus::clone) {
             FetchStatus::Queued => {}
             FetchStatus::Running { deadline } => {
                 return ControlFlow::Continue((deadline + WAIT_MARGIN, true));
