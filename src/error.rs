@@ -175,7 +175,8 @@ impl TokenError {
         self.details.token_request.as_ref()
     }
 
-    /// Returns the host of the token endpoint, without path and query, if the source names it.
+    /// Returns the host of the token endpoint, with the port if it is not the scheme's default,
+    /// and without path and query. `None` if the source does not name it.
     ///
     /// It is not in the error's text.
     pub fn token_endpoint(&self) -> Option<&str> {
@@ -250,7 +251,7 @@ impl TokenError {
         self.edit(|details| details.token_request = Some(request.clone()))
     }
 
-    /// Adds the host of the token endpoint.
+    /// Adds the host of the token endpoint, and its port if that is not the default.
     #[cfg(feature = "client-credentials")]
     pub(crate) fn with_token_endpoint(self, host: &str) -> Self {
         self.edit(|details| details.token_endpoint = Some(host.into()))

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::TokenError;
-use crate::policy::origin::Target;
+use crate::policy::origin::{Target, default_port};
 use crate::source::context::FetchReason;
 use crate::token::request::TokenRequest;
 
@@ -259,12 +259,9 @@ impl fmt::Display for RequestOrigin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.parsed() {
             Target::Origin { https, host, port } => {
-                let (scheme, default_port) = match https {
-                    true => ("https", 443),
-                    false => ("http", 80),
-                };
+                let scheme = if https { "https" } else { "http" };
                 write!(f, "{scheme}://{host}")?;
-                match port == default_port {
+                match port == default_port(https) {
                     true => Ok(()),
                     false => write!(f, ":{port}"),
                 }

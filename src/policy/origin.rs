@@ -104,7 +104,7 @@ impl<'a> Target<'a> {
         Self::Origin {
             https,
             host,
-            port: port.unwrap_or(if https { 443 } else { 80 }),
+            port: port.unwrap_or(default_port(https)),
         }
     }
 
@@ -134,6 +134,16 @@ impl<'a> Target<'a> {
             _ => return Self::Other,
         }
         Self::origin(https, host, number)
+    }
+
+    /// Returns host and port, without a default port; empty if this is no origin.
+    #[cfg(feature = "client-credentials")]
+    pub(crate) fn authority(self) -> String {
+        match self.parsed() {
+            Self::Origin { https, host, port } if port == default_port(https) => host.to_owned(),
+            Self::Origin { host, port, .. } => format!("{host}:{port}"),
+            Self::Unparsed { .. } | Self::PathOnly | Self::Other => String::new(),
+        }
     }
 
     /// Returns true if both targets are the same origin, or both are a path alone.
@@ -252,6 +262,12 @@ impl Origin {
             port: self.port,
         }
     }
+}
+
+/// Returns the port of a URL without one.
+#[inline]
+pub(crate) fn default_port(https: bool) -> u16 {
+    if https { 443 } else { 80 }
 }
 
 /// Returns true for 127.0.0.0/8, `[::1]` and `localhost`.
