@@ -61,7 +61,7 @@ impl TracingObserver {
                 $level!(
                     target: TARGET,
                     scope = request.scopes(),
-                    reason = reason.as_str(),
+                    fetch_reason = reason.as_str(),
                     failures,
                     error = %error,
                     kind = ?error.kind(),
@@ -85,7 +85,7 @@ impl TracingObserver {
             warn!(
                 target: TARGET,
                 origin = %origin,
-                reason = reason.as_str(),
+                no_token_reason = reason.as_str(),
                 "a request was sent without a token, and none was seen to go to an allowed origin: \
                  check `allow_origin`"
             );
@@ -93,7 +93,7 @@ impl TracingObserver {
             debug!(
                 target: TARGET,
                 origin = %origin,
-                reason = reason.as_str(),
+                no_token_reason = reason.as_str(),
                 "a request was sent without a token"
             );
         }
@@ -120,7 +120,7 @@ impl Observer for TracingObserver {
             } => trace!(
                 target: TARGET,
                 scope = token_request.scopes(),
-                reason = reason.as_str(),
+                fetch_reason = reason.as_str(),
                 "a fetch was queued"
             ),
             Event::FetchDropped {
@@ -129,7 +129,7 @@ impl Observer for TracingObserver {
             } => debug!(
                 target: TARGET,
                 scope = token_request.scopes(),
-                reason = reason.as_str(),
+                fetch_reason = reason.as_str(),
                 "a queued fetch was dropped"
             ),
             Event::FetchStarted {
@@ -139,7 +139,7 @@ impl Observer for TracingObserver {
             } => debug!(
                 target: TARGET,
                 scope = token_request.scopes(),
-                reason = reason.as_str(),
+                fetch_reason = reason.as_str(),
                 attempt,
                 "a token is fetched"
             ),
@@ -171,7 +171,7 @@ impl Observer for TracingObserver {
             } => debug!(
                 target: TARGET,
                 scope = token_request.scopes(),
-                reason = reason.as_str(),
+                fetch_reason = reason.as_str(),
                 outcome = outcome.as_str(),
                 duration_secs = duration.as_secs_f64(),
                 life_secs = life.map(|life| life.as_secs_f64()),
@@ -222,7 +222,7 @@ impl Observer for TracingObserver {
             } => debug!(
                 target: TARGET,
                 scope = token_request.scopes(),
-                reason = obstacle.as_str(),
+                replay_obstacle = obstacle.as_str(),
                 "a request was not replayed"
             ),
             Event::ReplayFinished {

@@ -246,7 +246,7 @@ fn api_that_rejects_everything() -> Seen {
 fn streaming_body() -> Seen {
     let fault = Fault {
         name: "streaming body that cannot be replayed",
-        line: ("a request was not replayed", "reason", "body"),
+        line: ("a request was not replayed", "replay_obstacle", "body"),
         metric: Some(r#"replays{outcome="not_possible"}"#),
     };
     see(fault, async || {
@@ -267,7 +267,11 @@ fn streaming_body() -> Seen {
 fn origin_not_allowed() -> Seen {
     let fault = Fault {
         name: "origin not allowed",
-        line: ("check `allow_origin`", "reason", "origin_not_allowed"),
+        line: (
+            "check `allow_origin`",
+            "no_token_reason",
+            "origin_not_allowed",
+        ),
         metric: None,
     };
     see(fault, async || {

@@ -171,7 +171,7 @@ async fn a_first_failure_is_a_warning_and_the_recovery_an_information() {
     let warning = &lines[0].fields;
     assert_eq!(warning["message"], "no token was fetched");
     assert_eq!(warning["scope"], "tenant/1");
-    assert_eq!(warning["reason"], "first");
+    assert_eq!(warning["fetch_reason"], "first");
     assert_eq!(warning["kind"], "Source");
     assert_eq!(warning["cause"], "the disk is full");
     assert!(warning.contains_key("retry_after_secs"));
@@ -209,7 +209,7 @@ async fn an_origin_that_is_not_allowed_is_a_warning_if_none_has_matched() {
     let lines = capture.take();
     let line = lines.last().unwrap();
     assert_eq!(line.level, Level::DEBUG);
-    assert_eq!(line.fields["reason"], "origin_not_allowed");
+    assert_eq!(line.fields["no_token_reason"], "origin_not_allowed");
     assert_eq!(line.fields["origin"], "https://other.example.org");
 }
 
@@ -228,7 +228,7 @@ async fn each_fetch_has_a_span_that_follows_from_its_caller() {
     let (name, fields) = &spans[0];
     assert_eq!(name, "fetch");
     assert_eq!(fields["scope"], "tenant/1");
-    assert_eq!(fields["reason"], "first");
+    assert_eq!(fields["fetch_reason"], "first");
     assert_eq!(
         *capture.follows.lock().unwrap(),
         [("fetch".to_owned(), "caller".to_owned())]
