@@ -48,6 +48,8 @@ struct Details {
     is_unsent: bool,
     /// The configured time limit that was reached.
     limit: Option<Duration>,
+    /// Most of the time limit was spent in the queue of fetches.
+    is_queue_timeout: bool,
     status: Option<StatusCode>,
     oauth_error: Option<Box<str>>,
     error_description: Option<Box<str>>,
@@ -209,6 +211,7 @@ impl TokenError {
                 retryable_timeout: false,
                 is_unsent: false,
                 limit: None,
+                is_queue_timeout: false,
                 status: None,
                 oauth_error: None,
                 error_description: None,
@@ -224,6 +227,17 @@ impl TokenError {
     /// Creates the error of a fetch that reached its time limit.
     pub(crate) fn timeout(limit: Duration) -> Self {
         Self::new(TokenErrorKind::Timeout, true).edit(|details| details.limit = Some(limit))
+    }
+
+    /// Creates the error of a caller that waited for a slot for most of its time limit.
+    pub(crate) fn queue_timeout(limit: Duration) -> Self {
+        Self::timeout(limit).edit(|details| details.is_queue_timeout = true)
+    }
+
+    /// Returns true if most of the time limit was spent in the queue of fetches.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn is_queue_timeout(&self) -> bool {
+        self.details.is_queue_timeout
     }
 
     /// Returns the error for a caller that comes while the source is paused.

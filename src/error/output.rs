@@ -13,8 +13,11 @@ impl fmt::Display for TokenError {
             (TokenErrorKind::InvalidSetting, Some(cause), _) => {
                 write!(f, "invalid setting or request parameter: {cause}")?;
             }
-            (TokenErrorKind::Timeout, _, Some(limit)) if self.is_unsent() => {
-                f.write_str("the fetch was still queued after ")?;
+            (TokenErrorKind::Timeout, _, Some(limit)) if details.is_queue_timeout => {
+                f.write_str(match self.is_unsent() {
+                    true => "the fetch was still queued after ",
+                    false => "the fetch was queued for most of ",
+                })?;
                 write_limit(f, limit)?;
                 f.write_str(
                     ": raise `max_concurrent_fetches`, or wait until fewer are in progress",

@@ -23,9 +23,15 @@ fn timeout_names_the_limit() {
             )
         );
     }
+    let queued = TokenError::queue_timeout(millis(300));
     assert_eq!(
-        TokenError::timeout(millis(300)).with_unsent().to_string(),
+        queued.clone().with_unsent().to_string(),
         "the fetch was still queued after 300 ms: raise `max_concurrent_fetches`, or wait until \
+         fewer are in progress"
+    );
+    assert_eq!(
+        queued.to_string(),
+        "the fetch was queued for most of 300 ms: raise `max_concurrent_fetches`, or wait until \
          fewer are in progress"
     );
     let without_limit = TokenError::new(TokenErrorKind::Timeout, true).to_string();
