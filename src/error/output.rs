@@ -36,10 +36,17 @@ impl fmt::Display for TokenError {
             (None, Some(code)) => write!(f, " ({code})")?,
             (None, None) => {}
         }
-        match self.retry_after {
-            Some(Duration::ZERO) => f.write_str("; it may be retried now"),
-            Some(_) => f.write_str("; it may be retried after a pause, see `retry_after`"),
-            None => Ok(()),
+        match (self.retry_after, details.transient) {
+            (Some(Duration::ZERO), true) => f.write_str("; it may be retried now"),
+            (Some(_), true) => f.write_str("; it may be retried after a pause, see `retry_after`"),
+            (Some(Duration::ZERO), false) => {
+                f.write_str("; a retry fails until the cause is fixed")
+            }
+            (Some(_), false) => f.write_str(
+                "; a retry fails until the cause is fixed, and the source is called again only \
+                 after a pause, see `retry_after`",
+            ),
+            (None, _) => Ok(()),
         }
     }
 }

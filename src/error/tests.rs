@@ -55,6 +55,24 @@ fn text_has_no_changing_figures() {
 }
 
 #[test]
+fn a_permanent_error_does_not_invite_to_retry() {
+    let error = TokenError::builder(TokenErrorKind::InvalidClient).build();
+    let text = error.to_string();
+    let paused = |wait| error.clone().with_retry_after(wait).to_string();
+    assert_eq!(
+        paused(millis(1)),
+        format!(
+            "{text}; a retry fails until the cause is fixed, and the source is called again only \
+             after a pause, see `retry_after`"
+        )
+    );
+    assert_eq!(
+        paused(Duration::ZERO),
+        format!("{text}; a retry fails until the cause is fixed")
+    );
+}
+
+#[test]
 fn debug_shows_the_figures() {
     let error = TokenError::timeout(millis(30_000)).with_retry_after(millis(1_234));
     let shown = format!("{error:?}");
