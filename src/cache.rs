@@ -19,7 +19,7 @@ use crate::cache::state::{Rejection, RejectionId, Severity};
 use crate::cache::tenants::Tenants;
 use crate::clock::Moment;
 use crate::error::{TokenError, TokenErrorKind};
-use crate::observe::{Event, Observers, RejectionOutcome};
+use crate::observe::{Event, Observers, RejectingResponse, RejectionOutcome};
 use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
@@ -356,6 +356,7 @@ impl TokenCache {
         request: &TokenRequest,
         generation: u64,
         severity: Severity,
+        response: RejectingResponse<'_>,
     ) -> Rejection {
         let now = self.shared.fetcher.timeline.read();
         let rejection = match self.existing_entry(request) {
@@ -369,8 +370,16 @@ impl TokenCache {
                 Rejection::Superseded => RejectionOutcome::Superseded,
                 Rejection::Spaced => RejectionOutcome::Spaced,
             },
+            response,
         });
         rejection
+    }
+
+    /// Returns true if a text contains a token for this request: the current one, or the one that
+    /// was rejected last.
+    pub(crate) fn occurs_in(&self, request: &TokenRequest, text: &str) -> bool {
+        self.existing_entry(request)
+            .is_some_and(|entry| entry.inspect(|state| state.occurs_in(text)))
     }
 
     pub(crate) fn observers(&self) -> &Observers {

@@ -347,7 +347,7 @@ impl Details {
 
 /// Returns the code, or `None` if it has other characters, which could add lines or secrets to a
 /// log.
-fn safe_code(code: &str) -> Option<Box<str>> {
+pub(crate) fn safe_code(code: &str) -> Option<Box<str>> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let is_safe = (1..=64).contains(&code.len()) && code.bytes().all(allowed);
     is_safe.then(|| code.into())

@@ -5,10 +5,14 @@ use std::sync::atomic::Ordering;
 
 use http::header::AUTHORIZATION;
 
-use crate::exchange::message::RequestView;
+use crate::exchange::message::{CopyView, RequestView, ResponseView};
 use crate::exchange::{Replay, RequestPlan, Settings};
-use crate::observe::{Event, NoTokenReason, ReplayObstacle, ReplayOutcome, RequestOrigin};
+use crate::observe::{
+    Event, NoTokenReason, RejectingResponse, ReplayObstacle, ReplayOutcome, RequestOrigin,
+};
 use crate::policy::origin::Target;
+use crate::policy::rejection::error_code;
+use crate::policy::replay::Kept;
 
 impl Settings {
     /// Emits that a request passes through because its token was not attached.
@@ -32,6 +36,44 @@ impl Settings {
             origin: RequestOrigin(target),
             has_matched: self.has_matched.load(Ordering::Relaxed),
         });
+    }
+
+    /// Calls `f` with what observers may know of a response that rejects the token of a request.
+    pub(super) fn with_rejecting_response<Q: RequestView, R>(
+        &self,
+        plan: &RequestPlan,
+        response: &impl ResponseView,
+        kept: &Kept<Q>,
+        f: impl FnOnce(RejectingResponse<'_>) -> R,
+    ) -> R {
+        let cache = &self.cache;
+        let code = match cache.observers().is_empty() {
+            true => None,
+            false => error_code(response.headers()),
+        };
+        f(RejectingResponse {
+            status: response.status(),
+            origin: RequestOrigin(self.origin(plan, response, kept)),
+            challenge_error: code
+                .as_deref()
+                .filter(|code| !cache.occurs_in(&plan.token_request, code)),
+        })
+    }
+
+    /// Returns the origin that a request went to, as far as it is known.
+    fn origin<'a, Q: RequestView>(
+        &'a self,
+        plan: &RequestPlan,
+        response: &'a impl ResponseView,
+        kept: &'a Kept<Q>,
+    ) -> Target<'a> {
+        let of_settings = self.attach.origin_of(plan.destination);
+        of_settings.unwrap_or_else(|| match (kept, response.location()) {
+            (Kept::Copy(copy), _) => copy.location().target,
+            (Kept::Origin(kept), _) => kept.as_target(),
+            (Kept::Nothing, Some(location)) => location.target,
+            (Kept::Nothing, None) => Target::Other,
+        })
     }
 
     /// Emits the outcome of a replay.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::error::TokenError;
 use crate::policy::origin::{Target, default_port};
 use crate::source::context::FetchReason;
@@ -98,6 +100,8 @@ pub enum Event<'a> {
         token_request: &'a TokenRequest,
         /// The effect of the rejection.
         outcome: RejectionOutcome,
+        /// The response.
+        response: RejectingResponse<'a>,
     },
     /// The replay of a request whose token was rejected has ended, or none was possible.
     #[non_exhaustive]
@@ -148,6 +152,19 @@ pub enum Event<'a> {
         /// The number of entries, not counting the default one.
         entries: usize,
     },
+}
+
+/// A response that rejects a token, without anything that could be a secret.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct RejectingResponse<'a> {
+    /// The status, such as 401. A gRPC response may have 200.
+    pub status: StatusCode,
+    /// The origin that the request went to.
+    pub origin: RequestOrigin<'a>,
+    /// The error code of the challenge (RFC 6750 §3.1), such as `invalid_token` or one of the
+    /// vendor's own, if it is 1 to 64 of `[A-Za-z0-9_.-]`. That of a Bearer challenge comes first.
+    pub challenge_error: Option<&'a str>,
 }
 
 /// A step of the wall clock, compared with the monotonic clock.

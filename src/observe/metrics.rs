@@ -124,6 +124,7 @@ impl Observer for MetricsObserver {
             Event::TokenRejected {
                 token_request,
                 outcome,
+                ..
             } => {
                 let values = [("outcome", outcome.as_str())];
                 counter!(REJECTIONS, self.labels(token_request, values)).increment(1);

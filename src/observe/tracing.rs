@@ -210,10 +210,14 @@ impl Observer for TracingObserver {
             Event::TokenRejected {
                 token_request,
                 outcome,
+                response,
             } => debug!(
                 target: TARGET,
                 scope = token_request.scopes(),
                 outcome = outcome.as_str(),
+                status = response.status.as_u16(),
+                origin = %response.origin,
+                challenge_error = response.challenge_error,
                 "a token was rejected"
             ),
             Event::ReplayFinished {

@@ -190,24 +190,22 @@ impl KeptOrigin {
     }
 
     pub(crate) fn is_same_origin(&self, target: Target<'_>) -> bool {
+        self.as_target().is_same_origin(target)
+    }
+
+    pub(crate) fn as_target(&self) -> Target<'_> {
         match self {
             Self::Authority { https, authority } => Target::Unparsed {
                 https: *https,
                 authority,
-            }
-            .is_same_origin(target),
-            #[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
-            Self::Parts {
-                https: own_https,
-                host: own_host,
-                port: own_port,
-            } => match target.parsed() {
-                Target::Origin { https, host, port } => {
-                    https == *own_https && port == *own_port && own_host.is_same(host)
-                }
-                _ => false,
             },
-            Self::Other => false,
+            #[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
+            Self::Parts { https, host, port } => Target::Origin {
+                https: *https,
+                host: host.as_str(),
+                port: *port,
+            },
+            Self::Other => Target::Other,
         }
     }
 }
@@ -226,12 +224,13 @@ impl KeptHost {
         }
     }
 
-    fn is_same(&self, host: &str) -> bool {
-        let own = match self {
+    fn as_str(&self) -> &str {
+        let bytes = match self {
             Self::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
             Self::Boxed(bytes) => bytes,
         };
-        own.eq_ignore_ascii_case(host.as_bytes())
+        // Copied from a `str`, so this never fails.
+        str::from_utf8(bytes).unwrap_or_default()
     }
 }
 

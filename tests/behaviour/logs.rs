@@ -10,8 +10,8 @@ use bearer_auth::{
     AccessToken, BearerAuthLayer, ClientCredentials, MockAuthServer, MockTokenSource, TokenCache,
     TokenError, TokenRequest, source_fn,
 };
-use http::header::AUTHORIZATION;
-use http::{Request, Response, StatusCode};
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::time::{advance, sleep};
 use tower::{Layer as _, ServiceExt, service_fn};
 use tracing::field::{Field, Visit};
@@ -177,6 +177,25 @@ async fn a_first_failure_is_a_warning_and_the_recovery_an_information() {
     assert!(warning.contains_key("retry_after_secs"));
     assert_eq!(lines[1].fields["scope"], "tenant/1");
     assert_eq!(lines[1].fields["failures"], "5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_says_what_rejected_the_token() {
+    let (capture, _guard) = Capture::start();
+    let layer = BearerAuthLayer::new(tokens());
+    let service = layer.layer(service_fn(async |request| {
+        let mut response = api(request).await?;
+        let challenge = HeaderValue::from_static("Bearer error=\"expired_token\"");
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        Ok::<_, Infallible>(response)
+    }));
+    service.oneshot(get("https://api.example.com:8443/a?b")).await.unwrap();
+    let lines = capture.take();
+    let line = lines.iter().find(|it| it.fields["message"] == "a token was rejected");
+    let fields = &line.unwrap().fields;
+    assert_eq!(fields["status"], "401");
+    assert_eq!(fields["origin"], "https://api.example.com:8443");
+    assert_eq!(fields["challenge_error"], "expired_token");
 }
 
 #[tokio::test(start_paused = true)]

@@ -101,6 +101,14 @@ impl State {
                 .is_some_and(|current| !self.is_pending(current.generation))
     }
 
+    /// Returns true if a text contains the current token or the one that was rejected last.
+    pub(crate) fn occurs_in(&self, text: &str) -> bool {
+        let current = self.current.as_ref().map(|current| &current.token);
+        let rejected = self.rejected.as_ref().map(|rejected| &rejected.token);
+        let mut tokens = current.into_iter().chain(rejected);
+        tokens.any(|token| text.contains(token.expose_secret()))
+    }
+
     /// Returns true if the token of this generation was rejected and stays in use until its
     /// successor arrives.
     pub(super) fn is_pending(&self, generation: u64) -> bool {
