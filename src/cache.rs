@@ -15,7 +15,7 @@ use crate::cache::caller::Caller;
 use crate::cache::entry::{Entry, Joined};
 use crate::cache::fetch::waiter::Waited;
 use crate::cache::fetch::{Fetcher, runtime};
-use crate::cache::state::{Rejection, RejectionId, Severity};
+use crate::cache::state::{NewTokens, Rejection, RejectionId, Severity};
 use crate::cache::tenants::Tenants;
 use crate::clock::Moment;
 use crate::error::{TokenError, TokenErrorKind};
@@ -392,10 +392,9 @@ impl TokenCache {
         request: &TokenRequest,
         rejection: RejectionId,
         rejected: bool,
-    ) {
-        if let Some(entry) = self.existing_entry(request) {
-            entry.report(|state| state.record_replay(rejection, rejected));
-        }
+    ) -> Option<NewTokens> {
+        self.existing_entry(request)?
+            .report(|state| state.record_replay(rejection, rejected))
     }
 
     /// Records that the request that caused a rejection is not replayed.
@@ -406,10 +405,14 @@ impl TokenCache {
     }
 
     /// Records a response to a token whose responses are awaited.
-    pub(crate) fn record_response(&self, request: &TokenRequest, generation: u64, rejected: bool) {
-        if let Some(entry) = self.existing_entry(request) {
-            entry.report(|state| state.record_response(generation, rejected));
-        }
+    pub(crate) fn record_response(
+        &self,
+        request: &TokenRequest,
+        generation: u64,
+        rejected: bool,
+    ) -> Option<NewTokens> {
+        self.existing_entry(request)?
+            .report(|state| state.record_response(generation, rejected))
     }
 
     /// Returns the runtime for fetches.

@@ -295,8 +295,9 @@ impl Settings {
             return false;
         }
         if attached.awaits_response {
-            self.cache
-                .record_response(&plan.token_request, attached.generation, rejects);
+            let (request, generation) = (&plan.token_request, attached.generation);
+            let change = self.cache.record_response(request, generation, rejects);
+            self.report_new_tokens(change, plan, response, kept);
         }
         rejects
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use http::header::AUTHORIZATION;
 
+use crate::cache::state::NewTokens;
 use crate::exchange::message::{CopyView, RequestView, ResponseView};
 use crate::exchange::{Replay, RequestPlan, Settings};
 use crate::observe::{
@@ -58,6 +59,31 @@ impl Settings {
                 .as_deref()
                 .filter(|code| !cache.occurs_in(&plan.token_request, code)),
         })
+    }
+
+    /// Emits a change in what is known of new tokens, which this response caused.
+    pub(super) fn report_new_tokens<Q: RequestView>(
+        &self,
+        change: Option<NewTokens>,
+        plan: &RequestPlan,
+        response: &impl ResponseView,
+        kept: &Kept<Q>,
+    ) {
+        let (observers, token_request) = (self.cache.observers(), &plan.token_request);
+        match change {
+            Some(NewTokens::Rejected) => {
+                self.with_rejecting_response(plan, response, kept, |response| {
+                    observers.emit(|| Event::NewTokensRejected {
+                        token_request,
+                        response,
+                    });
+                });
+            }
+            Some(NewTokens::Accepted) => {
+                observers.emit(|| Event::NewTokensAccepted { token_request });
+            }
+            None => {}
+        }
     }
 
     /// Returns the origin that a request went to, as far as it is known.

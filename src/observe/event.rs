@@ -103,6 +103,22 @@ pub enum Event<'a> {
         /// The response.
         response: RejectingResponse<'a>,
     },
+    /// Several new tokens were rejected in a row, so that only one in 10 s is fetched because of a
+    /// rejection. Not repeated before [`NewTokensAccepted`](Self::NewTokensAccepted).
+    #[non_exhaustive]
+    NewTokensRejected {
+        /// The tokens.
+        token_request: &'a TokenRequest,
+        /// The last response that rejected one.
+        response: RejectingResponse<'a>,
+    },
+    /// A token was accepted after [`NewTokensRejected`](Self::NewTokensRejected). If the API had
+    /// accepted some requests all the time, the response to a replay decides.
+    #[non_exhaustive]
+    NewTokensAccepted {
+        /// The token.
+        token_request: &'a TokenRequest,
+    },
     /// The replay of a request whose token was rejected has ended, or none was possible.
     #[non_exhaustive]
     ReplayFinished {

@@ -139,6 +139,8 @@ impl Observer for MetricsObserver {
             Event::EntryAdded { .. } => self.entries.increment(ENTRIES),
             Event::EntryEvicted { .. } => self.entries.decrement(ENTRIES),
             Event::FetchStarted { .. }
+            | Event::NewTokensRejected { .. }
+            | Event::NewTokensAccepted { .. }
             | Event::SentWithoutToken { .. }
             | Event::ClockStepped { .. } => {}
         }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +42,15 @@ const MAX_WARNED: usize = 32;
 pub struct TracingObserver {
     /// The origins that were warned of.
     warned: Mutex<Vec<String>>,
+    queue: Queue,
+}
+
+/// The queue of fetches, as the events tell.
+#[derive(Debug, Default)]
+struct Queue {
+    len: AtomicI64,
+    /// A caller that it cost its token was warned of.
+    is_warned_of: AtomicBool,
 }
 
 impl TracingObserver {
@@ -99,6 +109,37 @@ impl TracingObserver {
         }
     }
 
+    fn log_failed_wait(
+        &self,
+        request: &TokenRequest,
+        outcome: WaitOutcome<'_>,
+        duration: Duration,
+    ) {
+        let error = match outcome {
+            WaitOutcome::Failed(error) => Some(error),
+            WaitOutcome::Token | WaitOutcome::Cancelled => None,
+        };
+        macro_rules! log {
+            ($level:ident) => {
+                $level!(
+                    target: TARGET,
+                    scope = request.scopes(),
+                    outcome = outcome.as_str(),
+                    duration_secs = duration.as_secs_f64(),
+                    error = error.map(tracing::field::display),
+                    cause = error.and_then(cause).map(tracing::field::display),
+                    "a caller waited for a token in vain"
+                )
+            };
+        }
+        let is_of_queue = error.is_some_and(TokenError::is_queue_timeout);
+        if is_of_queue && !self.queue.is_warned_of.swap(true, Ordering::Relaxed) {
+            log!(warn);
+        } else {
+            log!(debug);
+        }
+    }
+
     /// Returns true once per origin.
     fn is_first_of(&self, origin: RequestOrigin<'_>) -> bool {
         let origin = origin.to_string();
@@ -111,8 +152,25 @@ impl TracingObserver {
     }
 }
 
+impl Queue {
+    fn count(&self, event: &Event<'_>) {
+        match event {
+            Event::FetchQueued { .. } => {
+                self.len.fetch_add(1, Ordering::Relaxed);
+            }
+            Event::FetchDropped { .. } | Event::FetchStarted { attempt: 1, .. } => {
+                if self.len.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    self.is_warned_of.store(false, Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Observer for TracingObserver {
     fn on_event(&self, event: &Event<'_>) {
+        self.queue.count(event);
         match *event {
             Event::FetchQueued {
                 token_request,
@@ -206,7 +264,7 @@ impl Observer for TracingObserver {
                 token_request,
                 outcome,
                 duration,
-            } => log_failed_wait(token_request, outcome, duration),
+            } => self.log_failed_wait(token_request, outcome, duration),
             Event::TokenRejected {
                 token_request,
                 outcome,
@@ -219,6 +277,23 @@ impl Observer for TracingObserver {
                 origin = %response.origin,
                 challenge_error = response.challenge_error,
                 "a token was rejected"
+            ),
+            Event::NewTokensRejected {
+                token_request,
+                response,
+            } => warn!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                status = response.status.as_u16(),
+                origin = %response.origin,
+                challenge_error = response.challenge_error,
+                "an API rejects each new token: check the scope, audience and issuer of the token, \
+                 and the API"
+            ),
+            Event::NewTokensAccepted { token_request } => info!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                "a new token is accepted again"
             ),
             Event::ReplayFinished {
                 token_request,
@@ -277,22 +352,6 @@ impl Observer for TracingObserver {
             ),
         }
     }
-}
-
-fn log_failed_wait(request: &TokenRequest, outcome: WaitOutcome<'_>, duration: Duration) {
-    let error = match outcome {
-        WaitOutcome::Failed(error) => Some(error),
-        WaitOutcome::Token | WaitOutcome::Cancelled => None,
-    };
-    debug!(
-        target: TARGET,
-        scope = request.scopes(),
-        outcome = outcome.as_str(),
-        duration_secs = duration.as_secs_f64(),
-        error = error.map(tracing::field::display),
-        cause = error.and_then(cause).map(tracing::field::display),
-        "a caller waited for a token in vain"
-    );
 }
 
 /// The causes of an error, which its own text does not repeat.

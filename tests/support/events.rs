@@ -115,6 +115,17 @@ fn line(event: &Event<'_>) -> String {
             outcome,
             ..
         } => of(token_request, format!("rejected: {}", outcome.as_str())),
+        Event::NewTokensRejected {
+            token_request,
+            response,
+            ..
+        } => of(
+            token_request,
+            format!("new tokens: rejected {}", response.status.as_u16()),
+        ),
+        Event::NewTokensAccepted { token_request, .. } => {
+            of(token_request, "new tokens: accepted".to_owned())
+        }
         Event::ReplayFinished {
             token_request,
             outcome,
