@@ -165,6 +165,43 @@ fn builder_drops_what_is_no_status_and_no_safe_code() {
 }
 
 #[test]
+fn the_names_of_kinds_are_those_of_the_variants_in_snake_case() {
+    use TokenErrorKind::*;
+
+    let kinds = [
+        Connection,
+        Timeout,
+        Throttled,
+        Unavailable,
+        InvalidResponse,
+        InvalidClient,
+        InvalidScope,
+        Refused,
+        Redirected,
+        Discovery,
+        Source,
+        SourcePanicked,
+        InvalidToken,
+        InvalidSetting,
+        NoRuntime,
+        Closed,
+        FetchCycle,
+        LoginRequired,
+        RequestAuthMissing,
+    ];
+    for kind in kinds {
+        let mut name = String::new();
+        for letter in format!("{kind:?}").chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        assert_eq!(kind.as_str(), name);
+    }
+}
+
+#[test]
 fn builder_knows_which_kinds_are_transient() {
     use TokenErrorKind::*;
 

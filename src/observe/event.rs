@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::error::TokenError;
+use crate::error::{TokenError, TokenErrorKind};
 use crate::policy::origin::{Target, default_port};
 use crate::source::context::FetchReason;
 use crate::token::request::TokenRequest;
@@ -332,6 +332,27 @@ names! {
         Self::Expired => "expired",
         Self::Rejected => "rejected",
         Self::Invalidated => "invalidated",
+    }
+    TokenErrorKind {
+        Self::Connection => "connection",
+        Self::Timeout => "timeout",
+        Self::Throttled => "throttled",
+        Self::Unavailable => "unavailable",
+        Self::InvalidResponse => "invalid_response",
+        Self::InvalidClient => "invalid_client",
+        Self::InvalidScope => "invalid_scope",
+        Self::Refused => "refused",
+        Self::Redirected => "redirected",
+        Self::Discovery => "discovery",
+        Self::Source => "source",
+        Self::SourcePanicked => "source_panicked",
+        Self::InvalidToken => "invalid_token",
+        Self::InvalidSetting => "invalid_setting",
+        Self::NoRuntime => "no_runtime",
+        Self::Closed => "closed",
+        Self::FetchCycle => "fetch_cycle",
+        Self::LoginRequired => "login_required",
+        Self::RequestAuthMissing => "request_auth_missing",
     }
     FetchOutcome<'_> {
         Self::Token => "token",

@@ -28,12 +28,13 @@ const MAX_WARNED: usize = 32;
 ///
 /// | level | what is logged |
 /// |---|---|
-/// | `warn` | the first of several failed fetches of a token; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one; a wall clock that was set back |
-/// | `info` | the first token after failed fetches; a wall clock that was set forward |
+/// | `warn` | the first of several failed fetches of a token; an API that rejects each new token; the first request that fails because of a full queue of fetches; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one; a wall clock that was set back |
+/// | `info` | the first token after failed fetches; the first one that the API accepts again; a wall clock that was set forward |
 /// | `debug` | all other fetches, pauses, rejections, replays, requests without a token, evictions |
 /// | `trace` | fetches that queue, waits that end with a token, new entries |
 ///
-/// No line contains a secret. The scope of the token is the field `scope`. The texts of a custom
+/// No line contains a secret. The scope of the token is the field `scope`. Reasons are in the fields
+/// `fetch_reason`, `no_token_reason` and `replay_obstacle`. The texts of a custom
 /// source's own errors are logged as they are, in the field `cause`.
 ///
 /// Independently of this observer, each fetch is in a span `fetch` at the level `debug`, which
@@ -74,7 +75,7 @@ impl TracingObserver {
                     fetch_reason = reason.as_str(),
                     failures,
                     error = %error,
-                    kind = ?error.kind(),
+                    kind = error.kind().as_str(),
                     cause = cause(error).map(tracing::field::display),
                     token_endpoint = error.token_endpoint(),
                     retry_after_secs = error.retry_after().map(|wait| wait.as_secs_f64()),

@@ -82,7 +82,7 @@ async fn a_first_failure_is_a_warning_and_the_recovery_an_information() {
     assert_eq!(warning["message"], "no token was fetched");
     assert_eq!(warning["scope"], "tenant/1");
     assert_eq!(warning["fetch_reason"], "first");
-    assert_eq!(warning["kind"], "Source");
+    assert_eq!(warning["kind"], "source");
     assert_eq!(warning["cause"], "the disk is full");
     assert!(warning.contains_key("retry_after_secs"));
     assert_eq!(lines[1].fields["scope"], "tenant/1");
