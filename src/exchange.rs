@@ -117,7 +117,7 @@ impl Settings {
         own: Option<&RequestAuth>,
     ) -> Result<Option<RequestPlan>, TokenError> {
         let Some(destination) = self.attach.admit(request.target()) else {
-            self.pass_through(NoTokenReason::OriginNotAllowed, request.target());
+            self.pass_through(NoTokenReason::OriginNotAllowed, request);
             return Ok(None);
         };
         let (choice, without_replay) = match (own, from_task()) {
@@ -127,7 +127,7 @@ impl Settings {
         };
         let token_request = match choice {
             Some(Choice::Skip) => {
-                self.pass_through(NoTokenReason::Skipped, request.target());
+                self.pass_through(NoTokenReason::Skipped, request);
                 return Ok(None);
             }
             Some(Choice::Token(request)) => request,

@@ -23,18 +23,19 @@ impl Settings {
             true => NoTokenReason::HeaderIsSet,
             false => NoTokenReason::TooManyHeaders,
         };
-        self.pass_through(reason, request.target());
+        self.pass_through(reason, request);
     }
 
-    /// Emits that a request passes through without a token.
+    /// Emits that a request passes through without a token. Takes the request itself, so that the
+    /// hot path prepares nothing for this.
     #[cold]
-    pub(super) fn pass_through(&self, reason: NoTokenReason, target: Target<'_>) {
+    pub(super) fn pass_through(&self, reason: NoTokenReason, request: &impl RequestView) {
         if reason != NoTokenReason::OriginNotAllowed {
             self.has_matched.store(true, Ordering::Relaxed);
         }
         self.cache.observers().emit(|| Event::SentWithoutToken {
             reason,
-            origin: RequestOrigin(target),
+            origin: RequestOrigin(request.target()),
             has_matched: self.has_matched.load(Ordering::Relaxed),
         });
     }
