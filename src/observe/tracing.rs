@@ -33,8 +33,8 @@ const MAX_WARNED: usize = 32;
 /// | `debug` | all other fetches, pauses, rejections, replays, requests without a token, evictions |
 /// | `trace` | fetches that queue, waits that end with a token, new entries |
 ///
-/// No line contains a secret. The scope of the token is the field `scope`. Reasons are in the fields
-/// `fetch_reason`, `no_token_reason` and `replay_obstacle`. The texts of a custom
+/// No line contains a secret. The scope of the token is the field `scope`. Reasons are in the
+/// fields `fetch_reason`, `no_token_reason` and `replay_obstacle`. The texts of a custom
 /// source's own errors are logged as they are, in the field `cause`.
 ///
 /// Independently of this observer, each fetch is in a span `fetch` at the level `debug`, which
@@ -160,9 +160,9 @@ impl Queue {
                 self.len.fetch_add(1, Ordering::Relaxed);
             }
             Event::FetchDropped { .. } | Event::FetchStarted { attempt: 1, .. } => {
-                if self.len.fetch_sub(1, Ordering::Relaxed) == 1 {
-                    self.is_warned_of.store(false, Ordering::Relaxed);
-                }
+                let len = self.len.fetch_sub(1, Ordering::Relaxed) - 1;
+                // An empty queue ends the incident.
+                self.is_warned_of.fetch_and(len > 0, Ordering::Relaxed);
             }
             _ => {}
         }

@@ -95,7 +95,7 @@ async fn a_rejection_names_its_status_its_origin_and_the_error_code_in_all_stack
             for is_streamed in [false, true] {
                 let (layer, events) = observed(MockTokenSource::new()).await;
                 let layer = match is_allowed {
-                    true => layer.allow_origin(&api.origin()).unwrap(),
+                    true => layer.allow_origin(api.origin()).unwrap(),
                     false => layer,
                 };
                 let mut call = Call::get(api.url("/path?query"));

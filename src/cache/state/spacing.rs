@@ -156,7 +156,7 @@ impl RejectionSpacing {
         (self.is_at_end && !was_at_end).then_some(NewTokens::Rejected)
     }
 
-    /// Ends a verdict by a rejection. At the end of the spacing, the next acceptance is of interest.
+    /// Ends a verdict by a rejection. At the end of the spacing, the next acceptance is awaited.
     fn await_recovery(&mut self) {
         self.verdict = match self.is_at_end && !self.is_mixed {
             true => Verdict::Recovery,
