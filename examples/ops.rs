@@ -187,7 +187,10 @@ async fn check(service: &str) -> Result<(), BoxError> {
     probe.until("/orders", 200).await?;
     probe.expect("/ready", 200).await?;
     let metrics = [
-        (r#"fetches{outcome="token",reason="first"}"#, 1.0),
+        (
+            r#"fetches{outcome="token",reason="first",kind="none"}"#,
+            1.0,
+        ),
         ("fetch_duration_count", 1.0),
         ("paused", 0.0),
     ];
@@ -219,7 +222,10 @@ async fn check(service: &str) -> Result<(), BoxError> {
     println!("  /ready: {reason}");
     assert!(reason.contains("the token endpoint is failing"), "{reason}");
     let metrics = [
-        (r#"fetches{outcome="failed",reason="rejected"}"#, 1.0),
+        (
+            r#"fetches{outcome="failed",reason="rejected",kind="unavailable"}"#,
+            1.0,
+        ),
         (r#"replays{outcome="not_possible"}"#, 1.0),
         ("paused", 1.0),
     ];

@@ -15,11 +15,11 @@ use crate::cache::caller::Caller;
 use crate::cache::entry::{Entry, Joined};
 use crate::cache::fetch::waiter::Waited;
 use crate::cache::fetch::{Fetcher, runtime};
-use crate::cache::state::{Rejection, RejectionId, Severity};
+use crate::cache::state::{NewTokens, Rejection, RejectionId, Severity};
 use crate::cache::tenants::Tenants;
 use crate::clock::Moment;
 use crate::error::{TokenError, TokenErrorKind};
-use crate::observe::{Event, Observers, RejectionOutcome};
+use crate::observe::{Event, Observers, RejectingResponse, RejectionOutcome};
 use crate::source::TokenSource;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
@@ -356,6 +356,7 @@ impl TokenCache {
         request: &TokenRequest,
         generation: u64,
         severity: Severity,
+        response: RejectingResponse<'_>,
     ) -> Rejection {
         let now = self.shared.fetcher.timeline.read();
         let rejection = match self.existing_entry(request) {
@@ -369,8 +370,16 @@ impl TokenCache {
                 Rejection::Superseded => RejectionOutcome::Superseded,
                 Rejection::Spaced => RejectionOutcome::Spaced,
             },
+            response,
         });
         rejection
+    }
+
+    /// Returns true if a text contains a token for this request: the current one, or the one that
+    /// was rejected last.
+    pub(crate) fn occurs_in(&self, request: &TokenRequest, text: &str) -> bool {
+        self.existing_entry(request)
+            .is_some_and(|entry| entry.inspect(|state| state.occurs_in(text)))
     }
 
     pub(crate) fn observers(&self) -> &Observers {
@@ -383,10 +392,9 @@ impl TokenCache {
         request: &TokenRequest,
         rejection: RejectionId,
         rejected: bool,
-    ) {
-        if let Some(entry) = self.existing_entry(request) {
-            entry.report(|state| state.record_replay(rejection, rejected));
-        }
+    ) -> Option<NewTokens> {
+        self.existing_entry(request)?
+            .report(|state| state.record_replay(rejection, rejected))
     }
 
     /// Records that the request that caused a rejection is not replayed.
@@ -397,10 +405,14 @@ impl TokenCache {
     }
 
     /// Records a response to a token whose responses are awaited.
-    pub(crate) fn record_response(&self, request: &TokenRequest, generation: u64, rejected: bool) {
-        if let Some(entry) = self.existing_entry(request) {
-            entry.report(|state| state.record_response(generation, rejected));
-        }
+    pub(crate) fn record_response(
+        &self,
+        request: &TokenRequest,
+        generation: u64,
+        rejected: bool,
+    ) -> Option<NewTokens> {
+        self.existing_entry(request)?
+            .report(|state| state.record_response(generation, rejected))
     }
 
     /// Returns the runtime for fetches.

@@ -48,6 +48,8 @@ struct Details {
     is_unsent: bool,
     /// The configured time limit that was reached.
     limit: Option<Duration>,
+    /// Most of the time limit was spent in the queue of fetches.
+    is_queue_timeout: bool,
     status: Option<StatusCode>,
     oauth_error: Option<Box<str>>,
     error_description: Option<Box<str>>,
@@ -175,7 +177,8 @@ impl TokenError {
         self.details.token_request.as_ref()
     }
 
-    /// Returns the host of the token endpoint, without path and query, if the source names it.
+    /// Returns the host of the token endpoint, with the port if it is not the scheme's default,
+    /// and without path and query. `None` if the source does not name it.
     ///
     /// It is not in the error's text.
     pub fn token_endpoint(&self) -> Option<&str> {
@@ -208,6 +211,7 @@ impl TokenError {
                 retryable_timeout: false,
                 is_unsent: false,
                 limit: None,
+                is_queue_timeout: false,
                 status: None,
                 oauth_error: None,
                 error_description: None,
@@ -223,6 +227,17 @@ impl TokenError {
     /// Creates the error of a fetch that reached its time limit.
     pub(crate) fn timeout(limit: Duration) -> Self {
         Self::new(TokenErrorKind::Timeout, true).edit(|details| details.limit = Some(limit))
+    }
+
+    /// Creates the error of a caller that waited for a slot for most of its time limit.
+    pub(crate) fn queue_timeout(limit: Duration) -> Self {
+        Self::timeout(limit).edit(|details| details.is_queue_timeout = true)
+    }
+
+    /// Returns true if most of the time limit was spent in the queue of fetches.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn is_queue_timeout(&self) -> bool {
+        self.details.is_queue_timeout
     }
 
     /// Returns the error for a caller that comes while the source is paused.
@@ -250,7 +265,7 @@ impl TokenError {
         self.edit(|details| details.token_request = Some(request.clone()))
     }
 
-    /// Adds the host of the token endpoint.
+    /// Adds the host of the token endpoint, and its port if that is not the default.
     #[cfg(feature = "client-credentials")]
     pub(crate) fn with_token_endpoint(self, host: &str) -> Self {
         self.edit(|details| details.token_endpoint = Some(host.into()))
@@ -332,7 +347,7 @@ impl Details {
 
 /// Returns the code, or `None` if it has other characters, which could add lines or secrets to a
 /// log.
-fn safe_code(code: &str) -> Option<Box<str>> {
+pub(crate) fn safe_code(code: &str) -> Option<Box<str>> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let is_safe = (1..=64).contains(&code.len()) && code.bytes().all(allowed);
     is_safe.then(|| code.into())

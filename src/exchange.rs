@@ -117,7 +117,7 @@ impl Settings {
         own: Option<&RequestAuth>,
     ) -> Result<Option<RequestPlan>, TokenError> {
         let Some(destination) = self.attach.admit(request.target()) else {
-            self.pass_through(NoTokenReason::OriginNotAllowed, request.target());
+            self.pass_through(NoTokenReason::OriginNotAllowed, request);
             return Ok(None);
         };
         let (choice, without_replay) = match (own, from_task()) {
@@ -127,7 +127,7 @@ impl Settings {
         };
         let token_request = match choice {
             Some(Choice::Skip) => {
-                self.pass_through(NoTokenReason::Skipped, request.target());
+                self.pass_through(NoTokenReason::Skipped, request);
                 return Ok(None);
             }
             Some(Choice::Token(request)) => request,
@@ -211,7 +211,7 @@ impl Settings {
     ) -> NextStep {
         if self.is_rejected(plan, attached, response, kept) {
             let obstacle = obstacle(plan, kept, response);
-            self.reject(plan, attached, response, obstacle)
+            self.reject(plan, attached, response, kept, obstacle)
         } else {
             NextStep::Return
         }
@@ -220,11 +220,12 @@ impl Settings {
     /// Rejects the token. If the request cannot be replayed, starts the refresh for the next one;
     /// an error that prevents it is added to the extensions of `response`.
     #[cold]
-    fn reject(
+    fn reject<Q: RequestView>(
         &self,
         plan: &RequestPlan,
         attached: AttachedToken,
         response: &mut impl ResponseView,
+        kept: &Kept<Q>,
         obstacle: Option<ReplayObstacle>,
     ) -> NextStep {
         let (cache, request) = (&self.cache, &plan.token_request);
@@ -233,7 +234,10 @@ impl Settings {
             true => Severity::Invalid,
             false => Severity::Refused,
         };
-        let rejection = match cache.reject(request, attached.generation, severity) {
+        let rejection = self.with_rejecting_response(plan, response, kept, |response| {
+            cache.reject(request, attached.generation, severity, response)
+        });
+        let rejection = match rejection {
             Rejection::Effective(rejection) => Some(rejection),
             Rejection::Superseded => None,
             Rejection::Spaced => return NextStep::Return,
@@ -291,8 +295,9 @@ impl Settings {
             return false;
         }
         if attached.awaits_response {
-            self.cache
-                .record_response(&plan.token_request, attached.generation, rejects);
+            let (request, generation) = (&plan.token_request, attached.generation);
+            let change = self.cache.record_response(request, generation, rejects);
+            self.report_new_tokens(change, plan, response, kept);
         }
         rejects
     }

@@ -109,8 +109,8 @@ pub use observe::metrics::MetricsObserver;
 #[cfg(feature = "tracing")]
 pub use observe::tracing::TracingObserver;
 pub use observe::{
-    ClockStep, Event, FetchOutcome, NoTokenReason, Observer, RejectionOutcome, ReplayObstacle,
-    ReplayOutcome, RequestOrigin, WaitOutcome,
+    ClockStep, Event, FetchOutcome, NoTokenReason, Observer, RejectingResponse, RejectionOutcome,
+    ReplayObstacle, ReplayOutcome, RequestOrigin, WaitOutcome,
 };
 pub use policy::rejection::{BearerChallenge, GrpcUnauthenticated, RejectionPolicy};
 pub use policy::replay::buffered::ReplayBody;

@@ -15,8 +15,8 @@ pub(crate) mod span;
 pub(crate) mod tracing;
 
 pub use event::{
-    ClockStep, Event, FetchOutcome, NoTokenReason, RejectionOutcome, ReplayObstacle, ReplayOutcome,
-    RequestOrigin, WaitOutcome,
+    ClockStep, Event, FetchOutcome, NoTokenReason, RejectingResponse, RejectionOutcome,
+    ReplayObstacle, ReplayOutcome, RequestOrigin, WaitOutcome,
 };
 
 /// Gets the [`Event`]s of a cache and of the layers over it, see

@@ -28,7 +28,9 @@ mod spacing;
 mod types;
 
 pub(crate) use spacing::RejectionId;
-pub(crate) use types::{Completed, CurrentToken, Decision, FetchId, Fetched, Rejection, Severity};
+pub(crate) use types::{
+    Completed, CurrentToken, Decision, FetchId, Fetched, NewTokens, Rejection, Severity,
+};
 
 /// The longest `Retry-After` that is honored.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);

@@ -13,8 +13,11 @@ impl fmt::Display for TokenError {
             (TokenErrorKind::InvalidSetting, Some(cause), _) => {
                 write!(f, "invalid setting or request parameter: {cause}")?;
             }
-            (TokenErrorKind::Timeout, _, Some(limit)) if self.is_unsent() => {
-                f.write_str("the fetch was still queued after ")?;
+            (TokenErrorKind::Timeout, _, Some(limit)) if details.is_queue_timeout => {
+                f.write_str(match self.is_unsent() {
+                    true => "the fetch was still queued after ",
+                    false => "the fetch was queued for most of ",
+                })?;
                 write_limit(f, limit)?;
                 f.write_str(
                     ": raise `max_concurrent_fetches`, or wait until fewer are in progress",
@@ -33,10 +36,17 @@ impl fmt::Display for TokenError {
             (None, Some(code)) => write!(f, " ({code})")?,
             (None, None) => {}
         }
-        match self.retry_after {
-            Some(Duration::ZERO) => f.write_str("; it may be retried now"),
-            Some(_) => f.write_str("; it may be retried after a pause, see `retry_after`"),
-            None => Ok(()),
+        match (self.retry_after, details.transient) {
+            (Some(Duration::ZERO), true) => f.write_str("; it may be retried now"),
+            (Some(_), true) => f.write_str("; it may be retried after a pause, see `retry_after`"),
+            (Some(Duration::ZERO), false) => {
+                f.write_str("; a retry fails until the cause is fixed")
+            }
+            (Some(_), false) => f.write_str(
+                "; a retry fails until the cause is fixed, and the source is called again only \
+                 after a pause, see `retry_after`",
+            ),
+            (None, _) => Ok(()),
         }
     }
 }

@@ -23,9 +23,15 @@ fn timeout_names_the_limit() {
             )
         );
     }
+    let queued = TokenError::queue_timeout(millis(300));
     assert_eq!(
-        TokenError::timeout(millis(300)).with_unsent().to_string(),
+        queued.clone().with_unsent().to_string(),
         "the fetch was still queued after 300 ms: raise `max_concurrent_fetches`, or wait until \
+         fewer are in progress"
+    );
+    assert_eq!(
+        queued.to_string(),
+        "the fetch was queued for most of 300 ms: raise `max_concurrent_fetches`, or wait until \
          fewer are in progress"
     );
     let without_limit = TokenError::new(TokenErrorKind::Timeout, true).to_string();
@@ -45,6 +51,24 @@ fn text_has_no_changing_figures() {
     assert_eq!(
         paused(Duration::ZERO),
         format!("{text}; it may be retried now")
+    );
+}
+
+#[test]
+fn a_permanent_error_does_not_invite_to_retry() {
+    let error = TokenError::builder(TokenErrorKind::InvalidClient).build();
+    let text = error.to_string();
+    let paused = |wait| error.clone().with_retry_after(wait).to_string();
+    assert_eq!(
+        paused(millis(1)),
+        format!(
+            "{text}; a retry fails until the cause is fixed, and the source is called again only \
+             after a pause, see `retry_after`"
+        )
+    );
+    assert_eq!(
+        paused(Duration::ZERO),
+        format!("{text}; a retry fails until the cause is fixed")
     );
 }
 
@@ -137,6 +161,43 @@ fn builder_drops_what_is_no_status_and_no_safe_code() {
     for code in ["", "a b", "a\nb", &"x".repeat(65)] {
         let error = TokenError::builder(TokenErrorKind::Refused).oauth_error("x");
         assert_eq!(error.oauth_error(code).build().oauth_error(), None);
+    }
+}
+
+#[test]
+fn the_names_of_kinds_are_those_of_the_variants_in_snake_case() {
+    use TokenErrorKind::*;
+
+    let kinds = [
+        Connection,
+        Timeout,
+        Throttled,
+        Unavailable,
+        InvalidResponse,
+        InvalidClient,
+        InvalidScope,
+        Refused,
+        Redirected,
+        Discovery,
+        Source,
+        SourcePanicked,
+        InvalidToken,
+        InvalidSetting,
+        NoRuntime,
+        Closed,
+        FetchCycle,
+        LoginRequired,
+        RequestAuthMissing,
+    ];
+    for kind in kinds {
+        let mut name = String::new();
+        for letter in format!("{kind:?}").chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        assert_eq!(kind.as_str(), name);
     }
 }
 

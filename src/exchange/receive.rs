@@ -54,9 +54,9 @@ impl<S: Deref<Target = Settings>> Replay<S> {
         let (settings, plan) = (&*self.settings, &self.plan);
         let rejected = settings.is_rejected(plan, self.attached, response, kept);
         if let Some(rejection) = self.pending_verdict.take() {
-            settings
-                .cache
-                .record_replay(&plan.token_request, rejection, rejected);
+            let cache = &settings.cache;
+            let change = cache.record_replay(&plan.token_request, rejection, rejected);
+            settings.report_new_tokens(change, plan, response, kept);
         }
         self.report(match rejected {
             true => ReplayOutcome::Refused,

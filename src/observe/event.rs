@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::TokenError;
-use crate::policy::origin::Target;
+use http::StatusCode;
+
+use crate::error::{TokenError, TokenErrorKind};
+use crate::policy::origin::{Target, default_port};
 use crate::source::context::FetchReason;
 use crate::token::request::TokenRequest;
 
@@ -98,6 +100,24 @@ pub enum Event<'a> {
         token_request: &'a TokenRequest,
         /// The effect of the rejection.
         outcome: RejectionOutcome,
+        /// The response.
+        response: RejectingResponse<'a>,
+    },
+    /// Several new tokens were rejected in a row, so that only one in 10 s is fetched because of a
+    /// rejection. Not repeated before [`NewTokensAccepted`](Self::NewTokensAccepted).
+    #[non_exhaustive]
+    NewTokensRejected {
+        /// The tokens.
+        token_request: &'a TokenRequest,
+        /// The last response that rejected one.
+        response: RejectingResponse<'a>,
+    },
+    /// A token was accepted after [`NewTokensRejected`](Self::NewTokensRejected). If the API had
+    /// accepted some requests all the time, the response to a replay decides.
+    #[non_exhaustive]
+    NewTokensAccepted {
+        /// The token.
+        token_request: &'a TokenRequest,
     },
     /// The replay of a request whose token was rejected has ended, or none was possible.
     #[non_exhaustive]
@@ -148,6 +168,21 @@ pub enum Event<'a> {
         /// The number of entries, not counting the default one.
         entries: usize,
     },
+}
+
+/// A response that rejects a token, without anything that could be a secret.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct RejectingResponse<'a> {
+    /// The status, such as 401. A gRPC response may have 200.
+    pub status: StatusCode,
+    /// The origin that the request went to: `(none)` if nobody tells, as for a path without
+    /// [`assume_origin`](crate::BearerAuthLayer::assume_origin), or a body that cannot be replayed in
+    /// a tower stack without [`allow_origin`](crate::BearerAuthLayer::allow_origin).
+    pub origin: RequestOrigin<'a>,
+    /// The error code of the challenge (RFC 6750 §3.1), such as `invalid_token` or one of the
+    /// vendor's own, if it is 1 to 64 of `[A-Za-z0-9_.-]`. That of a Bearer challenge comes first.
+    pub challenge_error: Option<&'a str>,
 }
 
 /// A step of the wall clock, compared with the monotonic clock.
@@ -259,12 +294,9 @@ impl fmt::Display for RequestOrigin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.parsed() {
             Target::Origin { https, host, port } => {
-                let (scheme, default_port) = match https {
-                    true => ("https", 443),
-                    false => ("http", 80),
-                };
+                let scheme = if https { "https" } else { "http" };
                 write!(f, "{scheme}://{host}")?;
-                match port == default_port {
+                match port == default_port(https) {
                     true => Ok(()),
                     false => write!(f, ":{port}"),
                 }
@@ -302,6 +334,27 @@ names! {
         Self::Expired => "expired",
         Self::Rejected => "rejected",
         Self::Invalidated => "invalidated",
+    }
+    TokenErrorKind {
+        Self::Connection => "connection",
+        Self::Timeout => "timeout",
+        Self::Throttled => "throttled",
+        Self::Unavailable => "unavailable",
+        Self::InvalidResponse => "invalid_response",
+        Self::InvalidClient => "invalid_client",
+        Self::InvalidScope => "invalid_scope",
+        Self::Refused => "refused",
+        Self::Redirected => "redirected",
+        Self::Discovery => "discovery",
+        Self::Source => "source",
+        Self::SourcePanicked => "source_panicked",
+        Self::InvalidToken => "invalid_token",
+        Self::InvalidSetting => "invalid_setting",
+        Self::NoRuntime => "no_runtime",
+        Self::Closed => "closed",
+        Self::FetchCycle => "fetch_cycle",
+        Self::LoginRequired => "login_required",
+        Self::RequestAuthMissing => "request_auth_missing",
     }
     FetchOutcome<'_> {
         Self::Token => "token",

@@ -27,9 +27,9 @@ const ENTRIES: &str = "bearer_auth.entries";
 ///
 /// | metric | kind, unit | labels |
 /// |---|---|---|
-/// | `bearer_auth.fetches` | counter | `outcome`: `token`, `failed`, `discarded`, `abandoned`; `reason`: `first`, `due`, `late`, `expired`, `rejected`, `invalidated` |
+/// | `bearer_auth.fetches` | counter | `outcome`: `token`, `failed`, `discarded`, `abandoned`; `reason`: `first`, `due`, `late`, `expired`, `rejected`, `invalidated`; `kind`: `none`, or the [kind](crate::TokenErrorKind) of the failure, such as `invalid_client` |
 /// | `bearer_auth.fetch.duration` | histogram, seconds | |
-/// | `bearer_auth.wait.duration` | histogram, seconds: callers that waited | |
+/// | `bearer_auth.wait.duration` | histogram, seconds: callers that waited | `outcome`: `token`, `failed`, `cancelled` |
 /// | `bearer_auth.rejections` | counter | `outcome`: `effective`, `superseded`, `spaced` |
 /// | `bearer_auth.replays` | counter | `outcome`: `accepted`, `refused`, `failed`, `not_possible`, `cancelled` |
 /// | `bearer_auth.paused` | gauge: tokens whose source is paused | |
@@ -107,7 +107,17 @@ impl Observer for MetricsObserver {
                 ..
             } => {
                 self.in_flight.decrement(IN_FLIGHT);
-                let values = [("outcome", outcome.as_str()), ("reason", reason.as_str())];
+                let kind = match outcome {
+                    FetchOutcome::Failed(error) => error.kind().as_str(),
+                    FetchOutcome::Token | FetchOutcome::Discarded | FetchOutcome::Abandoned => {
+                        "none"
+                    }
+                };
+                let values = [
+                    ("outcome", outcome.as_str()),
+                    ("reason", reason.as_str()),
+                    ("kind", kind),
+                ];
                 counter!(FETCHES, self.labels(token_request, values)).increment(1);
                 // An abandoned fetch has no duration: nobody knows when it would have ended.
                 if !matches!(outcome, FetchOutcome::Abandoned) {
@@ -118,12 +128,16 @@ impl Observer for MetricsObserver {
             Event::PauseEnded { .. } => self.paused.decrement(PAUSED),
             Event::WaitEnded {
                 token_request,
+                outcome,
                 duration,
-                ..
-            } => histogram!(WAIT_DURATION, self.labels(token_request, [])).record(duration),
+            } => {
+                let values = [("outcome", outcome.as_str())];
+                histogram!(WAIT_DURATION, self.labels(token_request, values)).record(duration);
+            }
             Event::TokenRejected {
                 token_request,
                 outcome,
+                ..
             } => {
                 let values = [("outcome", outcome.as_str())];
                 counter!(REJECTIONS, self.labels(token_request, values)).increment(1);
@@ -138,6 +152,8 @@ impl Observer for MetricsObserver {
             Event::EntryAdded { .. } => self.entries.increment(ENTRIES),
             Event::EntryEvicted { .. } => self.entries.decrement(ENTRIES),
             Event::FetchStarted { .. }
+            | Event::NewTokensRejected { .. }
+            | Event::NewTokensAccepted { .. }
             | Event::SentWithoutToken { .. }
             | Event::ClockStepped { .. } => {}
         }
@@ -181,7 +197,7 @@ fn describe() {
     describe_counter!(
         FETCHES,
         Unit::Count,
-        "Fetches of tokens that have finished, by outcome and reason."
+        "Fetches of tokens that have finished, by outcome, reason, and kind of failure."
     );
     describe_histogram!(
         FETCH_DURATION,
@@ -191,7 +207,8 @@ fn describe() {
     describe_histogram!(
         WAIT_DURATION,
         Unit::Seconds,
-        "The time that a caller waited for a token. Callers that did not wait are not counted."
+        "The time that a caller waited for a token, by outcome. Callers that did not wait are not \
+         counted."
     );
     describe_counter!(
         REJECTIONS,

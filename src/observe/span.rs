@@ -19,7 +19,7 @@ impl FetchSpan {
             parent: None,
             "fetch",
             scope = request.scopes(),
-            reason = reason.as_str()
+            fetch_reason = reason.as_str()
         );
         span.follows_from(tracing::Span::current());
         Self(Some(span))

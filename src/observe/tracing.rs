@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,12 +28,13 @@ const MAX_WARNED: usize = 32;
 ///
 /// | level | what is logged |
 /// |---|---|
-/// | `warn` | the first of several failed fetches of a token; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one; a wall clock that was set back |
-/// | `info` | the first token after failed fetches; a wall clock that was set forward |
+/// | `warn` | the first of several failed fetches of a token; an API that rejects each new token; the first request that fails because of a full queue of fetches; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one; a wall clock that was set back |
+/// | `info` | the first token after failed fetches; the first one that the API accepts again; a wall clock that was set forward |
 /// | `debug` | all other fetches, pauses, rejections, replays, requests without a token, evictions |
 /// | `trace` | fetches that queue, waits that end with a token, new entries |
 ///
-/// No line contains a secret. The scope of the token is the field `scope`. The texts of a custom
+/// No line contains a secret. The scope of the token is the field `scope`. Reasons are in the
+/// fields `fetch_reason`, `no_token_reason` and `replay_obstacle`. The texts of a custom
 /// source's own errors are logged as they are, in the field `cause`.
 ///
 /// Independently of this observer, each fetch is in a span `fetch` at the level `debug`, which
@@ -41,6 +43,15 @@ const MAX_WARNED: usize = 32;
 pub struct TracingObserver {
     /// The origins that were warned of.
     warned: Mutex<Vec<String>>,
+    queue: Queue,
+}
+
+/// The queue of fetches, as the events tell.
+#[derive(Debug, Default)]
+struct Queue {
+    len: AtomicI64,
+    /// A caller that it cost its token was warned of.
+    is_warned_of: AtomicBool,
 }
 
 impl TracingObserver {
@@ -61,10 +72,10 @@ impl TracingObserver {
                 $level!(
                     target: TARGET,
                     scope = request.scopes(),
-                    reason = reason.as_str(),
+                    fetch_reason = reason.as_str(),
                     failures,
                     error = %error,
-                    kind = ?error.kind(),
+                    kind = error.kind().as_str(),
                     cause = cause(error).map(tracing::field::display),
                     token_endpoint = error.token_endpoint(),
                     retry_after_secs = error.retry_after().map(|wait| wait.as_secs_f64()),
@@ -85,7 +96,7 @@ impl TracingObserver {
             warn!(
                 target: TARGET,
                 origin = %origin,
-                reason = reason.as_str(),
+                no_token_reason = reason.as_str(),
                 "a request was sent without a token, and none was seen to go to an allowed origin: \
                  check `allow_origin`"
             );
@@ -93,9 +104,40 @@ impl TracingObserver {
             debug!(
                 target: TARGET,
                 origin = %origin,
-                reason = reason.as_str(),
+                no_token_reason = reason.as_str(),
                 "a request was sent without a token"
             );
+        }
+    }
+
+    fn log_failed_wait(
+        &self,
+        request: &TokenRequest,
+        outcome: WaitOutcome<'_>,
+        duration: Duration,
+    ) {
+        let error = match outcome {
+            WaitOutcome::Failed(error) => Some(error),
+            WaitOutcome::Token | WaitOutcome::Cancelled => None,
+        };
+        macro_rules! log {
+            ($level:ident) => {
+                $level!(
+                    target: TARGET,
+                    scope = request.scopes(),
+                    outcome = outcome.as_str(),
+                    duration_secs = duration.as_secs_f64(),
+                    error = error.map(tracing::field::display),
+                    cause = error.and_then(cause).map(tracing::field::display),
+                    "a caller waited for a token in vain"
+                )
+            };
+        }
+        let is_of_queue = error.is_some_and(TokenError::is_queue_timeout);
+        if is_of_queue && !self.queue.is_warned_of.swap(true, Ordering::Relaxed) {
+            log!(warn);
+        } else {
+            log!(debug);
         }
     }
 
@@ -111,8 +153,25 @@ impl TracingObserver {
     }
 }
 
+impl Queue {
+    fn count(&self, event: &Event<'_>) {
+        match event {
+            Event::FetchQueued { .. } => {
+                self.len.fetch_add(1, Ordering::Relaxed);
+            }
+            Event::FetchDropped { .. } | Event::FetchStarted { attempt: 1, .. } => {
+                let len = self.len.fetch_sub(1, Ordering::Relaxed) - 1;
+                // An empty queue ends the incident.
+                self.is_warned_of.fetch_and(len > 0, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Observer for TracingObserver {
     fn on_event(&self, event: &Event<'_>) {
+        self.queue.count(event);
         match *event {
             Event::FetchQueued {
                 token_request,
@@ -120,7 +179,7 @@ impl Observer for TracingObserver {
             } => trace!(
                 target: TARGET,
                 scope = token_request.scopes(),
-                reason = reason.as_str(),
+                fetch_reason = reason.as_str(),
                 "a fetch was queued"
             ),
             Event::FetchDropped {
@@ -129,7 +188,7 @@ impl Observer for TracingObserver {
             } => debug!(
                 target: TARGET,
                 scope = token_request.scopes(),
-                reason = reason.as_str(),
+                fetch_reason = reason.as_str(),
                 "a queued fetch was dropped"
             ),
             Event::FetchStarted {
@@ -139,7 +198,7 @@ impl Observer for TracingObserver {
             } => debug!(
                 target: TARGET,
                 scope = token_request.scopes(),
-                reason = reason.as_str(),
+                fetch_reason = reason.as_str(),
                 attempt,
                 "a token is fetched"
             ),
@@ -171,7 +230,7 @@ impl Observer for TracingObserver {
             } => debug!(
                 target: TARGET,
                 scope = token_request.scopes(),
-                reason = reason.as_str(),
+                fetch_reason = reason.as_str(),
                 outcome = outcome.as_str(),
                 duration_secs = duration.as_secs_f64(),
                 life_secs = life.map(|life| life.as_secs_f64()),
@@ -206,15 +265,36 @@ impl Observer for TracingObserver {
                 token_request,
                 outcome,
                 duration,
-            } => log_failed_wait(token_request, outcome, duration),
+            } => self.log_failed_wait(token_request, outcome, duration),
             Event::TokenRejected {
                 token_request,
                 outcome,
+                response,
             } => debug!(
                 target: TARGET,
                 scope = token_request.scopes(),
                 outcome = outcome.as_str(),
+                status = response.status.as_u16(),
+                origin = %response.origin,
+                challenge_error = response.challenge_error,
                 "a token was rejected"
+            ),
+            Event::NewTokensRejected {
+                token_request,
+                response,
+            } => warn!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                status = response.status.as_u16(),
+                origin = %response.origin,
+                challenge_error = response.challenge_error,
+                "an API rejects each new token: check the scope, audience and issuer of the token, \
+                 and the API"
+            ),
+            Event::NewTokensAccepted { token_request } => info!(
+                target: TARGET,
+                scope = token_request.scopes(),
+                "a new token is accepted again"
             ),
             Event::ReplayFinished {
                 token_request,
@@ -222,7 +302,7 @@ impl Observer for TracingObserver {
             } => debug!(
                 target: TARGET,
                 scope = token_request.scopes(),
-                reason = obstacle.as_str(),
+                replay_obstacle = obstacle.as_str(),
                 "a request was not replayed"
             ),
             Event::ReplayFinished {
@@ -273,22 +353,6 @@ impl Observer for TracingObserver {
             ),
         }
     }
-}
-
-fn log_failed_wait(request: &TokenRequest, outcome: WaitOutcome<'_>, duration: Duration) {
-    let error = match outcome {
-        WaitOutcome::Failed(error) => Some(error),
-        WaitOutcome::Token | WaitOutcome::Cancelled => None,
-    };
-    debug!(
-        target: TARGET,
-        scope = request.scopes(),
-        outcome = outcome.as_str(),
-        duration_secs = duration.as_secs_f64(),
-        error = error.map(tracing::field::display),
-        cause = error.and_then(cause).map(tracing::field::display),
-        "a caller waited for a token in vain"
-    );
 }
 
 /// The causes of an error, which its own text does not repeat.

@@ -64,6 +64,16 @@ impl AttachPolicy {
             .is_some_and(|origin| origin.matches(target))
     }
 
+    /// Returns the origin of a destination, unless only the request's URI names it.
+    pub(crate) fn origin_of(&self, destination: Destination) -> Option<Target<'_>> {
+        let origin = match destination {
+            Destination::Allowed(index) => self.allowed.get(usize::from(index)),
+            Destination::PathOnly => self.assumed.as_ref(),
+            Destination::Named => None,
+        };
+        origin.map(Origin::as_target)
+    }
+
     #[inline]
     fn admits_path(&self) -> bool {
         match &self.assumed {

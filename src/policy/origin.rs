@@ -104,7 +104,7 @@ impl<'a> Target<'a> {
         Self::Origin {
             https,
             host,
-            port: port.unwrap_or(if https { 443 } else { 80 }),
+            port: port.unwrap_or(default_port(https)),
         }
     }
 
@@ -134,6 +134,16 @@ impl<'a> Target<'a> {
             _ => return Self::Other,
         }
         Self::origin(https, host, number)
+    }
+
+    /// Returns host and port, without a default port; empty if this is no origin.
+    #[cfg(feature = "client-credentials")]
+    pub(crate) fn authority(self) -> String {
+        match self.parsed() {
+            Self::Origin { https, host, port } if port == default_port(https) => host.to_owned(),
+            Self::Origin { host, port, .. } => format!("{host}:{port}"),
+            Self::Unparsed { .. } | Self::PathOnly | Self::Other => String::new(),
+        }
     }
 
     /// Returns true if both targets are the same origin, or both are a path alone.
@@ -180,24 +190,22 @@ impl KeptOrigin {
     }
 
     pub(crate) fn is_same_origin(&self, target: Target<'_>) -> bool {
+        self.as_target().is_same_origin(target)
+    }
+
+    pub(crate) fn as_target(&self) -> Target<'_> {
         match self {
             Self::Authority { https, authority } => Target::Unparsed {
                 https: *https,
                 authority,
-            }
-            .is_same_origin(target),
-            #[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
-            Self::Parts {
-                https: own_https,
-                host: own_host,
-                port: own_port,
-            } => match target.parsed() {
-                Target::Origin { https, host, port } => {
-                    https == *own_https && port == *own_port && own_host.is_same(host)
-                }
-                _ => false,
             },
-            Self::Other => false,
+            #[cfg(any(feature = "reqwest", feature = "reqwest-0-12"))]
+            Self::Parts { https, host, port } => Target::Origin {
+                https: *https,
+                host: host.as_str(),
+                port: *port,
+            },
+            Self::Other => Target::Other,
         }
     }
 }
@@ -216,12 +224,13 @@ impl KeptHost {
         }
     }
 
-    fn is_same(&self, host: &str) -> bool {
-        let own = match self {
+    fn as_str(&self) -> &str {
+        let bytes = match self {
             Self::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
             Self::Boxed(bytes) => bytes,
         };
-        own.eq_ignore_ascii_case(host.as_bytes())
+        // Copied from a `str`, so this never fails.
+        str::from_utf8(bytes).unwrap_or_default()
     }
 }
 
@@ -252,6 +261,12 @@ impl Origin {
             port: self.port,
         }
     }
+}
+
+/// Returns the port of a URL without one.
+#[inline]
+pub(crate) fn default_port(https: bool) -> u16 {
+    if https { 443 } else { 80 }
 }
 
 /// Returns true for 127.0.0.0/8, `[::1]` and `localhost`.

@@ -3,6 +3,7 @@
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, StatusCode};
 
+use crate::error::safe_code;
 use crate::policy::challenge::{self, Challenge};
 
 /// Decides which responses reject the token that the request carried.
@@ -121,6 +122,18 @@ pub(crate) fn says_invalid_token(status: StatusCode, headers: &HeaderMap) -> boo
             .any(|error| error.eq_ignore_ascii_case("invalid_token"))
 }
 
+/// Returns the first error code that is safe to log: of a Bearer challenge if there is one, else of
+/// any other.
+pub(crate) fn error_code(headers: &HeaderMap) -> Option<Box<str>> {
+    let challenges = challenges(headers);
+    let bearer = challenges.iter().filter(|it| it.is_bearer());
+    let others = challenges.iter().filter(|it| !it.is_bearer());
+    bearer
+        .chain(others)
+        .flat_map(|challenge| challenge.values("error"))
+        .find_map(safe_code)
+}
+
 fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
     let lines = headers.get_all(WWW_AUTHENTICATE).iter();
     challenge::parse(lines.map(|line| line.as_bytes()))
@@ -133,11 +146,16 @@ mod products;
 mod tests {
     use super::*;
 
-    fn rejects(status: u16, lines: &[&'static str]) -> bool {
+    fn headers(lines: &[&'static str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(WWW_AUTHENTICATE, http::HeaderValue::from_static(line));
         }
+        headers
+    }
+
+    fn rejects(status: u16, lines: &[&'static str]) -> bool {
+        let headers = headers(lines);
         BearerChallenge.rejects(StatusCode::from_u16(status).unwrap(), &headers)
     }
 
@@ -215,6 +233,32 @@ mod tests {
             assert!(!says(401, line), "{line}");
         }
         assert!(!says(403, "Bearer error=\"invalid_token\""));
+    }
+
+    #[test]
+    fn the_error_code_is_one_that_is_safe_to_log() {
+        for (lines, code) in [
+            (
+                &["Bearer realm=\"x\", error=\"invalid_token\""][..],
+                Some("invalid_token"),
+            ),
+            (&["Basic error=a", "Bearer error=b"], Some("b")),
+            (
+                &["OAuth2 error=\"Session.Invalid-2\""],
+                Some("Session.Invalid-2"),
+            ),
+            (&["Bearer error=\"a b\"", "Bearer error=c"], Some("c")),
+            (&["Bearer error=\"\""], None),
+            (&["Bearer error_description=\"expired\""], None),
+            (&[], None),
+        ] {
+            let found = error_code(&headers(lines));
+            assert_eq!(found.as_deref(), code, "{lines:?}");
+        }
+        let long = format!("Bearer error={}", "x".repeat(65));
+        let mut headers = HeaderMap::new();
+        headers.append(WWW_AUTHENTICATE, long.parse().unwrap());
+        assert_eq!(error_code(&headers), None);
     }
 
     #[test]

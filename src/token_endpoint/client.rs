@@ -8,6 +8,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 
 use crate::error::{TokenError, TokenErrorKind};
+use crate::policy::origin::Target;
 use crate::token::request::TokenRequest;
 use crate::token_endpoint::authentication::{Authentication, Credentials};
 use crate::token_endpoint::discovery::Discovery;
@@ -40,7 +41,7 @@ impl TokenEndpoint {
     ///
     /// # Errors
     ///
-    /// Names the host of the token endpoint.
+    /// Names the host and the port of the token endpoint.
     pub(crate) async fn send(
         &self,
         grant_type: &str,
@@ -66,7 +67,7 @@ impl TokenEndpoint {
         };
         self.authenticate(form)
             .await
-            .map_err(|error| error.with_token_endpoint(&self.host()))
+            .map_err(|error| error.with_token_endpoint(&self.authority()))
     }
 
     /// Sends the token request, and once more if the server does not accept the client because its
@@ -124,16 +125,17 @@ impl TokenEndpoint {
         response::parse_all(raw.status, &raw.headers, raw.body.as_deref())
     }
 
-    fn host(&self) -> String {
+    /// Returns host and port of the token endpoint, without a default port.
+    fn authority(&self) -> String {
         match &self.address {
-            Address::Url(url) => url.host().unwrap_or_default().to_owned(),
-            Address::Issuer(discovery) => discovery.host(),
+            Address::Url(url) => Target::of_uri(url).authority(),
+            Address::Issuer(discovery) => discovery.authority(),
         }
     }
 
     /// Adds the settings that are no secrets.
     pub(crate) fn debug(&self, f: &mut fmt::DebugStruct<'_, '_>) {
-        f.field("token_endpoint", &self.host())
+        f.field("token_endpoint", &self.authority())
             .field("client_id", &self.authentication.client_id)
             .field("client_authentication", self.authentication.style())
             .field("scope", &self.scope.scopes());

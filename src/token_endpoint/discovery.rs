@@ -80,12 +80,12 @@ impl Discovery {
         })
     }
 
-    /// Returns the host of the token endpoint, or that of the issuer as long as it is not known.
-    pub(crate) fn host(&self) -> String {
+    /// Returns host and port of the token endpoint, or those of the issuer as long as it is not
+    /// known. A default port is left out.
+    pub(crate) fn authority(&self) -> String {
         let known = self.known();
         let url = known.as_ref().map(|known| &known.token_endpoint);
-        let host = url.unwrap_or(&self.issuer_url).host();
-        host.unwrap_or_default().to_owned()
+        Target::of_uri(url.unwrap_or(&self.issuer_url)).authority()
     }
 
     /// Returns the token endpoint, from the metadata unless it is known.

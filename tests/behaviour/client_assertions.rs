@@ -295,7 +295,7 @@ async fn the_error_of_an_assertion_is_that_of_the_fetch_and_sends_nothing() {
         let seen = fetch(client_of(&endpoint).client_assertion(failing)).await;
         let seen = seen.unwrap_err();
         assert_eq!(seen.is_transient(), error.is_transient());
-        assert_eq!(seen.token_endpoint(), Some("127.0.0.1"));
+        assert_eq!(seen.token_endpoint(), Some(&*endpoint.authority()));
         assert_eq!(count.load(Ordering::Relaxed), tries);
     }
     assert!(endpoint.requests().is_empty());

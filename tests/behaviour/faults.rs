@@ -104,8 +104,8 @@ fn each_fault_has_a_log_line_of_its_own() {
 fn dead_endpoint() -> Seen {
     let fault = Fault {
         name: "dead endpoint",
-        line: ("no token was fetched", "kind", "Connection"),
-        metric: Some(r#"fetches{outcome="failed",reason="first"}"#),
+        line: ("no token was fetched", "kind", "connection"),
+        metric: Some(r#"fetches{outcome="failed",reason="first",kind="connection"}"#),
     };
     see(fault, async || {
         let server = MockAuthServer::start().await.unwrap();
@@ -124,8 +124,8 @@ fn dead_endpoint() -> Seen {
 fn hanging_endpoint() -> Seen {
     let fault = Fault {
         name: "hanging endpoint",
-        line: ("no token was fetched", "kind", "Timeout"),
-        metric: Some(r#"fetches{outcome="failed",reason="first"}"#),
+        line: ("no token was fetched", "kind", "timeout"),
+        metric: Some(r#"fetches{outcome="failed",reason="first",kind="timeout"}"#),
     };
     see(fault, async || {
         let server = MockAuthServer::start().await.unwrap();
@@ -140,8 +140,8 @@ fn hanging_endpoint() -> Seen {
 fn throttled() -> Seen {
     let fault = Fault {
         name: "429 with Retry-After",
-        line: ("no token was fetched", "kind", "Throttled"),
-        metric: Some("paused"),
+        line: ("no token was fetched", "kind", "throttled"),
+        metric: Some(r#"fetches{outcome="failed",reason="first",kind="throttled"}"#),
     };
     see(fault, async || {
         let server = MockAuthServer::start().await.unwrap();
@@ -156,8 +156,8 @@ fn throttled() -> Seen {
 fn wrong_secret() -> Seen {
     let fault = Fault {
         name: "wrong secret",
-        line: ("no token was fetched", "kind", "InvalidClient"),
-        metric: Some("paused"),
+        line: ("no token was fetched", "kind", "invalid_client"),
+        metric: Some(r#"fetches{outcome="failed",reason="first",kind="invalid_client"}"#),
     };
     see(fault, async || {
         let server = MockAuthServer::start().await.unwrap();
@@ -171,8 +171,8 @@ fn wrong_secret() -> Seen {
 fn wrong_scope() -> Seen {
     let fault = Fault {
         name: "wrong scope",
-        line: ("no token was fetched", "kind", "InvalidScope"),
-        metric: Some("paused"),
+        line: ("no token was fetched", "kind", "invalid_scope"),
+        metric: Some(r#"fetches{outcome="failed",reason="first",kind="invalid_scope"}"#),
     };
     see(fault, async || {
         let server = MockAuthServer::start().await.unwrap();
@@ -190,7 +190,7 @@ fn clock_set_back() -> Seen {
     let fault = Fault {
         name: "clock set back",
         line: ("the wall clock was set back", "step_secs", "-"),
-        metric: Some(r#"fetches{outcome="token",reason="due"}"#),
+        metric: Some(r#"fetches{outcome="token",reason="due",kind="none"}"#),
     };
     see(fault, async || {
         let server = MockAuthServer::start().await.unwrap();
@@ -246,7 +246,7 @@ fn api_that_rejects_everything() -> Seen {
 fn streaming_body() -> Seen {
     let fault = Fault {
         name: "streaming body that cannot be replayed",
-        line: ("a request was not replayed", "reason", "body"),
+        line: ("a request was not replayed", "replay_obstacle", "body"),
         metric: Some(r#"replays{outcome="not_possible"}"#),
     };
     see(fault, async || {
@@ -267,7 +267,11 @@ fn streaming_body() -> Seen {
 fn origin_not_allowed() -> Seen {
     let fault = Fault {
         name: "origin not allowed",
-        line: ("check `allow_origin`", "reason", "origin_not_allowed"),
+        line: (
+            "check `allow_origin`",
+            "no_token_reason",
+            "origin_not_allowed",
+        ),
         metric: None,
     };
     see(fault, async || {
@@ -285,7 +289,7 @@ fn full_queue() -> Seen {
     let fault = Fault {
         name: "full queue",
         line: ("a caller waited for a token in vain", "error", "queued"),
-        metric: Some("fetches_queued"),
+        metric: Some(r#"wait_duration_count{outcome="failed"}"#),
     };
     see(fault, async || {
         let tokens = MockTokenSource::new().with_latency(Duration::from_millis(300));
@@ -310,8 +314,8 @@ fn full_queue() -> Seen {
 fn panicking_source() -> Seen {
     let fault = Fault {
         name: "source that panics",
-        line: ("no token was fetched", "kind", "SourcePanicked"),
-        metric: Some("paused"),
+        line: ("no token was fetched", "kind", "source_panicked"),
+        metric: Some(r#"fetches{outcome="failed",reason="first",kind="source_panicked"}"#),
     };
     see(fault, async || {
         let cache = TokenCache::new(source_fn(async |_| panic!("of the source")));

@@ -1,8 +1,6 @@
 //! Log lines and spans of the feature `tracing`.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,105 +8,17 @@ use bearer_auth::{
     AccessToken, BearerAuthLayer, ClientCredentials, MockAuthServer, MockTokenSource, TokenCache,
     TokenError, TokenRequest, source_fn,
 };
-use http::header::AUTHORIZATION;
-use http::{Request, Response, StatusCode};
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::time::{advance, sleep};
 use tower::{Layer as _, ServiceExt, service_fn};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id};
-use tracing::subscriber::DefaultGuard;
-use tracing::{Instrument, Level, Subscriber};
-use tracing_subscriber::layer::{Context, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing::{Instrument, Level};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, fmt};
 
-use crate::support::logs;
+use crate::support::logs::{self, Capture};
 
 const LIFE: Duration = Duration::from_secs(900);
-
-type Fields = BTreeMap<String, String>;
-
-/// A log line.
-#[derive(Clone, Debug)]
-struct Line {
-    level: Level,
-    fields: Fields,
-    /// The name of the span that it is in.
-    span: Option<String>,
-}
-
-/// Captures the lines and spans of the target `bearer_auth`.
-#[derive(Clone, Default)]
-struct Capture {
-    lines: Arc<Mutex<Vec<Line>>>,
-    /// The names and fields of spans, and the names of those that they follow from.
-    spans: Arc<Mutex<Vec<(String, Fields)>>>,
-    follows: Arc<Mutex<Vec<(String, String)>>>,
-}
-
-struct Visitor<'a>(&'a mut Fields);
-
-impl Visit for Visitor<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name().to_owned(), format!("{value:?}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name().to_owned(), value.to_owned());
-    }
-}
-
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
-    fn on_event(&self, event: &tracing::Event<'_>, context: Context<'_, S>) {
-        if event.metadata().target() != "bearer_auth" {
-            return;
-        }
-        let mut fields = Fields::new();
-        event.record(&mut Visitor(&mut fields));
-        self.lines.lock().unwrap().push(Line {
-            level: *event.metadata().level(),
-            fields,
-            span: context.lookup_current().map(|it| it.name().to_owned()),
-        });
-    }
-
-    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
-        if attributes.metadata().target() == "bearer_auth" {
-            assert!(attributes.is_root());
-            let mut fields = Fields::new();
-            attributes.record(&mut Visitor(&mut fields));
-            let name = attributes.metadata().name().to_owned();
-            self.spans.lock().unwrap().push((name, fields));
-        }
-    }
-
-    fn on_follows_from(&self, span: &Id, follows: &Id, context: Context<'_, S>) {
-        let name = |id| context.span(id).unwrap().name().to_owned();
-        let pair = (name(span), name(follows));
-        self.follows.lock().unwrap().push(pair);
-    }
-}
-
-impl Capture {
-    /// Captures what this thread logs.
-    fn start() -> (Self, DefaultGuard) {
-        logs::enable();
-        let capture = Self::default();
-        let subscriber = tracing_subscriber::registry().with(capture.clone());
-        (capture, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn take(&self) -> Vec<Line> {
-        std::mem::take(&mut *self.lines.lock().unwrap())
-    }
-
-    /// Returns the lines above `debug`.
-    fn take_notable(&self) -> Vec<Line> {
-        let mut lines = self.take();
-        lines.retain(|line| line.level < Level::DEBUG);
-        lines
-    }
-}
 
 fn tokens() -> MockTokenSource {
     MockTokenSource::new().with_lifetime(LIFE)
@@ -171,12 +81,36 @@ async fn a_first_failure_is_a_warning_and_the_recovery_an_information() {
     let warning = &lines[0].fields;
     assert_eq!(warning["message"], "no token was fetched");
     assert_eq!(warning["scope"], "tenant/1");
-    assert_eq!(warning["reason"], "first");
-    assert_eq!(warning["kind"], "Source");
+    assert_eq!(warning["fetch_reason"], "first");
+    assert_eq!(warning["kind"], "source");
     assert_eq!(warning["cause"], "the disk is full");
     assert!(warning.contains_key("retry_after_secs"));
     assert_eq!(lines[1].fields["scope"], "tenant/1");
     assert_eq!(lines[1].fields["failures"], "5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_says_what_rejected_the_token() {
+    let (capture, _guard) = Capture::start();
+    let layer = BearerAuthLayer::new(tokens());
+    let service = layer.layer(service_fn(async |request| {
+        let mut response = api(request).await?;
+        let challenge = HeaderValue::from_static("Bearer error=\"expired_token\"");
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        Ok::<_, Infallible>(response)
+    }));
+    service
+        .oneshot(get("https://api.example.com:8443/a?b"))
+        .await
+        .unwrap();
+    let lines = capture.take();
+    let line = lines
+        .iter()
+        .find(|it| it.fields["message"] == "a token was rejected");
+    let fields = &line.unwrap().fields;
+    assert_eq!(fields["status"], "401");
+    assert_eq!(fields["origin"], "https://api.example.com:8443");
+    assert_eq!(fields["challenge_error"], "expired_token");
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,7 +143,7 @@ async fn an_origin_that_is_not_allowed_is_a_warning_if_none_has_matched() {
     let lines = capture.take();
     let line = lines.last().unwrap();
     assert_eq!(line.level, Level::DEBUG);
-    assert_eq!(line.fields["reason"], "origin_not_allowed");
+    assert_eq!(line.fields["no_token_reason"], "origin_not_allowed");
     assert_eq!(line.fields["origin"], "https://other.example.org");
 }
 
@@ -228,7 +162,7 @@ async fn each_fetch_has_a_span_that_follows_from_its_caller() {
     let (name, fields) = &spans[0];
     assert_eq!(name, "fetch");
     assert_eq!(fields["scope"], "tenant/1");
-    assert_eq!(fields["reason"], "first");
+    assert_eq!(fields["fetch_reason"], "first");
     assert_eq!(
         *capture.follows.lock().unwrap(),
         [("fetch".to_owned(), "caller".to_owned())]

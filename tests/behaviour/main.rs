@@ -73,3 +73,4 @@ mod token_request;
 mod token_sources;
 mod undriven_runtimes;
 mod waiting;
+mod warnings;

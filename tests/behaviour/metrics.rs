@@ -9,7 +9,7 @@ use bearer_auth::{
 };
 use http::{Request, Response, StatusCode};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 
 /// Returns the metrics by name and labels, as `name{label=value}`.
@@ -90,16 +90,23 @@ async fn all_metrics_have_their_names_units_and_labels() {
             ("bearer_auth.fetch.duration", "seconds"),
             ("bearer_auth.fetches_in_flight", "count"),
             ("bearer_auth.fetches_queued", "count"),
-            ("bearer_auth.fetches{outcome=failed,reason=first}", "count"),
-            ("bearer_auth.fetches{outcome=token,reason=first}", "count"),
             (
-                "bearer_auth.fetches{outcome=token,reason=rejected}",
+                "bearer_auth.fetches{outcome=failed,reason=first,kind=source}",
+                "count"
+            ),
+            (
+                "bearer_auth.fetches{outcome=token,reason=first,kind=none}",
+                "count"
+            ),
+            (
+                "bearer_auth.fetches{outcome=token,reason=rejected,kind=none}",
                 "count"
             ),
             ("bearer_auth.paused", "count"),
             ("bearer_auth.rejections{outcome=effective}", "count"),
             ("bearer_auth.replays{outcome=refused}", "count"),
-            ("bearer_auth.wait.duration", "seconds"),
+            ("bearer_auth.wait.duration{outcome=failed}", "seconds"),
+            ("bearer_auth.wait.duration{outcome=token}", "seconds"),
         ]
     );
     for (name, expected) in [
@@ -108,7 +115,8 @@ async fn all_metrics_have_their_names_units_and_labels() {
         ("bearer_auth.fetches_in_flight", 1.0),
         ("bearer_auth.fetches_queued", 2.0),
         ("bearer_auth.paused", 1.0),
-        ("bearer_auth.wait.duration", 0.75),
+        ("bearer_auth.wait.duration{outcome=failed}", 0.25),
+        ("bearer_auth.wait.duration{outcome=token}", 0.5),
     ] {
         assert_eq!(value(&metrics, name), expected, "{name}");
     }
@@ -198,11 +206,38 @@ async fn the_scope_is_a_label_only_on_demand() {
     labelled.token().await.unwrap();
     let metrics = snapshot(&recorder);
     for (labels, expected) in [
-        ("outcome=token,reason=first", 1.0),
-        ("outcome=token,reason=first,scope=tenant/1", 1.0),
-        ("outcome=token,reason=first,scope=", 1.0),
+        ("outcome=token,reason=first,kind=none", 1.0),
+        ("outcome=token,reason=first,kind=none,scope=tenant/1", 1.0),
+        ("outcome=token,reason=first,kind=none,scope=", 1.0),
     ] {
         let name = format!("bearer_auth.fetches{{{labels}}}");
         assert_eq!(value(&metrics, &name), expected, "{name}");
     }
+}
+
+/// Callers that fail are counted apart from those that wait for long.
+#[tokio::test(start_paused = true)]
+async fn waits_are_counted_by_their_outcome() {
+    let recorder = DebuggingRecorder::new();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let tokens = tokens();
+    let cache = TokenCache::new(tokens.clone());
+    let waits = [1.0, 2.0].map(|secs| timeout(Duration::from_secs_f64(secs), cache.token()));
+    let hold = tokens.hold();
+    for wait in waits {
+        wait.await.unwrap_err();
+    }
+    tokens.fail_next(TokenError::permanent("no"));
+    drop(hold);
+    cache.token().await.unwrap_err();
+    let metrics = snapshot(&recorder);
+    let count = |outcome| {
+        let name = format!("bearer_auth.wait.duration{{outcome={outcome}}}");
+        match &metrics.get(&name).unwrap().1 {
+            DebugValue::Histogram(values) => values.len(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(count("cancelled"), 2);
+    assert_eq!(count("failed"), 1);
 }

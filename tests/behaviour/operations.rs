@@ -74,11 +74,11 @@ fn names_in(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Returns the values of `outcome` and `reason` in the selectors of queries.
+/// Returns the values of `outcome`, `reason` and `kind` in the selectors of queries.
 fn label_values(text: &str) -> BTreeSet<String> {
     let text = text.replace('\\', "");
     let mut values = BTreeSet::new();
-    for label in ["outcome", "reason"] {
+    for label in ["outcome", "reason", "kind"] {
         for operator in ["=~", "="] {
             for rest in text.split(&format!("{label}{operator}\"")).skip(1) {
                 let value = rest.split('"').next().unwrap_or_default();

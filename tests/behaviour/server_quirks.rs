@@ -190,21 +190,21 @@ async fn an_error_names_its_request_and_its_endpoint() {
         assert_eq!(error.kind(), Refused);
         assert_eq!(error.is_paused(), is_paused);
         assert_eq!(error.token_request(), Some(&request));
-        assert_eq!(error.token_endpoint(), Some("127.0.0.1"));
+        assert_eq!(error.token_endpoint(), Some(&*endpoint.authority()));
         let text = error.to_string();
         assert!(!text.contains("tenant") && !text.contains("127"), "{text}");
     }
     assert_eq!(endpoint.requests().len(), 1);
 
-    let unused = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr();
-    let source = ClientCredentials::builder(format!("http://{}/token", unused.unwrap()))
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let unused = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let source = ClientCredentials::builder(format!("http://{unused}/token"))
         .client_id("id")
         .client_secret("hush-hush")
         .build();
     let error = TokenCache::new(source.unwrap()).token().await.unwrap_err();
-    assert_eq!(error.token_endpoint(), Some("127.0.0.1"));
+    assert_eq!(error.token_endpoint(), Some(&*unused));
     assert_eq!(error.token_request(), Some(&TokenRequest::default()));
 }
 

@@ -161,6 +161,32 @@ async fn a_caller_waits_no_longer_than_its_limit() {
 }
 
 /// A timer for each caller would cost more than the rest of the wait.
+/// Nothing is wrong with a token endpoint that was asked late.
+#[tokio::test(start_paused = true)]
+async fn the_error_of_a_caller_whose_fetch_was_queued_for_most_of_its_wait_says_so() {
+    for (in_queue, text) in [
+        (secs(0.4), "did not answer within 1 s"),
+        (secs(0.6), "was queued for most of 1 s"),
+        (secs(2.0), "was still queued after 1 s"),
+    ] {
+        let source = source_fn(move |request| async move {
+            let is_first = request == tenant(1);
+            sleep(if is_first { in_queue } else { secs(10.0) }).await;
+            Ok(AccessToken::new("opaque")?)
+        });
+        let cache = TokenCache::builder(source)
+            .max_concurrent_fetches(1)
+            .wait_timeout(secs(1.0))
+            .build()
+            .unwrap();
+        let (first, second) = (tenant(1), tenant(2));
+        let callers = [&first, &second].map(|it| cache.token_for(it));
+        let error = join_all(callers).await.pop().unwrap().unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Timeout);
+        assert!(error.to_string().contains(text), "{in_queue:?}: {error}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn callers_share_one_timer_that_ends_with_the_fetch() {
     let tokens = MockTokenSource::new();

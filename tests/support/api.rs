@@ -99,6 +99,11 @@ impl Api {
         format!("http://{}", self.address)
     }
 
+    /// Returns host and port.
+    pub(crate) fn authority(&self) -> String {
+        self.address.to_string()
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.origin())
     }

@@ -11,6 +11,8 @@ pub(crate) struct Recorder {
     lines: Arc<Mutex<Vec<String>>>,
     /// The `Debug` of all events.
     debug: Arc<Mutex<String>>,
+    /// The responses that rejected a token.
+    rejecting: Arc<Mutex<Vec<String>>>,
 }
 
 impl Recorder {
@@ -27,6 +29,12 @@ impl Recorder {
         lines
     }
 
+    /// Returns status, origin and error code of the responses that rejected a token, since the last
+    /// call.
+    pub(crate) fn take_rejecting(&self) -> Vec<String> {
+        std::mem::take(&mut *self.rejecting.lock().unwrap())
+    }
+
     pub(crate) fn debug(&self) -> String {
         self.debug.lock().unwrap().clone()
     }
@@ -36,6 +44,12 @@ impl Observer for Recorder {
     fn on_event(&self, event: &Event<'_>) {
         self.lines.lock().unwrap().push(line(event));
         self.debug.lock().unwrap().push_str(&format!("{event:?}\n"));
+        if let Event::TokenRejected { response, .. } = event {
+            let (status, origin) = (response.status.as_u16(), response.origin);
+            let code = response.challenge_error.unwrap_or("-");
+            let line = format!("{status} {origin} {code}");
+            self.rejecting.lock().unwrap().push(line);
+        }
     }
 }
 
@@ -101,6 +115,17 @@ fn line(event: &Event<'_>) -> String {
             outcome,
             ..
         } => of(token_request, format!("rejected: {}", outcome.as_str())),
+        Event::NewTokensRejected {
+            token_request,
+            response,
+            ..
+        } => of(
+            token_request,
+            format!("new tokens: rejected {}", response.status.as_u16()),
+        ),
+        Event::NewTokensAccepted { token_request, .. } => {
+            of(token_request, "new tokens: accepted".to_owned())
+        }
         Event::ReplayFinished {
             token_request,
             outcome,

@@ -1,111 +1,149 @@
 //! AMQP: tokens for a connection that outlives them, of the shape of lapin's.
 //!
 //! RabbitMQ takes the token as the password. It closes the connection when the token expires,
-//! unless `lapin::Connection::update_secret` brings a new one before. So connect with
-//! [`TokenCache::token`], and then, for as long as the connection is open, send each [`next_token`]
-//! by `update_secret`. If a connection is refused, connect again with [`token_after_refusal`].
+//! unless `lapin::Connection::update_secret` brings a new one before. So connect with the first
+//! token of [`TokenCache::subscribe`], and then, for as long as the connection is open, run
+//! [`keep_authorized`] with the rest of the stream. If a connection is refused,
+//! [`invalidate`](bearer_auth::TokenCache::invalidate) its token and connect again with the next one of the
+//! stream.
 //!
 //! No broker is needed here: in the test, the mock server's API stands for it.
+//!
+//! [`TokenCache::subscribe`]: bearer_auth::TokenCache::subscribe
 
-use std::time::{Duration, SystemTime};
+use async_trait::async_trait;
+use bearer_auth::TokenSubscription;
+use futures::StreamExt;
 
-use bearer_auth::{AccessToken, TokenCache, TokenError};
-use tokio::time::sleep;
+/// The part of `lapin::Connection` that the recipe needs.
+#[async_trait]
+pub trait Connection: Sync {
+    /// The error of the connection.
+    type Error;
 
-/// The shortest and the longest time between two looks at the cache.
-const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-
-/// Waits until the cache has another token than `held`, and returns it.
-///
-/// # Errors
-///
-/// Returns the error of a failed fetch. The held token may still be valid, so call again after
-/// [`retry_after`](TokenError::retry_after).
-///
-/// # Cancel safety
-///
-/// Cancel safe: a refresh that has begun goes on, and the next call returns its token.
-pub async fn next_token(cache: &TokenCache, held: &AccessToken) -> Result<AccessToken, TokenError> {
-    loop {
-        // A due token is returned while its refresh runs.
-        let token = cache.token().await?;
-        if token.expose_secret() != held.expose_secret() {
-            return Ok(token);
-        }
-        let left = token
-            .expires_at()
-            .and_then(|end| end.duration_since(SystemTime::now()).ok());
-        let length = left.map_or(LONGEST_SLEEP, |left| left / 2);
-        sleep(length.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)).await;
-    }
+    /// Gives the broker a new password for this connection.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the broker does not accept it, or if the connection is closed.
+    async fn update_secret(&self, new_secret: String, reason: String) -> Result<(), Self::Error>;
 }
 
-/// Rejects the token that the broker refused, and returns another.
+/// Gives the broker each token that follows, until the cache is closed.
+///
+/// If a fetch fails, the stream tries again after the pause, while the broker still accepts the
+/// token that it has. The error is in [`status`](bearer_auth::TokenCache::status).
 ///
 /// # Errors
 ///
-/// The same as of [`next_token`].
+/// Returns the error of the connection: connect again with the next token.
 ///
 /// # Cancel safety
 ///
-/// The same as of [`next_token`].
-pub async fn token_after_refusal(
-    cache: &TokenCache,
-    refused: &AccessToken,
-) -> Result<AccessToken, TokenError> {
-    cache.invalidate(refused);
-    next_token(cache, refused).await
+/// Cancel safe: a refresh that has begun goes on. A token that was not sent yet is still the
+/// current one, which a new subscription returns first.
+pub async fn keep_authorized<C: Connection>(
+    connection: &C,
+    tokens: &mut TokenSubscription,
+) -> Result<(), C::Error> {
+    while let Some(token) = tokens.next().await {
+        let secret = token.expose_secret().to_owned();
+        connection
+            .update_secret(secret, "the token was refreshed".to_owned())
+            .await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::{Duration, SystemTime};
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+    use std::time::Duration;
 
-    use bearer_auth::{AccessToken, TokenCache, TokenRequest, source_fn};
+    use async_trait::async_trait;
+    use bearer_auth::{MockTokenSource, TokenCache, TokenRequest};
+    use futures::StreamExt;
     use http::StatusCode;
-    use tokio::time::Instant;
+    use tokio::time::{Instant, timeout};
 
-    use super::{next_token, token_after_refusal};
+    use super::{Connection, keep_authorized};
     use crate::testing;
 
     #[tokio::test]
     async fn heals_a_revoked_token() {
         let server = testing::server().await;
         let cache = testing::cache(&server);
+        let mut tokens = cache.subscribe(&TokenRequest::default());
 
-        let token = cache.token().await.unwrap();
+        let token = tokens.next().await.unwrap();
         let connected = testing::status_with(&server, token.expose_secret()).await;
         assert_eq!(connected, StatusCode::OK);
         server.revoke_all();
         let refused = testing::status_with(&server, token.expose_secret()).await;
         assert_eq!(refused, StatusCode::UNAUTHORIZED);
-        let token = token_after_refusal(&cache, &token).await.unwrap();
+        cache.invalidate(&token);
+        let token = tokens.next().await.unwrap();
         let connected = testing::status_with(&server, token.expose_secret()).await;
         assert_eq!(connected, StatusCode::OK);
 
         testing::assert_healed(&server);
     }
 
+    /// Notes what the broker gets, and when.
+    struct Noted {
+        opened: Instant,
+        secrets: Mutex<Vec<(String, Duration)>>,
+    }
+
+    #[async_trait]
+    impl Connection for Noted {
+        type Error = Infallible;
+
+        async fn update_secret(&self, new_secret: String, _: String) -> Result<(), Infallible> {
+            let secret = (new_secret, self.opened.elapsed());
+            self.secrets.lock().unwrap().push(secret);
+            Ok(())
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn gets_the_next_token_before_the_held_one_expires() {
+    async fn the_broker_has_the_next_token_before_the_held_one_expires() {
         const LIFETIME: Duration = Duration::from_secs(60);
-        let fetches = Arc::new(AtomicUsize::new(0));
-        let cache = TokenCache::new(source_fn(move |_: TokenRequest| {
-            let number = fetches.fetch_add(1, Ordering::Relaxed);
-            async move {
-                let token = AccessToken::new(format!("token-{number}"))?.with_lifetime(LIFETIME);
-                Ok(token.with_due_at(SystemTime::now()))
-            }
-        }));
+        let cache = TokenCache::new(MockTokenSource::new().with_lifetime(LIFETIME));
+        let mut tokens = cache.subscribe(&TokenRequest::default());
+        let first = tokens.next().await.unwrap();
+        assert_eq!(first.expose_secret(), "mock-token-1");
 
-        let held = cache.token().await.unwrap();
-        let started = Instant::now();
-        let next = next_token(&cache, &held).await.unwrap();
+        let connection = Noted {
+            opened: Instant::now(),
+            secrets: Mutex::default(),
+        };
+        let keeping = keep_authorized(&connection, &mut tokens);
+        timeout(2 * LIFETIME, keeping).await.unwrap_err();
 
-        assert_eq!(next.expose_secret(), "token-1");
-        assert!(started.elapsed() <= LIFETIME / 2 + Duration::from_millis(1));
+        let secrets = connection.secrets.into_inner().unwrap();
+        let (mut held, mut since) = ("mock-token-1".to_owned(), Duration::ZERO);
+        for (secret, at) in &secrets {
+            assert_ne!(*secret, held);
+            assert!(*at < since + LIFETIME, "{at:?}");
+            (held, since) = (secret.clone(), *at);
+        }
+        assert!(secrets.len() >= 2, "{secrets:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_when_the_cache_is_closed() {
+        let cache = TokenCache::new(MockTokenSource::new());
+        let mut tokens = cache.subscribe(&TokenRequest::default());
+        let connection = Noted {
+            opened: Instant::now(),
+            secrets: Mutex::default(),
+        };
+        let (ended, ()) = tokio::join!(keep_authorized(&connection, &mut tokens), async {
+            tokio::task::yield_now().await;
+            cache.close().await;
+        });
+        ended.unwrap();
     }
 }

@@ -130,9 +130,14 @@ impl Waiter {
         let limit = fetcher.wait_timeout;
         self.fetch.status.inspect(|status| match status {
             FetchStatus::Queued if wait.rejected.is_some() => {
-                TokenError::timeout(limit.min(SLOT_WAIT)).with_unsent()
+                TokenError::queue_timeout(limit.min(SLOT_WAIT)).with_unsent()
             }
-            FetchStatus::Queued => TokenError::timeout(limit).with_unsent(),
+            FetchStatus::Queued => TokenError::queue_timeout(limit).with_unsent(),
+            FetchStatus::Running { deadline }
+                if deadline > wait.since + limit / 2 + fetcher.fetch_timeout =>
+            {
+                TokenError::queue_timeout(limit)
+            }
             _ => TokenError::timeout(limit),
         })
     }

@@ -1,6 +1,6 @@
 //! Rejections by APIs and invalidations by users, as a part of the state machine.
 
-use crate::cache::state::{FetchId, Rejection, RejectionId, Severity, State};
+use crate::cache::state::{FetchId, NewTokens, Rejection, RejectionId, Severity, State};
 use crate::clock::Moment;
 use crate::token::AccessToken;
 
@@ -71,8 +71,12 @@ impl State {
     }
 
     /// Records whether the replay of the request that caused a rejection was rejected too.
-    pub(crate) fn record_replay(&mut self, rejection: RejectionId, rejected: bool) {
-        self.spacing.record_replay(rejection, rejected);
+    pub(crate) fn record_replay(
+        &mut self,
+        rejection: RejectionId,
+        rejected: bool,
+    ) -> Option<NewTokens> {
+        self.spacing.record_replay(rejection, rejected)
     }
 
     /// Records that the request that caused a rejection is not replayed: the first response to the
@@ -82,13 +86,14 @@ impl State {
     }
 
     /// Records a response to a token whose responses are awaited.
-    pub(crate) fn record_response(&mut self, generation: u64, rejected: bool) {
+    pub(crate) fn record_response(&mut self, generation: u64, rejected: bool) -> Option<NewTokens> {
         let is_current = self
             .current
             .as_ref()
             .is_some_and(|current| current.generation == generation);
-        if is_current && !self.is_pending(generation) {
-            self.spacing.record_response(rejected);
+        match is_current && !self.is_pending(generation) {
+            true => self.spacing.record_response(rejected),
+            false => None,
         }
     }
 
@@ -99,6 +104,14 @@ impl State {
                 .current
                 .as_ref()
                 .is_some_and(|current| !self.is_pending(current.generation))
+    }
+
+    /// Returns true if a text contains the current token or the one that was rejected last.
+    pub(crate) fn occurs_in(&self, text: &str) -> bool {
+        let current = self.current.as_ref().map(|current| &current.token);
+        let rejected = self.rejected.as_ref().map(|rejected| &rejected.token);
+        let mut tokens = current.into_iter().chain(rejected);
+        tokens.any(|token| text.contains(token.expose_secret()))
     }
 
     /// Returns true if the token of this generation was rejected and stays in use until its

@@ -11,6 +11,7 @@ mod edge_cases;
 mod fetches;
 mod invariants;
 mod late;
+mod new_tokens;
 mod reasons;
 mod rejections;
 mod spacing;

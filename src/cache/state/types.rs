@@ -81,6 +81,15 @@ pub(crate) enum Severity {
     Refused,
 }
 
+/// A change in what is known of new tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NewTokens {
+    /// So many were rejected in a row that the spacing of rejections has reached its end.
+    Rejected,
+    /// One was accepted after that.
+    Accepted,
+}
+
 /// The effect of a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
