@@ -159,6 +159,8 @@ pub use token::request::TokenRequest;
 #[cfg(feature = "client-credentials")]
 pub use token::security_token::SecurityToken;
 #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+pub use token_endpoint::assertion::key_file::PrivateKeyFile;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
 pub use token_endpoint::assertion::private_key::{PrivateKeyJwt, SigningAlgorithm};
 #[cfg(feature = "client-credentials")]
 pub use token_endpoint::assertion::{Assertion, AssertionContext, ClientAssertion};

@@ -42,6 +42,7 @@ mod observer;
 mod operations;
 mod origins;
 mod outages;
+mod private_key_files;
 mod public_api;
 mod readiness;
 mod redirected_requests;

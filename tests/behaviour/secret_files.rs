@@ -27,13 +27,13 @@ fn path(name: &str) -> PathBuf {
 }
 
 /// Replaces the file in one step.
-fn replace(file: &Path, secret: &str) {
+pub(crate) fn replace(file: &Path, secret: &str) {
     let draft = file.with_extension("draft");
     fs::write(&draft, secret).unwrap();
     fs::rename(draft, file).unwrap();
 }
 
-fn invalid_client() -> Scripted {
+pub(crate) fn invalid_client() -> Scripted {
     let mut response = Response::new(Full::from(r#"{"error":"invalid_client"}"#));
     *response.status_mut() = http::StatusCode::UNAUTHORIZED;
     response
