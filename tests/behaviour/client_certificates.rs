@@ -144,7 +144,10 @@ fn certificate(pem: &[u8]) -> CertificateDer<'static> {
 
 /// Returns a client that trusts the test's CA only.
 fn trusting() -> reqwest::ClientBuilder {
-    reqwest::Client::builder().tls_certs_only([reqwest::Certificate::from_pem(CA).unwrap()])
+    let ca = reqwest::Certificate::from_pem(CA).unwrap();
+    reqwest::Client::builder()
+        .tls_backend_rustls()
+        .tls_certs_only([ca])
 }
 
 /// Returns the function that reads a certificate for each client.
