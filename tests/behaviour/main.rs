@@ -12,6 +12,7 @@ mod support {
     pub(crate) mod fleet;
     pub(crate) mod jwt;
     pub(crate) mod logs;
+    pub(crate) mod rotation;
     pub(crate) mod stack;
 }
 

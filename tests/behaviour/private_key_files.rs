@@ -2,8 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bearer_auth::{PrivateKeyFile, SigningAlgorithm, TokenCache, TokenErrorKind};
+use bearer_auth::{
+    ClientAuthentication, ClientCredentials, PrivateKeyFile, SigningAlgorithm, TokenCache,
+    TokenErrorKind,
+};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use crate::client_assertions::{ED25519, ISSUER, P256, client_of, fetch, field, issued};
@@ -11,6 +16,7 @@ use crate::discovery::chain;
 use crate::secret_files::{invalid_client, replace};
 use crate::support::api::{Api, Received};
 use crate::support::jwt::Jwt;
+use crate::support::rotation::{TENANTS, rotate_under_load, short_lived};
 
 /// Returns the path of a file of this test alone, which does not exist yet.
 fn path(name: &str) -> PathBuf {
@@ -19,12 +25,12 @@ fn path(name: &str) -> PathBuf {
     path
 }
 
-pub(crate) fn assertion(request: &Received) -> Jwt {
+fn assertion(request: &Received) -> Jwt {
     Jwt::parse(&field(request, "client_assertion"))
 }
 
 /// Returns true if the assertion is signed by the key in this PEM.
-pub(crate) fn is_signed_by(jwt: &Jwt, private: &str) -> bool {
+fn is_signed_by(jwt: &Jwt, private: &str) -> bool {
     let (algorithm, public) = match private {
         P256 => (
             Algorithm::ES256,
@@ -178,7 +184,7 @@ async fn a_key_file_that_cannot_be_used_is_a_typed_error_without_its_content() {
 #[test]
 fn a_key_file_needs_a_path_an_audience_and_no_other_proof() {
     let client = || {
-        let client = bearer_auth::ClientCredentials::builder("https://id.example.com/token");
+        let client = ClientCredentials::builder("https://id.example.com/token");
         client.client_id("id")
     };
     let key = || PrivateKeyFile::new("/run/secrets/key.pem");
@@ -200,7 +206,7 @@ fn a_key_file_needs_a_path_an_audience_and_no_other_proof() {
         (
             client()
                 .private_key_file(key())
-                .client_authentication(bearer_auth::ClientAuthentication::SecretJwt),
+                .client_authentication(ClientAuthentication::SecretJwt),
             ["client_authentication", "private_key_file"],
         ),
     ] {
@@ -213,4 +219,35 @@ fn a_key_file_needs_a_path_an_audience_and_no_other_proof() {
         .audience(ISSUER)
         .build()
         .unwrap();
+}
+
+/// Takes 5 s of real time, since it is about the rate of requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_rotated_under_load_costs_no_request() {
+    let file = path("load");
+    fs::write(&file, P256).unwrap();
+    let (accepted, refused) = (file.clone(), Arc::<AtomicUsize>::default());
+    let refusals = Arc::clone(&refused);
+    // The server switches with the file: an assertion by the key that was there before is refused.
+    let endpoint = Api::start(move |request| {
+        let key = fs::read_to_string(&accepted).unwrap();
+        if is_signed_by(&assertion(request), &key) {
+            short_lived()
+        } else {
+            refusals.fetch_add(1, Ordering::Relaxed);
+            invalid_client()
+        }
+    })
+    .await;
+    let source = client_of(&endpoint)
+        .private_key_file(PrivateKeyFile::new(&file))
+        .audience(ISSUER)
+        .build();
+    rotate_under_load("key", source.unwrap(), 10, |number| {
+        replace(&file, if number % 2 == 0 { P256 } else { ED25519 });
+    })
+    .await;
+    let requests = endpoint.requests().len();
+    println!("{requests} token requests, {refused:?} refused and sent again");
+    assert!(requests > 3 * TENANTS);
 }
