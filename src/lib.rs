@@ -110,7 +110,7 @@ pub use observe::metrics::MetricsObserver;
 pub use observe::tracing::TracingObserver;
 pub use observe::{
     ClockStep, Event, FetchOutcome, NoTokenReason, Observer, RejectionOutcome, ReplayObstacle,
-    ReplayOutcome, RequestOrigin, WaitOutcome,
+    ReplayOutcome, RequestOrigin, StoreFault, WaitOutcome,
 };
 pub use policy::rejection::{BearerChallenge, GrpcUnauthenticated, RejectionPolicy};
 pub use policy::replay::buffered::ReplayBody;

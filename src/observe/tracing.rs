@@ -10,7 +10,7 @@ use tracing::{debug, info, trace, warn};
 use crate::error::TokenError;
 use crate::observe::{
     ClockStep, Event, FetchOutcome, NoTokenReason, Observer, ReplayOutcome, RequestOrigin,
-    WaitOutcome,
+    StoreFault, WaitOutcome,
 };
 use crate::source::context::FetchReason;
 use crate::token::request::TokenRequest;
@@ -27,8 +27,8 @@ const MAX_WARNED: usize = 32;
 ///
 /// | level | what is logged |
 /// |---|---|
-/// | `warn` | the first of several failed fetches of a token; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one; a wall clock that was set back |
-/// | `info` | the first token after failed fetches; a wall clock that was set forward |
+/// | `warn` | the first of several failed fetches of a token; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one; a wall clock that was set back; a token store that cannot be used |
+/// | `info` | the first token after failed fetches; a wall clock that was set forward; a token store that can be used again |
 /// | `debug` | all other fetches, pauses, rejections, replays, requests without a token, evictions |
 /// | `trace` | fetches that queue, waits that end with a token, new entries |
 ///
@@ -72,7 +72,8 @@ impl TracingObserver {
                 )
             };
         }
-        if failures == 1 {
+        // A paused error repeats a failure that was logged.
+        if failures == 1 && !error.is_paused() {
             log!(warn);
         } else {
             log!(debug);
@@ -253,6 +254,12 @@ impl Observer for TracingObserver {
                 step_secs = by.as_secs_f64(),
                 "the wall clock was set forward, or the machine was suspended"
             ),
+            Event::StoreUnavailable { fault, error } => log_store_fault(fault, error),
+            Event::StoreAvailable { fault } => info!(
+                target: TARGET,
+                reason = fault.as_str(),
+                "the token store can be used again"
+            ),
             Event::EntryAdded {
                 token_request,
                 entries,
@@ -289,6 +296,27 @@ fn log_failed_wait(request: &TokenRequest, outcome: WaitOutcome<'_>, duration: D
         cause = error.and_then(cause).map(tracing::field::display),
         "a caller waited for a token in vain"
     );
+}
+
+fn log_store_fault(fault: StoreFault, error: Option<&(dyn Error + Send + Sync + 'static)>) {
+    let reason = fault.as_str();
+    match fault {
+        StoreFault::Failing => warn!(
+            target: TARGET,
+            reason,
+            error = error.map(tracing::field::display),
+            cause = error
+                .and_then(|error| error.source())
+                .map(|cause| tracing::field::display(Causes(cause))),
+            "the token store cannot be used: this process works alone"
+        ),
+        StoreFault::UnknownKey => warn!(
+            target: TARGET,
+            reason,
+            "the token store has records that this process cannot open: check that all processes \
+             have all sealing keys, and the same version"
+        ),
+    }
 }
 
 /// The causes of an error, which its own text does not repeat.

@@ -22,6 +22,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::support::clock::ManualClock;
+use crate::support::fleet::{Fault as StoreFault, Fleet, keys, shared};
 use crate::support::logs;
 
 /// The log lines and metrics of one fault.
@@ -67,6 +68,8 @@ fn each_fault_has_a_log_line_of_its_own() {
         origin_not_allowed(),
         full_queue(),
         panicking_source(),
+        store_that_fails(),
+        missing_sealing_key(),
     ];
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations/README.md");
     let page = fs::read_to_string(page).unwrap();
@@ -318,6 +321,44 @@ fn panicking_source() -> Seen {
         for _ in 0..3 {
             cache.token().await.unwrap_err();
         }
+        cache
+    })
+}
+
+fn store_that_fails() -> Seen {
+    let fault = Fault {
+        name: "token store that fails",
+        line: ("the token store cannot be used", "reason", "failing"),
+        metric: Some("stores_unavailable"),
+    };
+    see(fault, async || {
+        let fleet = Fleet::new();
+        fleet.store.set(StoreFault::Down);
+        let cache = fleet.process();
+        for tenant in 0..5 {
+            let request = TokenRequest::scope(format!("tenant/{tenant}"));
+            cache.token_for(&request).await.unwrap();
+        }
+        cache
+    })
+}
+
+fn missing_sealing_key() -> Seen {
+    let fault = Fault {
+        name: "sealing key that a process does not have",
+        line: (
+            "the token store has records that this process cannot open",
+            "reason",
+            "unknown_key",
+        ),
+        metric: Some("stores_unavailable"),
+    };
+    see(fault, async || {
+        let fleet = Fleet::new();
+        fleet.process().token().await.unwrap();
+        let source = shared(fleet.tokens.clone(), fleet.store.clone(), keys("other"));
+        let cache = TokenCache::new(source);
+        cache.token().await.unwrap();
         cache
     })
 }

@@ -32,6 +32,7 @@ mod faults;
 mod fetch_context;
 mod fleet;
 mod fleet_faults;
+mod fleet_reports;
 mod grants;
 mod hostile_metadata;
 mod late_tokens;

@@ -132,6 +132,12 @@ fn line(event: &Event<'_>) -> String {
             entries,
             ..
         } => of(token_request, format!("entry evicted: {entries}")),
+        Event::StoreUnavailable { fault, error, .. } => {
+            let cause = error.and_then(|error| error.source());
+            let cause = cause.map(|cause| format!(", {cause}")).unwrap_or_default();
+            format!("store unavailable: {}{cause}", fault.as_str())
+        }
+        Event::StoreAvailable { fault, .. } => format!("store available: {}", fault.as_str()),
         ref other => panic!("unknown: {other:?}"),
     }
 }
