@@ -6,7 +6,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-#[cfg(feature = "fleet")]
+#[cfg(any(feature = "client-credentials", feature = "fleet"))]
 use std::sync::Weak;
 
 pub(crate) mod event;
@@ -15,7 +15,7 @@ pub(crate) mod metrics;
 pub(crate) mod span;
 #[cfg(feature = "tracing")]
 pub(crate) mod tracing;
-#[cfg(feature = "fleet")]
+#[cfg(any(feature = "client-credentials", feature = "fleet"))]
 pub(crate) mod trouble;
 
 pub use event::{
@@ -80,13 +80,13 @@ impl Observers {
         self.0.is_empty()
     }
 
-    #[cfg(feature = "fleet")]
+    #[cfg(any(feature = "client-credentials", feature = "fleet"))]
     pub(crate) fn downgrade(&self) -> Weak<[Box<dyn Observer>]> {
         Arc::downgrade(&self.0)
     }
 
     /// Returns the observers, unless their cache was dropped.
-    #[cfg(feature = "fleet")]
+    #[cfg(any(feature = "client-credentials", feature = "fleet"))]
     pub(crate) fn upgrade(weak: &Weak<[Box<dyn Observer>]>) -> Option<Self> {
         weak.upgrade().map(Self)
     }

@@ -150,6 +150,25 @@ pub enum Event<'a> {
         /// The fault that has ended.
         fault: StoreFault,
     },
+    /// The metadata of an issuer could not be refreshed, see `ClientCredentials::discover`: the token
+    /// endpoint that is known stays in use, and the next try is an hour later.
+    ///
+    /// It is noticed by a fetch, so each cache gets the event with its first fetch since. Metadata
+    /// that was never obtained is an error of the fetch instead.
+    #[non_exhaustive]
+    MetadataNotRefreshed {
+        /// The issuer, as it is configured.
+        issuer: &'a str,
+        /// The reason.
+        error: &'a TokenError,
+    },
+    /// The metadata of an issuer was refreshed again. Follows each
+    /// [`MetadataNotRefreshed`](Self::MetadataNotRefreshed), once a fetch has noticed.
+    #[non_exhaustive]
+    MetadataRefreshed {
+        /// The issuer, as it is configured.
+        issuer: &'a str,
+    },
     /// The cache has an entry for another token. The default token request has no event: its entry
     /// is there from the beginning.
     #[non_exhaustive]

@@ -144,7 +144,9 @@ impl Observer for MetricsObserver {
             Event::StoreAvailable { .. } => self.stores_unavailable.decrement(STORES_UNAVAILABLE),
             Event::FetchStarted { .. }
             | Event::SentWithoutToken { .. }
-            | Event::ClockStepped { .. } => {}
+            | Event::ClockStepped { .. }
+            | Event::MetadataNotRefreshed { .. }
+            | Event::MetadataRefreshed { .. } => {}
         }
     }
 }

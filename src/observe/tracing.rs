@@ -28,7 +28,7 @@ const MAX_WARNED: usize = 32;
 /// | level | what is logged |
 /// |---|---|
 /// | `warn` | the first of several failed fetches of a token; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one; a wall clock that was set back; a token store that cannot be used |
-/// | `info` | the first token after failed fetches; a wall clock that was set forward; a token store that can be used again |
+/// | `info` | the first token after failed fetches; a wall clock that was set forward; a token store that can be used again; metadata that was refreshed again |
 /// | `debug` | all other fetches, pauses, rejections, replays, requests without a token, evictions |
 /// | `trace` | fetches that queue, waits that end with a token, new entries |
 ///
@@ -259,6 +259,20 @@ impl Observer for TracingObserver {
                 target: TARGET,
                 reason = fault.as_str(),
                 "the token store can be used again"
+            ),
+            Event::MetadataNotRefreshed { issuer, error } => warn!(
+                target: TARGET,
+                issuer,
+                error = %error,
+                kind = ?error.kind(),
+                cause = cause(error).map(tracing::field::display),
+                "the metadata of an issuer could not be refreshed: the known token endpoint stays in \
+                 use"
+            ),
+            Event::MetadataRefreshed { issuer } => info!(
+                target: TARGET,
+                issuer,
+                "the metadata of an issuer was refreshed again"
             ),
             Event::EntryAdded {
                 token_request,

@@ -44,7 +44,10 @@ pub struct FetchContext {
     rejected: Option<AccessToken>,
     deadline: Instant,
     /// For the troubles of a source. Without a cache there are none.
-    #[cfg_attr(not(feature = "fleet"), allow(dead_code))]
+    #[cfg_attr(
+        not(any(feature = "client-credentials", feature = "fleet")),
+        allow(dead_code)
+    )]
     observers: Observers,
 }
 
@@ -86,7 +89,7 @@ impl FetchContext {
     }
 
     /// Returns the observers of the cache.
-    #[cfg(feature = "fleet")]
+    #[cfg(any(feature = "client-credentials", feature = "fleet"))]
     pub(crate) fn observers(&self) -> &Observers {
         &self.observers
     }

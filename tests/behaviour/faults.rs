@@ -21,6 +21,8 @@ use tokio::net::TcpListener;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 
+use crate::discovery::{DAY, Issuer, metadata};
+use crate::support::api::status;
 use crate::support::clock::ManualClock;
 use crate::support::fleet::{Fault as StoreFault, Fleet, keys, shared};
 use crate::support::logs;
@@ -70,6 +72,7 @@ fn each_fault_has_a_log_line_of_its_own() {
         panicking_source(),
         store_that_fails(),
         missing_sealing_key(),
+        metadata_that_is_gone(),
     ];
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations/README.md");
     let page = fs::read_to_string(page).unwrap();
@@ -358,6 +361,28 @@ fn missing_sealing_key() -> Seen {
         fleet.process().token().await.unwrap();
         let source = shared(fleet.tokens.clone(), fleet.store.clone(), keys("other"));
         let cache = TokenCache::new(source);
+        cache.token().await.unwrap();
+        cache
+    })
+}
+
+fn metadata_that_is_gone() -> Seen {
+    let fault = Fault {
+        name: "metadata of the issuer that is gone",
+        line: (
+            "the metadata of an issuer could not be refreshed",
+            "kind",
+            "Discovery",
+        ),
+        metric: None,
+    };
+    see(fault, async || {
+        tokio::time::pause();
+        let issuer = Issuer::with(&metadata());
+        let cache = TokenCache::new(issuer.client().build().unwrap());
+        cache.token().await.unwrap();
+        issuer.answer_with(|_| status(404));
+        tokio::time::advance(DAY).await;
         cache.token().await.unwrap();
         cache
     })

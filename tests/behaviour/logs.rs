@@ -22,6 +22,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, fmt};
 
+use crate::discovery::{DAY, HOUR, ISSUER, Issuer, document, metadata};
 use crate::support::fleet::{Fault, Fleet, keys, shared};
 use crate::support::logs;
 
@@ -247,6 +248,34 @@ async fn a_sealing_key_that_is_missing_is_a_warning() {
     let fields = &lines[0].fields;
     assert!(fields["message"].contains("have all sealing keys"));
     assert_eq!(fields["reason"], "unknown_key");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_that_is_not_refreshed_is_one_warning_and_its_refresh_an_info() {
+    let (capture, _guard) = Capture::start();
+    let issuer = Issuer::with(&metadata());
+    let cache = TokenCache::new(issuer.client().build().unwrap());
+    cache.token().await.unwrap();
+    issuer.answer_with(|_| document(&serde_json::json!({})));
+    for time in [DAY, HOUR] {
+        sleep(time).await;
+        cache.token().await.unwrap();
+    }
+    let lines = capture.take_notable();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert_eq!(lines[0].level, Level::WARN);
+    let fields = &lines[0].fields;
+    assert!(fields["message"].contains("the known token endpoint stays in use"));
+    assert_eq!(fields["issuer"], ISSUER);
+    assert_eq!(fields["kind"], "Discovery");
+    assert!(fields["cause"].contains("not a JSON object of metadata"));
+    issuer.answer_with(|_| document(&metadata()));
+    sleep(HOUR).await;
+    cache.token().await.unwrap();
+    let lines = capture.take_notable();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert_eq!(lines[0].level, Level::INFO);
+    assert!(lines[0].fields["message"].contains("was refreshed again"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -64,6 +64,7 @@ mod server_quirks;
 mod service_polls;
 mod single_flight;
 mod source_failures;
+mod stale_metadata;
 mod status;
 mod subscribe;
 mod task_local;
