@@ -150,8 +150,8 @@ pub enum Event<'a> {
         /// The fault that has ended.
         fault: StoreFault,
     },
-    /// The metadata of an issuer could not be refreshed, see `ClientCredentials::discover`: the token
-    /// endpoint that is known stays in use, and the next try is an hour later.
+    /// The metadata of an issuer could not be refreshed, see `ClientCredentials::discover`: the
+    /// token endpoint that is known stays in use, and the next try is an hour later.
     ///
     /// It is noticed by a fetch, so each cache gets the event with its first fetch since. Metadata
     /// that was never obtained is an error of the fetch instead.
