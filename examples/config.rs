@@ -1,7 +1,8 @@
 //! Configuration from a TOML file and from environment variables: `cargo run --example config`
 //!
-//! With `ORDERS_TOKEN_URL`, `ORDERS_CLIENT_ID` and `ORDERS_CLIENT_SECRET` or
-//! `ORDERS_CLIENT_SECRET_FILE` set, it talks to a token endpoint of your own.
+//! With `ORDERS_ISSUER` or `ORDERS_TOKEN_URL`, `ORDERS_CLIENT_ID`, and one of
+//! `ORDERS_CLIENT_SECRET`, `ORDERS_CLIENT_SECRET_FILE`, `ORDERS_PRIVATE_KEY_FILE` and
+//! `ORDERS_CLIENT_ASSERTION_FILE` set, it talks to a token endpoint of your own.
 
 use std::{env, fs};
 
@@ -17,6 +18,7 @@ const PREFIX: &str = "ORDERS_";
 struct Config {
     listen: String,
     orders: ClientCredentialsSettings,
+    payments: ClientCredentialsSettings,
 }
 
 /// Reads the settings from variables such as `ORDERS_CLIENT_ID`. `None` if there is none.
@@ -49,6 +51,13 @@ async fn main() -> Result<(), BoxError> {
         client_id = "{}"
         client_secret_file = '{}'
         scope = "orders.read"
+
+        # Without a secret: the issuer's metadata names the token URL, and a key signs.
+        [payments]
+        issuer = "https://identity.example.com"
+        client_id = "payments"
+        private_key_file = "/run/secrets/payments/key.pem"
+        scope = "payments.write"
         "#,
         server.token_url(),
         server.client_id(),
@@ -67,6 +76,22 @@ async fn main() -> Result<(), BoxError> {
     let token = TokenCache::new(source).token().await?;
     fs::remove_file(&secret)?;
     println!("a token until {:?}", token.expires_at());
+
+    // Nothing is read or sent before the first token request.
+    println!("{:?}", config.payments.builder()?.build()?);
+
+    // As a Kubernetes pod would set it, with a projected token.
+    let workload = [
+        ("ORDERS_ISSUER", "https://identity.example.com"),
+        ("ORDERS_CLIENT_ID", "orders"),
+        (
+            "ORDERS_CLIENT_ASSERTION_FILE",
+            "/var/run/secrets/tokens/idp",
+        ),
+    ];
+    let workload = workload.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let settings = from_environment(workload.into_iter())?.ok_or("no variable is set")?;
+    println!("{:?}", settings.builder()?.build()?);
 
     // A mistake is an error that names the setting.
     let mistake = [("ORDERS_CLIENT_SECRETS".to_owned(), "s3cret".to_owned())];

@@ -110,7 +110,7 @@ pub use observe::metrics::MetricsObserver;
 pub use observe::tracing::TracingObserver;
 pub use observe::{
     ClockStep, Event, FetchOutcome, NoTokenReason, Observer, RejectingResponse, RejectionOutcome,
-    ReplayObstacle, ReplayOutcome, RequestOrigin, WaitOutcome,
+    ReplayObstacle, ReplayOutcome, RequestOrigin, StoreFault, WaitOutcome,
 };
 pub use policy::rejection::{BearerChallenge, GrpcUnauthenticated, RejectionPolicy};
 pub use policy::replay::buffered::ReplayBody;
@@ -158,6 +158,8 @@ pub use token::AccessToken;
 pub use token::request::TokenRequest;
 #[cfg(feature = "client-credentials")]
 pub use token::security_token::SecurityToken;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+pub use token_endpoint::assertion::key_file::PrivateKeyFile;
 #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
 pub use token_endpoint::assertion::private_key::{PrivateKeyJwt, SigningAlgorithm};
 #[cfg(feature = "client-credentials")]

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+#[cfg(any(feature = "client-credentials", feature = "fleet"))]
+use std::sync::Weak;
 
 pub(crate) mod event;
 #[cfg(feature = "metrics")]
@@ -13,10 +15,12 @@ pub(crate) mod metrics;
 pub(crate) mod span;
 #[cfg(feature = "tracing")]
 pub(crate) mod tracing;
+#[cfg(any(feature = "client-credentials", feature = "fleet"))]
+pub(crate) mod trouble;
 
 pub use event::{
     ClockStep, Event, FetchOutcome, NoTokenReason, RejectingResponse, RejectionOutcome,
-    ReplayObstacle, ReplayOutcome, RequestOrigin, WaitOutcome,
+    ReplayObstacle, ReplayOutcome, RequestOrigin, StoreFault, WaitOutcome,
 };
 
 /// Gets the [`Event`]s of a cache and of the layers over it, see
@@ -74,6 +78,17 @@ impl Observers {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    #[cfg(any(feature = "client-credentials", feature = "fleet"))]
+    pub(crate) fn downgrade(&self) -> Weak<[Box<dyn Observer>]> {
+        Arc::downgrade(&self.0)
+    }
+
+    /// Returns the observers, unless their cache was dropped.
+    #[cfg(any(feature = "client-credentials", feature = "fleet"))]
+    pub(crate) fn upgrade(weak: &Weak<[Box<dyn Observer>]>) -> Option<Self> {
+        weak.upgrade().map(Self)
     }
 
     /// Gives an event to all observers. Called without a lock.

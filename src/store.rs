@@ -138,8 +138,10 @@ pub struct Lease {
 
 /// The reason why a store failed.
 ///
-/// It reaches no caller of a token. An implementation keeps records, keys and passwords out of it.
-pub struct StoreError(BoxError);
+/// It reaches no caller of a token, but observers and logs. An implementation keeps records, keys
+/// and passwords out of it.
+#[derive(Clone)]
+pub struct StoreError(Arc<dyn std::error::Error + Send + Sync>);
 
 impl StoreKey {
     pub(crate) fn new(fleet: [u8; 16], token: [u8; 16]) -> Self {
@@ -249,7 +251,7 @@ impl Lease {
 impl StoreError {
     /// Creates an error.
     pub fn new(error: impl Into<BoxError>) -> Self {
-        Self(error.into())
+        Self(Arc::from(error.into()))
     }
 }
 

@@ -172,7 +172,7 @@ impl Fetcher {
             events.started(attempt);
             let started = self.timeline.read();
             let since = Instant::now();
-            let context = context();
+            let context = context().with_observers(&self.observers);
             let source = async { self.source.fetch_with(request, &context).await };
             let error = match catch_panic(source, limit).await {
                 Some(Ok(token)) => return Ok((token, started)),

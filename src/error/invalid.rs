@@ -66,6 +66,12 @@ impl InvalidSetting {
     pub fn setting(&self) -> &'static str {
         self.setting
     }
+
+    /// Returns the text that begins with "must".
+    #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+    pub(crate) fn into_requirement(self) -> Cow<'static, str> {
+        self.requirement
+    }
 }
 
 impl fmt::Display for InvalidSetting {

@@ -1,5 +1,6 @@
 //! The events that observers get.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -150,6 +151,44 @@ pub enum Event<'a> {
         /// The step.
         step: ClockStep,
     },
+    /// The store of a [`SharedTokenSource`](crate::SharedTokenSource) cannot be used: this process
+    /// fetches tokens for itself, as without a store.
+    ///
+    /// It is noticed by a fetch, so each cache gets the event with its first fetch during the fault.
+    #[non_exhaustive]
+    StoreUnavailable {
+        /// The fault.
+        fault: StoreFault,
+        /// The last error of the store. It contains no secret, unless a store of your own puts one
+        /// there.
+        error: Option<&'a (dyn Error + Send + Sync + 'static)>,
+    },
+    /// The store can be used again. Follows each
+    /// [`StoreUnavailable`](Self::StoreUnavailable) with the same fault, once a fetch has noticed.
+    #[non_exhaustive]
+    StoreAvailable {
+        /// The fault that has ended.
+        fault: StoreFault,
+    },
+    /// The metadata of an issuer could not be refreshed, see `ClientCredentials::discover`: the
+    /// token endpoint that is known stays in use, and the next try is an hour later.
+    ///
+    /// It is noticed by a fetch, so each cache gets the event with its first fetch since. Metadata
+    /// that was never obtained is an error of the fetch instead.
+    #[non_exhaustive]
+    MetadataNotRefreshed {
+        /// The issuer, as it is configured.
+        issuer: &'a str,
+        /// The reason.
+        error: &'a TokenError,
+    },
+    /// The metadata of an issuer was refreshed again. Follows each
+    /// [`MetadataNotRefreshed`](Self::MetadataNotRefreshed), once a fetch has noticed.
+    #[non_exhaustive]
+    MetadataRefreshed {
+        /// The issuer, as it is configured.
+        issuer: &'a str,
+    },
     /// The cache has an entry for another token. The default token request has no event: its entry
     /// is there from the beginning.
     #[non_exhaustive]
@@ -192,6 +231,17 @@ pub enum ClockStep {
     Forward(Duration),
     /// The clock was set back.
     Back(Duration),
+}
+
+/// The reason why the store of a fleet cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreFault {
+    /// Several operations in a row failed or took too long.
+    Failing,
+    /// Records are sealed with a key that this process does not have, or were written by a later
+    /// version of this crate. Tokens whose records can be opened are still shared.
+    UnknownKey,
 }
 
 /// The outcome of a fetch.
@@ -386,6 +436,10 @@ names! {
         Self::NoToken => "no_token",
         Self::SameToken => "same_token",
         Self::NotReady => "not_ready",
+    }
+    StoreFault {
+        Self::Failing => "failing",
+        Self::UnknownKey => "unknown_key",
     }
     NoTokenReason {
         Self::OriginNotAllowed => "origin_not_allowed",

@@ -18,6 +18,7 @@ const PAUSED: &str = "bearer_auth.paused";
 const IN_FLIGHT: &str = "bearer_auth.fetches_in_flight";
 const QUEUED: &str = "bearer_auth.fetches_queued";
 const ENTRIES: &str = "bearer_auth.entries";
+const STORES_UNAVAILABLE: &str = "bearer_auth.stores_unavailable";
 
 /// Counts events in the `metrics` facade.
 ///
@@ -36,6 +37,7 @@ const ENTRIES: &str = "bearer_auth.entries";
 /// | `bearer_auth.fetches_in_flight` | gauge | |
 /// | `bearer_auth.fetches_queued` | gauge | |
 /// | `bearer_auth.entries` | gauge: tokens, not counting the default one | |
+/// | `bearer_auth.stores_unavailable` | gauge: faults of token stores, during which this process works alone | |
 ///
 /// Gauges are the sums of all caches of the process.
 ///
@@ -49,6 +51,7 @@ pub struct MetricsObserver {
     in_flight: Share,
     queued: Share,
     entries: Share,
+    stores_unavailable: Share,
 }
 
 impl MetricsObserver {
@@ -151,11 +154,15 @@ impl Observer for MetricsObserver {
             }
             Event::EntryAdded { .. } => self.entries.increment(ENTRIES),
             Event::EntryEvicted { .. } => self.entries.decrement(ENTRIES),
+            Event::StoreUnavailable { .. } => self.stores_unavailable.increment(STORES_UNAVAILABLE),
+            Event::StoreAvailable { .. } => self.stores_unavailable.decrement(STORES_UNAVAILABLE),
             Event::FetchStarted { .. }
             | Event::NewTokensRejected { .. }
             | Event::NewTokensAccepted { .. }
             | Event::SentWithoutToken { .. }
-            | Event::ClockStepped { .. } => {}
+            | Event::ClockStepped { .. }
+            | Event::MetadataNotRefreshed { .. }
+            | Event::MetadataRefreshed { .. } => {}
         }
     }
 }
@@ -166,6 +173,7 @@ impl Drop for MetricsObserver {
         self.in_flight.withdraw(IN_FLIGHT);
         self.queued.withdraw(QUEUED);
         self.entries.withdraw(ENTRIES);
+        self.stores_unavailable.withdraw(STORES_UNAVAILABLE);
     }
 }
 
@@ -230,6 +238,10 @@ fn describe() {
         (
             ENTRIES,
             "Tokens in the cache, not counting the default one.",
+        ),
+        (
+            STORES_UNAVAILABLE,
+            "Faults of token stores that are known to a cache: it fetches without the store.",
         ),
     ] {
         describe_gauge!(name, Unit::Count, description);

@@ -11,7 +11,7 @@ use tracing::{debug, info, trace, warn};
 use crate::error::TokenError;
 use crate::observe::{
     ClockStep, Event, FetchOutcome, NoTokenReason, Observer, ReplayOutcome, RequestOrigin,
-    WaitOutcome,
+    StoreFault, WaitOutcome,
 };
 use crate::source::context::FetchReason;
 use crate::token::request::TokenRequest;
@@ -28,8 +28,8 @@ const MAX_WARNED: usize = 32;
 ///
 /// | level | what is logged |
 /// |---|---|
-/// | `warn` | the first of several failed fetches of a token; an API that rejects each new token; the first request that fails because of a full queue of fetches; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one; a wall clock that was set back |
-/// | `info` | the first token after failed fetches; the first one that the API accepts again; a wall clock that was set forward |
+/// | `warn` | the first of several failed fetches of a token; an API that rejects each new token; the first request that fails because of a full queue of fetches; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one; a wall clock that was set back; a token store that cannot be used; an issuer's metadata that could not be refreshed |
+/// | `info` | the first token after failed fetches; the first one that the API accepts again; a wall clock that was set forward; a token store that can be used again; metadata that was refreshed again |
 /// | `debug` | all other fetches, pauses, rejections, replays, requests without a token, evictions |
 /// | `trace` | fetches that queue, waits that end with a token, new entries |
 ///
@@ -83,7 +83,8 @@ impl TracingObserver {
                 )
             };
         }
-        if failures == 1 {
+        // A paused error repeats a failure that was logged.
+        if failures == 1 && !error.is_paused() {
             log!(warn);
         } else {
             log!(debug);
@@ -333,6 +334,26 @@ impl Observer for TracingObserver {
                 step_secs = by.as_secs_f64(),
                 "the wall clock was set forward, or the machine was suspended"
             ),
+            Event::StoreUnavailable { fault, error } => log_store_fault(fault, error),
+            Event::StoreAvailable { fault } => info!(
+                target: TARGET,
+                store_fault = fault.as_str(),
+                "the token store can be used again"
+            ),
+            Event::MetadataNotRefreshed { issuer, error } => warn!(
+                target: TARGET,
+                issuer,
+                error = %error,
+                kind = error.kind().as_str(),
+                cause = cause(error).map(tracing::field::display),
+                "the metadata of an issuer could not be refreshed: the known token endpoint stays in \
+                 use"
+            ),
+            Event::MetadataRefreshed { issuer } => info!(
+                target: TARGET,
+                issuer,
+                "the metadata of an issuer was refreshed again"
+            ),
             Event::EntryAdded {
                 token_request,
                 entries,
@@ -352,6 +373,27 @@ impl Observer for TracingObserver {
                 "an entry was evicted"
             ),
         }
+    }
+}
+
+fn log_store_fault(fault: StoreFault, error: Option<&(dyn Error + Send + Sync + 'static)>) {
+    let store_fault = fault.as_str();
+    match fault {
+        StoreFault::Failing => warn!(
+            target: TARGET,
+            store_fault,
+            error = error.map(tracing::field::display),
+            cause = error
+                .and_then(|error| error.source())
+                .map(|cause| tracing::field::display(Causes(cause))),
+            "the token store cannot be used: this process works alone"
+        ),
+        StoreFault::UnknownKey => warn!(
+            target: TARGET,
+            store_fault,
+            "the token store has records that this process cannot open: check that all processes \
+             have all sealing keys, and the same version"
+        ),
     }
 }
 

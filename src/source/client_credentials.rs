@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::error::{InvalidSetting, TokenError};
 use crate::source::TokenSource;
+use crate::source::context::FetchContext;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 use crate::token_endpoint::builder::{Client, Grant, GrantBuilder, sealed};
@@ -59,7 +60,8 @@ impl ClientCredentials {
     /// The metadata is fetched before the first token request, from
     /// `/.well-known/oauth-authorization-server` or else `/.well-known/openid-configuration`,
     /// without credentials and redirects, up to 256 KiB. It is fetched again after 24 h, in at most
-    /// 2 s; if that fails, the known endpoint stays and the next try is an hour later.
+    /// 2 s; if that fails, the known endpoint stays, the next try is an hour later, and observers
+    /// get [`MetadataNotRefreshed`](crate::Event::MetadataNotRefreshed).
     ///
     /// The token endpoint must be at the issuer's origin or at one that
     /// [`allow_token_origin`](GrantBuilder::allow_token_origin) names. Once found, its origin is
@@ -105,6 +107,16 @@ impl TokenSource for ClientCredentials {
         without_subject(request)?;
         let sent = self.endpoint.send("client_credentials", &[], request);
         Ok(sent.await?.token)
+    }
+
+    async fn fetch_with(
+        &self,
+        request: &TokenRequest,
+        context: &FetchContext,
+    ) -> Result<AccessToken, TokenError> {
+        let outcome = self.fetch(request).await;
+        self.endpoint.report(context);
+        outcome
     }
 }
 

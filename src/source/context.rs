@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use crate::observe::Observers;
 use crate::token::AccessToken;
 
 /// The reason why the cache fetches a token.
@@ -42,6 +43,12 @@ pub struct FetchContext {
     held: Option<AccessToken>,
     rejected: Option<AccessToken>,
     deadline: Instant,
+    /// For the troubles of a source. Without a cache there are none.
+    #[cfg_attr(
+        not(any(feature = "client-credentials", feature = "fleet")),
+        allow(dead_code)
+    )]
+    observers: Observers,
 }
 
 impl FetchContext {
@@ -53,6 +60,7 @@ impl FetchContext {
             held: None,
             rejected: None,
             deadline,
+            observers: Observers::default(),
         }
     }
 
@@ -72,6 +80,18 @@ impl FetchContext {
     pub fn with_rejected(mut self, token: AccessToken) -> Self {
         self.rejected = Some(token);
         self
+    }
+
+    /// Sets the observers of the cache.
+    pub(crate) fn with_observers(mut self, observers: &Observers) -> Self {
+        self.observers = observers.clone();
+        self
+    }
+
+    /// Returns the observers of the cache.
+    #[cfg(any(feature = "client-credentials", feature = "fleet"))]
+    pub(crate) fn observers(&self) -> &Observers {
+        &self.observers
     }
 
     /// Sets the time at which the fetch ends.

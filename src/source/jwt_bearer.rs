@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::error::{InvalidSetting, TokenError};
 use crate::source::TokenSource;
+use crate::source::context::FetchContext;
 use crate::source::provider::Provider;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
@@ -105,6 +106,16 @@ impl TokenSource for JwtBearer {
         let fields = [("assertion", assertion)];
         let sent = self.endpoint.send(GRANT_TYPE, &fields, request);
         Ok(sent.await?.token)
+    }
+
+    async fn fetch_with(
+        &self,
+        request: &TokenRequest,
+        context: &FetchContext,
+    ) -> Result<AccessToken, TokenError> {
+        let outcome = self.fetch(request).await;
+        self.endpoint.report(context);
+        outcome
     }
 }
 

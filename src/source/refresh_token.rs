@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::error::{InvalidSetting, TokenError, TokenErrorKind};
 use crate::source::TokenSource;
+use crate::source::context::FetchContext;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 use crate::token_endpoint::builder::{Client, Grant, GrantBuilder, sealed};
@@ -168,6 +169,16 @@ impl TokenSource for RefreshTokenGrant {
             )
             .without_retry()),
         }
+    }
+
+    async fn fetch_with(
+        &self,
+        request: &TokenRequest,
+        context: &FetchContext,
+    ) -> Result<AccessToken, TokenError> {
+        let outcome = self.fetch(request).await;
+        self.shared.endpoint.report(context);
+        outcome
     }
 }
 

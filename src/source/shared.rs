@@ -13,6 +13,7 @@ use crate::source::context::{FetchContext, FetchReason};
 use crate::source::shared::breaker::Guarded;
 use crate::source::shared::identity::{FleetIdentity, Names};
 use crate::source::shared::keys::SealingKeys;
+use crate::source::shared::reports::Reports;
 use crate::source::shared::seen::Seen;
 use crate::store::TokenStore;
 use crate::token::AccessToken;
@@ -24,6 +25,7 @@ pub(crate) mod keys;
 mod lease;
 mod process;
 mod record;
+mod reports;
 mod seen;
 mod timed;
 
@@ -78,6 +80,7 @@ pub struct SharedTokenSource {
     names: Names,
     keys: SealingKeys,
     seen: Seen,
+    reports: Reports,
     is_lease_required: bool,
 }
 
@@ -178,6 +181,7 @@ impl UnsealedSharedTokenSource {
             names: self.names,
             keys,
             seen: Seen::default(),
+            reports: Reports::default(),
             is_lease_required: false,
         }
     }
@@ -195,7 +199,9 @@ impl TokenSource for SharedTokenSource {
         request: &TokenRequest,
         context: &FetchContext,
     ) -> Result<AccessToken, TokenError> {
-        match self.fetch_shared(request, context).await {
+        let outcome = self.fetch_shared(request, context).await;
+        self.reports.store(&self.store, context.observers());
+        match outcome {
             Ok(outcome) => outcome,
             Err(_) if self.is_lease_required => Err(TokenError::transient(
                 "the token store cannot be used, and the source must not fetch without its lease",

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::clock;
 use crate::error::{InvalidSetting, TokenError, TokenErrorKind};
 use crate::source::TokenSource;
+use crate::source::context::FetchContext;
 use crate::source::provider::Provider;
 use crate::token::request::TokenRequest;
 use crate::token::security_token::SecurityToken;
@@ -175,6 +176,16 @@ impl TokenSource for TokenExchange {
             Some(life) => no_longer_than(token, life),
             None => token,
         })
+    }
+
+    async fn fetch_with(
+        &self,
+        request: &TokenRequest,
+        context: &FetchContext,
+    ) -> Result<AccessToken, TokenError> {
+        let outcome = self.fetch(request).await;
+        self.endpoint.report(context);
+        outcome
     }
 }
 

@@ -14,6 +14,8 @@ mod jwk;
 #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
 pub(crate) mod jwt;
 #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+pub(crate) mod key_file;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
 pub(crate) mod private_key;
 
 /// The value of `client_assertion_type` for a JWT (RFC 7523 §2.2).
@@ -28,7 +30,7 @@ pub(crate) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type
 ///
 /// For a file that something else rotates, use
 /// [`client_assertion_file`](crate::GrantBuilder::client_assertion_file), and for a key in memory
-/// `PrivateKeyJwt` (feature `private-key-jwt`).
+/// or in a file `PrivateKeyJwt` or `PrivateKeyFile` (feature `private-key-jwt`).
 ///
 /// ```
 /// use bearer_auth::{Assertion, AssertionContext, ClientAssertion, ClientCredentials, TokenError};

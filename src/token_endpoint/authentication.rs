@@ -13,6 +13,8 @@ use zeroize::Zeroizing;
 use crate::error::TokenError;
 #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
 use crate::token_endpoint::assertion::jwt::SecretJwt;
+#[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+use crate::token_endpoint::assertion::key_file::KeyFile;
 use crate::token_endpoint::assertion::{Assertion, AssertionContext, ClientAssertion, JWT_BEARER};
 use crate::token_endpoint::form::Field;
 use crate::token_endpoint::secret_file::SecretFile;
@@ -86,6 +88,12 @@ pub(crate) enum Proof {
         source: Arc<dyn ClientAssertion>,
         context: AssertionContext,
     },
+    /// An assertion signed by a key that is read anew for each try.
+    #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+    KeyFile {
+        file: KeyFile,
+        context: AssertionContext,
+    },
 }
 
 /// The credentials of one token request.
@@ -93,12 +101,12 @@ pub(crate) enum Proof {
 pub(crate) struct Credentials {
     pub(crate) fields: Vec<Field>,
     pub(crate) authorization: Option<HeaderValue>,
-    /// The secret, if it may be another one when it is read again.
+    /// The secret or the key, if it may be another one when it is read again.
     rotating_secret: Option<Zeroizing<String>>,
 }
 
 impl Credentials {
-    /// Returns true if the secret was rotated after `sent` was read.
+    /// Returns true if the secret or the key was rotated after `sent` was read.
     pub(crate) fn is_rotated_since(&self, sent: &Self) -> bool {
         self.rotating_secret != sent.rotating_secret
     }
@@ -118,6 +126,15 @@ impl Authentication {
             Proof::Assertion {
                 source, context, ..
             } => Ok(self.assertion(&source.assertion(context).await?)),
+            #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+            Proof::KeyFile { file, context } => {
+                let (key, content) = file.read().await?;
+                let credentials = self.assertion(&key.assertion(context).await?);
+                Ok(Credentials {
+                    rotating_secret: Some(content),
+                    ..credentials
+                })
+            }
         }
     }
 
@@ -126,9 +143,14 @@ impl Authentication {
         matches!(self.proof, Proof::Certificate)
     }
 
-    /// Returns true if the secret is in a file.
+    /// Returns true if the secret or the key is in a file.
     pub(crate) fn has_secret_file(&self) -> bool {
-        matches!(self.proof, Proof::SecretFile { .. })
+        match self.proof {
+            Proof::SecretFile { .. } => true,
+            #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+            Proof::KeyFile { .. } => true,
+            _ => false,
+        }
     }
 
     /// Returns the name of the way in which the client authenticates, for `Debug`.
@@ -138,6 +160,8 @@ impl Authentication {
             Proof::Certificate => &ClientAuthentication::TlsClientAuth,
             Proof::Secret { style, .. } | Proof::SecretFile { style, .. } => style,
             Proof::Assertion { method, .. } => method,
+            #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+            Proof::KeyFile { .. } => &"private_key_file",
         }
     }
 

@@ -9,6 +9,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 
 use crate::error::{TokenError, TokenErrorKind};
 use crate::policy::origin::Target;
+use crate::source::context::FetchContext;
 use crate::token::request::TokenRequest;
 use crate::token_endpoint::authentication::{Authentication, Credentials};
 use crate::token_endpoint::discovery::Discovery;
@@ -123,6 +124,13 @@ impl TokenEndpoint {
         let request = request(url, form, credentials);
         let raw = self.transport.send(request, limit).await?;
         response::parse_all(raw.status, &raw.headers, raw.body.as_deref())
+    }
+
+    /// Reports what a fetch has noticed of the issuer's metadata, after each try.
+    pub(crate) fn report(&self, context: &FetchContext) {
+        if let Address::Issuer(discovery) = &self.address {
+            discovery.report(context.observers());
+        }
     }
 
     /// Returns host and port of the token endpoint, without a default port.

@@ -1,5 +1,6 @@
 //! A credential in a file that something else rotates.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -45,7 +46,7 @@ impl CredentialFile {
     /// rotation may be, and a permanent one for any other content that `parse` does not accept.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        parse: fn(&[u8]) -> Result<T, Problem>,
+        parse: impl FnOnce(&[u8]) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, TokenError> {
         let path = Arc::clone(&self.path);
         // The task ends early only if its runtime shuts down.
@@ -68,7 +69,7 @@ impl CredentialFile {
     }
 }
 
-fn read<T>(path: &Path, parse: fn(&[u8]) -> Result<T, Problem>) -> Result<T, Problem> {
+fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, Problem>) -> Result<T, Problem> {
     // Opening a pipe would wait for its writer.
     if !fs::metadata(path).map_err(Problem::Unreadable)?.is_file() {
         return Err(Problem::NotAFile);
@@ -101,7 +102,7 @@ pub(crate) enum Problem {
     NotAFile,
     TooLong,
     /// It has another content, as this text says.
-    Invalid(&'static str),
+    Invalid(Cow<'static, str>),
 }
 
 impl fmt::Display for FileError {

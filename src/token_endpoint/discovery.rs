@@ -13,6 +13,8 @@ use http::{HeaderValue, Request, StatusCode, Uri};
 use tokio::time::Instant;
 
 use crate::error::{InvalidSetting, TokenError, TokenErrorKind};
+use crate::observe::trouble::Trouble;
+use crate::observe::{Event, Observers};
 use crate::policy::origin::{Origin, Target, is_loopback};
 use crate::token_endpoint::response::{LONGEST_BODY, retry_after};
 use crate::token_endpoint::transport::{RawResponse, Transport};
@@ -41,11 +43,15 @@ pub(crate) struct Discovery {
     /// The client authenticates by its certificate, so it uses the endpoints for that.
     uses_certificate: bool,
     known: Mutex<Option<Known>>,
+    /// The known endpoint may be an old one.
+    not_refreshed: Trouble,
 }
 
 struct Known {
     token_endpoint: Uri,
     refresh_at: Instant,
+    /// The reason why the last refresh failed.
+    failure: Option<TokenError>,
 }
 
 impl Discovery {
@@ -77,6 +83,7 @@ impl Discovery {
             allowed,
             uses_certificate,
             known: Mutex::default(),
+            not_refreshed: Trouble::default(),
         })
     }
 
@@ -110,8 +117,31 @@ impl Discovery {
             Err(error) => Err(error),
         };
         match (found, known) {
-            (Ok(url), _) | (Err(_), Some(url)) => Ok(url),
+            (Ok(url), _) => Ok(url),
+            (Err(error), Some(url)) => {
+                if let Some(known) = &mut *self.known() {
+                    known.failure = Some(error);
+                }
+                Ok(url)
+            }
             (Err(error), None) => Err(error.with_unsent()),
+        }
+    }
+
+    /// Reports a refresh that failed, and the next one that did not.
+    pub(crate) fn report(&self, observers: &Observers) {
+        let issuer = &*self.issuer;
+        let failure = self.known().as_ref().map(|known| known.failure.clone());
+        match failure {
+            Some(Some(error)) => self.not_refreshed.begin(observers, || {
+                let error = &error;
+                Event::MetadataNotRefreshed { issuer, error }
+            }),
+            Some(None) => {
+                let event = || Event::MetadataRefreshed { issuer };
+                self.not_refreshed.end(event);
+            }
+            None => {}
         }
     }
 
@@ -155,6 +185,7 @@ impl Discovery {
         *known = Some(Known {
             token_endpoint: url.clone(),
             refresh_at: Instant::now() + REFRESH_AFTER,
+            failure: None,
         });
         Ok(url)
     }

@@ -24,7 +24,7 @@ impl SecretFile {
 /// Returns the secret without the line break that editors and `echo` add. Spaces belong to it.
 fn parse(content: &[u8]) -> Result<Zeroizing<String>, Problem> {
     let invalid = Problem::Invalid(
-        "contains no secret: it must be one line of text without control characters",
+        "contains no secret: it must be one line of text without control characters".into(),
     );
     let Ok(text) = str::from_utf8(content) else {
         return Err(invalid);

@@ -28,7 +28,7 @@ pub(crate) const MAC_SECRET: &str = "a-secret-of-at-least-32-bytes-for-a-mac";
 
 const RSA: &str = include_str!("../keys/rsa.pem");
 pub(crate) const P256: &str = include_str!("../keys/p256.pem");
-const ED25519: &str = include_str!("../keys/ed25519.pem");
+pub(crate) const ED25519: &str = include_str!("../keys/ed25519.pem");
 
 pub(crate) fn issued() -> Scripted {
     let body = r#"{"access_token":"t1","token_type":"Bearer","expires_in":900}"#;

@@ -20,12 +20,12 @@ use tokio::time::advance;
 use crate::client_assertions::issued;
 use crate::support::api::{Scripted, status};
 
-const ISSUER: &str = "https://id.example.com/realms/a";
+pub(crate) const ISSUER: &str = "https://id.example.com/realms/a";
 const RFC_8414: &str = "https://id.example.com/.well-known/oauth-authorization-server/realms/a";
 const OPENID: &str = "https://id.example.com/realms/a/.well-known/openid-configuration";
 const TOKEN_URL: &str = "https://id.example.com/realms/a/token";
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// An issuer without network, which answers requests for metadata as it is told and all others with
 /// a token.
@@ -45,16 +45,19 @@ impl Issuer {
         }
     }
 
-    fn with(metadata: &Value) -> Self {
+    pub(crate) fn with(metadata: &Value) -> Self {
         let metadata = metadata.clone();
         Self::new(move |_| document(&metadata))
     }
 
-    fn answer_with(&self, answer: impl Fn(&str) -> Scripted + Send + 'static) {
+    pub(crate) fn answer_with(&self, answer: impl Fn(&str) -> Scripted + Send + 'static) {
         *self.answer.lock().unwrap() = Box::new(answer);
     }
 
-    async fn respond(self, request: Request<Full<Bytes>>) -> Result<Scripted, Infallible> {
+    pub(crate) async fn respond(
+        self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Scripted, Infallible> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
         let request = Request::from_parts(parts, body);
@@ -75,7 +78,7 @@ impl Issuer {
         }))
     }
 
-    fn client(&self) -> ClientCredentialsBuilder {
+    pub(crate) fn client(&self) -> ClientCredentialsBuilder {
         let client = ClientCredentials::discover(ISSUER).client_id("id");
         self.connect(client.client_secret("s3cret"))
     }
@@ -88,11 +91,11 @@ impl Issuer {
     }
 }
 
-fn document(metadata: &Value) -> Scripted {
+pub(crate) fn document(metadata: &Value) -> Scripted {
     Response::new(Full::from(metadata.to_string()))
 }
 
-fn metadata() -> Value {
+pub(crate) fn metadata() -> Value {
     json!({ "issuer": ISSUER, "token_endpoint": TOKEN_URL, "scopes_supported": ["a"] })
 }
 

@@ -21,7 +21,10 @@ use tokio::net::TcpListener;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 
+use crate::discovery::{DAY, Issuer, metadata};
+use crate::support::api::status;
 use crate::support::clock::ManualClock;
+use crate::support::fleet::{Fault as StoreFault, Fleet, keys, shared};
 use crate::support::logs;
 
 /// The log lines and metrics of one fault.
@@ -67,6 +70,9 @@ fn each_fault_has_a_log_line_of_its_own() {
         origin_not_allowed(),
         full_queue(),
         panicking_source(),
+        store_that_fails(),
+        missing_sealing_key(),
+        metadata_that_is_gone(),
     ];
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations/README.md");
     let page = fs::read_to_string(page).unwrap();
@@ -322,6 +328,66 @@ fn panicking_source() -> Seen {
         for _ in 0..3 {
             cache.token().await.unwrap_err();
         }
+        cache
+    })
+}
+
+fn store_that_fails() -> Seen {
+    let fault = Fault {
+        name: "token store that fails",
+        line: ("the token store cannot be used", "reason", "failing"),
+        metric: Some("stores_unavailable"),
+    };
+    see(fault, async || {
+        let fleet = Fleet::new();
+        fleet.store.set(StoreFault::Down);
+        let cache = fleet.process();
+        for tenant in 0..5 {
+            let request = TokenRequest::scope(format!("tenant/{tenant}"));
+            cache.token_for(&request).await.unwrap();
+        }
+        cache
+    })
+}
+
+fn missing_sealing_key() -> Seen {
+    let fault = Fault {
+        name: "sealing key that a process does not have",
+        line: (
+            "the token store has records that this process cannot open",
+            "reason",
+            "unknown_key",
+        ),
+        metric: Some("stores_unavailable"),
+    };
+    see(fault, async || {
+        let fleet = Fleet::new();
+        fleet.process().token().await.unwrap();
+        let source = shared(fleet.tokens.clone(), fleet.store.clone(), keys("other"));
+        let cache = TokenCache::new(source);
+        cache.token().await.unwrap();
+        cache
+    })
+}
+
+fn metadata_that_is_gone() -> Seen {
+    let fault = Fault {
+        name: "metadata of the issuer that is gone",
+        line: (
+            "the metadata of an issuer could not be refreshed",
+            "kind",
+            "discovery",
+        ),
+        metric: None,
+    };
+    see(fault, async || {
+        tokio::time::pause();
+        let issuer = Issuer::with(&metadata());
+        let cache = TokenCache::new(issuer.client().build().unwrap());
+        cache.token().await.unwrap();
+        issuer.answer_with(|_| status(404));
+        tokio::time::advance(DAY).await;
+        cache.token().await.unwrap();
         cache
     })
 }

@@ -16,6 +16,8 @@ use tracing::{Instrument, Level};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, fmt};
 
+use crate::discovery::{DAY, HOUR, ISSUER, Issuer, document, metadata};
+use crate::support::fleet::{Fault, Fleet, keys, shared};
 use crate::support::logs::{self, Capture};
 
 const LIFE: Duration = Duration::from_secs(900);
@@ -87,6 +89,103 @@ async fn a_first_failure_is_a_warning_and_the_recovery_an_information() {
     assert!(warning.contains_key("retry_after_secs"));
     assert_eq!(lines[1].fields["scope"], "tenant/1");
     assert_eq!(lines[1].fields["failures"], "5");
+}
+
+/// The warning is not repeated by those that meet the pause of another process or cache.
+#[tokio::test(start_paused = true)]
+async fn the_pause_of_another_cache_is_no_warning() {
+    let (capture, _guard) = Capture::start();
+    let tokens = tokens();
+    let inner = TokenCache::builder(tokens.clone()).without_default_observers();
+    let inner = inner.build().unwrap();
+    let source = inner.clone();
+    let outer = TokenCache::new(source_fn(move |_| {
+        let inner = source.clone();
+        async move { inner.token().await }
+    }));
+    tokens.fail_times(2, TokenError::permanent("the disk is full"));
+    outer.token().await.unwrap_err();
+    assert_eq!(capture.take_notable().len(), 1);
+    sleep(Duration::from_secs(2)).await;
+    inner.token().await.unwrap_err();
+    assert!(outer.token().await.unwrap_err().is_paused());
+    assert_eq!(capture.take_notable().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_is_a_warning_and_its_return_an_information() {
+    let (capture, _guard) = Capture::start();
+    let fleet = Fleet::new();
+    let cache = fleet.process();
+    let fetch = async |tenant: &str| cache.token_for(&TokenRequest::scope(tenant)).await.unwrap();
+    fleet.store.set(Fault::Down);
+    for tenant in ["a", "b", "c", "d", "e"] {
+        fetch(tenant).await;
+    }
+    let lines = capture.take_notable();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert_eq!(lines[0].level, Level::WARN);
+    let fields = &lines[0].fields;
+    assert_eq!(
+        fields["message"],
+        "the token store cannot be used: this process works alone"
+    );
+    assert_eq!(fields["store_fault"], "failing");
+    assert!(fields["error"].contains("check that it is reachable"));
+    assert_eq!(fields["cause"], "down");
+    fleet.store.set(Fault::None);
+    sleep(Duration::from_secs(1)).await;
+    fetch("f").await;
+    let lines = capture.take_notable();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert_eq!(lines[0].level, Level::INFO);
+    assert_eq!(
+        lines[0].fields["message"],
+        "the token store can be used again"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sealing_key_that_is_missing_is_a_warning() {
+    let (capture, _guard) = Capture::start();
+    let fleet = Fleet::new();
+    fleet.process().token().await.unwrap();
+    let source = shared(fleet.tokens.clone(), fleet.store.clone(), keys("other"));
+    TokenCache::new(source).token().await.unwrap();
+    let lines = capture.take_notable();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert_eq!(lines[0].level, Level::WARN);
+    let fields = &lines[0].fields;
+    assert!(fields["message"].contains("have all sealing keys"));
+    assert_eq!(fields["store_fault"], "unknown_key");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_that_is_not_refreshed_is_one_warning_and_its_refresh_an_info() {
+    let (capture, _guard) = Capture::start();
+    let issuer = Issuer::with(&metadata());
+    let cache = TokenCache::new(issuer.client().build().unwrap());
+    cache.token().await.unwrap();
+    issuer.answer_with(|_| document(&serde_json::json!({})));
+    for time in [DAY, HOUR] {
+        sleep(time).await;
+        cache.token().await.unwrap();
+    }
+    let lines = capture.take_notable();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert_eq!(lines[0].level, Level::WARN);
+    let fields = &lines[0].fields;
+    assert!(fields["message"].contains("the known token endpoint stays in use"));
+    assert_eq!(fields["issuer"], ISSUER);
+    assert_eq!(fields["kind"], "discovery");
+    assert!(fields["cause"].contains("not a JSON object of metadata"));
+    issuer.answer_with(|_| document(&metadata()));
+    sleep(HOUR).await;
+    cache.token().await.unwrap();
+    let lines = capture.take_notable();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert_eq!(lines[0].level, Level::INFO);
+    assert!(lines[0].fields["message"].contains("was refreshed again"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ mod support {
     pub(crate) mod fleet;
     pub(crate) mod jwt;
     pub(crate) mod logs;
+    pub(crate) mod rotation;
     pub(crate) mod stack;
 }
 
@@ -31,6 +32,7 @@ mod faults;
 mod fetch_context;
 mod fleet;
 mod fleet_faults;
+mod fleet_reports;
 mod grants;
 mod hostile_metadata;
 mod late_tokens;
@@ -42,6 +44,7 @@ mod observer;
 mod operations;
 mod origins;
 mod outages;
+mod private_key_files;
 mod public_api;
 mod readiness;
 mod redirected_requests;
@@ -61,6 +64,7 @@ mod server_quirks;
 mod service_polls;
 mod single_flight;
 mod source_failures;
+mod stale_metadata;
 mod status;
 mod subscribe;
 mod task_local;

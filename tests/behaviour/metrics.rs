@@ -12,6 +12,8 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 
+use crate::support::fleet::{Fault, Fleet};
+
 /// Returns the metrics by name and labels, as `name{label=value}`.
 ///
 /// The snapshot of this recorder resets the metrics, so a test takes one.
@@ -105,6 +107,7 @@ async fn all_metrics_have_their_names_units_and_labels() {
             ("bearer_auth.paused", "count"),
             ("bearer_auth.rejections{outcome=effective}", "count"),
             ("bearer_auth.replays{outcome=refused}", "count"),
+            ("bearer_auth.stores_unavailable", "count"),
             ("bearer_auth.wait.duration{outcome=failed}", "seconds"),
             ("bearer_auth.wait.duration{outcome=token}", "seconds"),
         ]
@@ -240,4 +243,34 @@ async fn waits_are_counted_by_their_outcome() {
     };
     assert_eq!(count("cancelled"), 2);
     assert_eq!(count("failed"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_be_used_is_counted_until_it_can_or_the_cache_is_dropped() {
+    for is_dropped in [false, true] {
+        let recorder = DebuggingRecorder::new();
+        let _guard = metrics::set_default_local_recorder(&recorder);
+        let gauge = || value(&snapshot(&recorder), "bearer_auth.stores_unavailable");
+        let fleet = Fleet::new();
+        let cache = fleet.process();
+        let fetch = async |tenant: usize| {
+            let request = TokenRequest::scope(format!("tenant/{tenant}"));
+            cache.token_for(&request).await.unwrap();
+        };
+        fetch(0).await;
+        assert_eq!(gauge(), 0.0);
+        fleet.store.set(Fault::Down);
+        for tenant in 1..9 {
+            fetch(tenant).await;
+        }
+        assert_eq!(gauge(), 1.0);
+        if !is_dropped {
+            fleet.store.set(Fault::None);
+            sleep(Duration::from_secs(1)).await;
+            fetch(9).await;
+        }
+        drop(cache);
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(gauge(), -1.0, "the snapshot was reset");
+    }
 }

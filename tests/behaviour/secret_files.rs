@@ -12,12 +12,13 @@ use bearer_auth::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use tokio::task::{JoinSet, spawn_blocking, yield_now};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::task::{spawn_blocking, yield_now};
+use tokio::time::sleep;
 
 use crate::client_assertions::{ISSUER, MAC_SECRET, client_of, fetch, field, issued};
 use crate::support::api::{Api, Received, Scripted, status};
 use crate::support::jwt::Jwt;
+use crate::support::rotation::{TENANTS, rotate_under_load, short_lived};
 
 /// Returns the path of a file of this test alone, which does not exist yet.
 fn path(name: &str) -> PathBuf {
@@ -27,13 +28,13 @@ fn path(name: &str) -> PathBuf {
 }
 
 /// Replaces the file in one step.
-fn replace(file: &Path, secret: &str) {
+pub(crate) fn replace(file: &Path, secret: &str) {
     let draft = file.with_extension("draft");
     fs::write(&draft, secret).unwrap();
     fs::rename(draft, file).unwrap();
 }
 
-fn invalid_client() -> Scripted {
+pub(crate) fn invalid_client() -> Scripted {
     let mut response = Response::new(Full::from(r#"{"error":"invalid_client"}"#));
     *response.status_mut() = http::StatusCode::UNAUTHORIZED;
     response
@@ -256,12 +257,9 @@ async fn settings_name_a_file_that_is_read_for_each_token_request() {
     assert_eq!(secrets(&endpoint), ["one", "two"]);
 }
 
-/// Takes 3 s of real time, since it is about the rate of requests.
+/// Takes 5 s of real time, since it is about the rate of requests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secret_rotated_under_load_costs_no_request() {
-    const REQUESTS: usize = 1500;
-    const PER_ROTATION: usize = 25;
-
     let file = path("load");
     fs::write(&file, "secret-0").unwrap();
     let (accepted, refused) = (file.clone(), Arc::<AtomicUsize>::default());
@@ -269,7 +267,7 @@ async fn a_secret_rotated_under_load_costs_no_request() {
     // The server switches with the file: a secret that was read before is refused.
     let endpoint = Api::start(move |request| {
         if secret(request) == fs::read_to_string(&accepted).unwrap() {
-            issued()
+            short_lived()
         } else {
             refusals.fetch_add(1, Ordering::Relaxed);
             invalid_client()
@@ -277,32 +275,11 @@ async fn a_secret_rotated_under_load_costs_no_request() {
     })
     .await;
     let source = client_of(&endpoint).client_secret_file(&file).build();
-    let source = source.unwrap();
-    // A fetch sends two secrets at most, so none may last from one rotation past the next.
-    let (mut callers, mut earlier) = (JoinSet::new(), JoinSet::new());
-    let mut outcomes = Vec::new();
-    let mut tick = interval(Duration::from_millis(2));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    for number in 1..=REQUESTS {
-        tick.tick().await;
-        if number % PER_ROTATION == 0 {
-            outcomes.extend(std::mem::take(&mut earlier).join_all().await);
-            earlier = std::mem::take(&mut callers);
-            replace(&file, &format!("secret-{}", number / PER_ROTATION));
-        }
-        let source = source.clone();
-        // A cache of its own, so that each call is a token request.
-        callers.spawn(async move { TokenCache::new(source).token().await.map(drop) });
-    }
-    outcomes.extend(earlier.join_all().await);
-    outcomes.extend(callers.join_all().await);
-    let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-    assert_eq!(
-        failed,
-        0,
-        "of {REQUESTS}; first {:?}",
-        outcomes.iter().find(|it| it.is_err())
-    );
-    let refused = refused.load(Ordering::Relaxed);
-    assert_eq!(endpoint.requests().len(), REQUESTS + refused);
+    rotate_under_load("secret", source.unwrap(), 10, |number| {
+        replace(&file, &format!("secret-{number}"));
+    })
+    .await;
+    let requests = endpoint.requests().len();
+    println!("{requests} token requests, {refused:?} refused and sent again");
+    assert!(requests > 3 * TENANTS);
 }

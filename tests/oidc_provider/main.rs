@@ -5,6 +5,8 @@
 //! registry, the tests are skipped with a notice. If `CI` is set, they fail instead.
 
 mod assertions;
+mod certificates;
+mod discovery;
 mod grants;
 mod server;
 
@@ -46,6 +48,7 @@ const ONE_OF_EACH: Counters = Counters {
     token_requests: 1,
     token_responses_ok: 1,
     token_requests_basic: 0,
+    token_requests_tls: 0,
     api_requests: 1,
     api_unauthorized: 0,
 };
@@ -304,6 +307,7 @@ async fn a_body_is_replayed_byte_for_byte() {
             token_requests: 2,
             token_responses_ok: 2,
             token_requests_basic: 0,
+            token_requests_tls: 0,
             api_requests: 3,
             api_unauthorized: 1,
         };

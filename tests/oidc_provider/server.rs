@@ -17,6 +17,8 @@ pub(crate) struct Server {
     pub(crate) keys: HashMap<String, String>,
     pub(crate) token_url: String,
     pub(crate) api_url: String,
+    /// The origin of the token endpoint and the API for connections with a certificate.
+    pub(crate) mtls_url: String,
     control_url: String,
     client: reqwest::Client,
     _process: Process,
@@ -29,6 +31,7 @@ struct Ready {
     keys: HashMap<String, String>,
     token_url: String,
     api_url: String,
+    mtls_url: String,
     control_url: String,
 }
 
@@ -39,6 +42,8 @@ pub(crate) struct Counters {
     pub(crate) token_responses_ok: usize,
     /// Token requests with HTTP Basic client authentication.
     pub(crate) token_requests_basic: usize,
+    /// Token requests at the endpoint for connections with a certificate.
+    pub(crate) token_requests_tls: usize,
     pub(crate) api_requests: usize,
     pub(crate) api_unauthorized: usize,
 }
@@ -52,6 +57,7 @@ impl Server {
             keys,
             token_url,
             api_url,
+            mtls_url,
             control_url,
         } = ready;
         let client = reqwest::Client::new();
@@ -60,6 +66,7 @@ impl Server {
             keys,
             token_url,
             api_url,
+            mtls_url,
             control_url,
             client,
             _process: process,

@@ -157,6 +157,16 @@ fn line(event: &Event<'_>) -> String {
             entries,
             ..
         } => of(token_request, format!("entry evicted: {entries}")),
+        Event::MetadataNotRefreshed { issuer, error, .. } => {
+            format!("metadata not refreshed: {issuer}, {:?}", error.kind())
+        }
+        Event::MetadataRefreshed { issuer, .. } => format!("metadata refreshed: {issuer}"),
+        Event::StoreUnavailable { fault, error, .. } => {
+            let cause = error.and_then(|error| error.source());
+            let cause = cause.map(|cause| format!(", {cause}")).unwrap_or_default();
+            format!("store unavailable: {}{cause}", fault.as_str())
+        }
+        Event::StoreAvailable { fault, .. } => format!("store available: {}", fault.as_str()),
         ref other => panic!("unknown: {other:?}"),
     }
 }

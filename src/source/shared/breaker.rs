@@ -26,6 +26,7 @@ pub(super) struct Guarded {
 #[derive(Default)]
 struct State {
     failures: u32,
+    last_error: Option<StoreError>,
     /// No operation is tried before.
     paused_until: Option<Instant>,
 }
@@ -58,6 +59,14 @@ impl Guarded {
         !self.is_open.load(Ordering::Relaxed)
     }
 
+    /// Returns the last error of the store while it cannot be used.
+    pub(super) fn outage(&self) -> Option<StoreError> {
+        if self.is_available() {
+            return None;
+        }
+        self.change(|state| state.last_error.clone())
+    }
+
     /// Runs an operation of the store.
     pub(super) async fn run<T>(
         &self,
@@ -67,11 +76,15 @@ impl Guarded {
             return Err(Unavailable);
         }
         let outcome = match timeout(self.limit, operation).await {
-            Ok(outcome) => outcome.ok(),
-            Err(_) => None,
+            Ok(outcome) => outcome,
+            Err(_) => Err(StoreError::new(format!("no answer in {:?}", self.limit))),
         };
-        self.record(outcome.is_some(), Instant::now());
-        outcome.ok_or(Unavailable)
+        let (outcome, error) = match outcome {
+            Ok(value) => (Ok(value), None),
+            Err(error) => (Err(Unavailable), Some(error)),
+        };
+        self.record(error, Instant::now());
+        outcome
     }
 
     /// Returns true if an operation may be tried. After a pause it is one, whose outcome decides.
@@ -89,14 +102,17 @@ impl Guarded {
         })
     }
 
-    fn record(&self, has_succeeded: bool, now: Instant) {
+    /// Records the end of an operation, and its error if it failed.
+    fn record(&self, error: Option<StoreError>, now: Instant) {
         self.change(|state| {
-            if has_succeeded {
-                *state = State::default();
-            } else {
-                state.failures = state.failures.saturating_add(1);
-                if state.failures >= FAILURES {
-                    state.paused_until = Some(now + pause());
+            match error {
+                None => *state = State::default(),
+                Some(error) => {
+                    state.failures = state.failures.saturating_add(1);
+                    state.last_error = Some(error);
+                    if state.failures >= FAILURES {
+                        state.paused_until = Some(now + pause());
+                    }
                 }
             }
             let is_open = state.paused_until.is_some();

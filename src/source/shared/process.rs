@@ -73,7 +73,7 @@ impl SharedTokenSource {
         let span = context.deadline().saturating_duration_since(start);
         let wait_until = start + span.mul_f64(WAITER_SHARE);
         loop {
-            let view = self.load(&name).await?;
+            let view = self.load(&name, context).await?;
             match view.answer(context) {
                 Answer::Token(token) => return Ok(Ok(token)),
                 Answer::Failure(error) => return Ok(Err(error)),
@@ -101,7 +101,7 @@ impl SharedTokenSource {
         lease: HeldLease,
     ) -> Outcome {
         // Another process may have finished in between.
-        let view = self.load(name).await?;
+        let view = self.load(name, context).await?;
         match view.answer(context) {
             Answer::Token(token) => return Ok(Ok(token)),
             Answer::Failure(error) => return Ok(Err(error)),
@@ -199,9 +199,11 @@ impl SharedTokenSource {
         }
     }
 
-    async fn load(&self, name: &TokenName) -> Result<View, Unavailable> {
+    async fn load(&self, name: &TokenName, context: &FetchContext) -> Result<View, Unavailable> {
         let sent = Instant::now();
-        let loaded = self.store.run(self.store.store().load(&name.key)).await?;
+        let loaded = self.store.run(self.store.store().load(&name.key)).await;
+        self.reports.store(&self.store, context.observers());
+        let loaded = loaded?;
         let clock = StoreClock::new(&loaded, sent, Instant::now());
         let is_old = |lease| self.seen.is_old(&name.key, lease);
         // Without an end, it is not one of ours.
@@ -209,6 +211,13 @@ impl SharedTokenSource {
             (Some(bytes), Some(_)) => Record::open(bytes, name, &self.keys, is_old),
             _ => Opened::Nothing,
         };
+        match (&opened, loaded.expires_at) {
+            (Opened::Foreign, Some(end)) => {
+                let left = loaded.now.until(end);
+                self.reports.unknown_key(left, context.observers());
+            }
+            _ => self.reports.known_key(),
+        }
         let mut token = None;
         if let (Opened::Record(record, lease), Some(end)) = (&opened, loaded.expires_at) {
             self.seen.record_lease(&name.key, *lease);

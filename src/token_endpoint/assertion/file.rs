@@ -33,6 +33,6 @@ fn parse(content: &[u8]) -> Result<Assertion, Problem> {
     let text = str::from_utf8(text).ok();
     let assertion = text.and_then(|text| Assertion::new(text).ok());
     assertion.ok_or(Problem::Invalid(
-        "contains no assertion: it must be one or more of the bytes 0x21 to 0x7E",
+        "contains no assertion: it must be one or more of the bytes 0x21 to 0x7E".into(),
     ))
 }

@@ -19,15 +19,20 @@ const SHORTEST_MODULUS: usize = 256;
 
 /// An algorithm that signs assertions (RFC 7518 §3.1, RFC 8037 §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub enum SigningAlgorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256 (`RS256`), for RSA keys.
+    #[cfg_attr(feature = "serde", serde(rename = "RS256"))]
     Rs256,
     /// RSASSA-PSS with SHA-256 (`PS256`), for RSA keys.
+    #[cfg_attr(feature = "serde", serde(rename = "PS256"))]
     Ps256,
     /// ECDSA with SHA-256 (`ES256`), for keys of the curve P-256.
+    #[cfg_attr(feature = "serde", serde(rename = "ES256"))]
     Es256,
     /// EdDSA (`EdDSA`), for Ed25519 keys.
+    #[cfg_attr(feature = "serde", serde(rename = "EdDSA"))]
     EdDsa,
 }
 

@@ -7,15 +7,17 @@ use zeroize::Zeroizing;
 
 use crate::error::InvalidSetting;
 use crate::secret::Secret;
+use crate::token_endpoint::assertion::ClientAssertion;
 use crate::token_endpoint::assertion::file::AssertionFile;
 #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
-use crate::token_endpoint::assertion::jwt::SecretJwt;
+use crate::token_endpoint::assertion::key_file::{KeyFile, PrivateKeyFile};
 #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
 use crate::token_endpoint::assertion::private_key::PrivateKeyJwt;
-use crate::token_endpoint::assertion::{AssertionContext, ClientAssertion};
-use crate::token_endpoint::authentication::{Authentication, ClientAuthentication, Proof};
-use crate::token_endpoint::builder::{Client, EndpointSetting, GrantBuilder};
+use crate::token_endpoint::authentication::ClientAuthentication;
+use crate::token_endpoint::builder::GrantBuilder;
 use crate::token_endpoint::secret_file::SecretFile;
+
+mod check;
 
 /// The client's id and the proofs of its identity, of which `build` accepts exactly one.
 #[derive(Default)]
@@ -35,6 +37,8 @@ enum ProofSetting {
     SecretFile(Result<SecretFile, InvalidSetting>),
     /// An assertion, or the reason why there can be none.
     Assertion(Result<Arc<dyn ClientAssertion>, InvalidSetting>),
+    #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+    KeyFile(Result<KeyFile, InvalidSetting>),
 }
 
 impl<G> GrantBuilder<G> {
@@ -50,8 +54,8 @@ impl<G> GrantBuilder<G> {
     ///
     /// Default: none. The secret, or one of [`client_secret_file`](Self::client_secret_file),
     /// [`client_assertion`](Self::client_assertion),
-    /// [`client_assertion_file`](Self::client_assertion_file) and `private_key_jwt` (feature
-    /// `private-key-jwt`), is required.
+    /// [`client_assertion_file`](Self::client_assertion_file), `private_key_jwt` and
+    /// `private_key_file` (feature `private-key-jwt`), is required.
     pub fn client_secret(self, secret: impl Into<Secret>) -> Self {
         let secret = secret.into().into_inner();
         self.proof("client_secret", ProofSetting::Secret(secret))
@@ -124,6 +128,26 @@ impl<G> GrantBuilder<G> {
         self.proof("private_key_jwt", ProofSetting::Assertion(key))
     }
 
+    /// Authenticates the client by assertions that the private key in a file signs
+    /// (`private_key_jwt`, RFC 7523 §2.2), which something else rotates. It needs an
+    /// [`audience`](Self::audience).
+    ///
+    /// The file is read for each try of a token request, on a thread that may block. If the server
+    /// does not accept the client (`invalid_client`, or 401 without a code), the file is read once
+    /// more, and the token request is sent a second time if the key has changed. Otherwise the
+    /// error stands, with the usual pause.
+    ///
+    /// A file that is missing, empty or cannot be read is a transient error, since it may be in mid
+    /// rotation: the cache tries again. A file that holds no key, or one that does not fit the
+    /// algorithm, is a permanent error. Errors name the path, never the content.
+    ///
+    /// Default: none.
+    #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
+    pub fn private_key_file(self, file: PrivateKeyFile) -> Self {
+        let file = KeyFile::new(file);
+        self.proof("private_key_file", ProofSetting::KeyFile(file))
+    }
+
     /// Sets the audience of assertions (RFC 7523 §3), which is the issuer's identifier, such as
     /// `https://identity.example.com`. It is sent exactly as it is written here.
     ///
@@ -164,247 +188,11 @@ impl CredentialSettings {
     /// Returns the name of the way in which the client will authenticate, for `Debug`.
     pub(super) fn style(&self) -> &dyn std::fmt::Debug {
         match (&self.style, self.proofs.first()) {
-            (None, Some((setting, ProofSetting::Assertion(_)))) => setting,
             (Some(style), _) => style,
-            _ => &ClientAuthentication::SecretPost,
-        }
-    }
-
-    /// Checks that there is exactly one proof, and that it fits the other settings.
-    pub(super) fn build(
-        mut self,
-        endpoint: &EndpointSetting,
-        required: Client,
-    ) -> Result<Authentication, InvalidSetting> {
-        let is_anonymous = self.client_id.is_empty() && self.proofs.is_empty();
-        if required != Client::Optional || !is_anonymous {
-            check_credential("client_id", &self.client_id)?;
-        }
-        if self.is_public(required)? {
-            return Ok(Authentication {
-                client_id: self.client_id,
-                proof: Proof::None,
-            });
-        }
-        let audience = self.audience(endpoint)?;
-        if self.style == Some(ClientAuthentication::TlsClientAuth) {
-            return self.certificate(audience);
-        }
-        let Some((setting, proof)) = self.proofs.pop() else {
-            return Err(InvalidSetting::new(
-                "client_secret",
-                "must not be empty, unless the client authenticates by an assertion",
-            ));
-        };
-        if let Some((other, _)) = self.proofs.first() {
-            return Err(InvalidSetting::new(
-                setting,
-                format!("must not be set together with `{other}`: a client authenticates once"),
-            ));
-        }
-        let proof = match proof {
-            ProofSetting::Secret(secret) => self.secret(secret, audience)?,
-            ProofSetting::SecretFile(file) => self.secret_file(file?, audience)?,
-            ProofSetting::Assertion(source) => {
-                if let Some(style) = self.style {
-                    return Err(InvalidSetting::new(
-                        "client_authentication",
-                        format!(
-                            "must not be `{style:?}` together with `{setting}`: it is for clients \
-                             with a secret"
-                        ),
-                    ));
-                }
-                self.assertion(setting, source?, audience)?
+            (None, None | Some((_, ProofSetting::Secret(_) | ProofSetting::SecretFile(_)))) => {
+                &ClientAuthentication::SecretPost
             }
-        };
-        Ok(Authentication {
-            client_id: self.client_id,
-            proof,
-        })
-    }
-
-    /// Returns true if the client has no proof and needs none.
-    fn is_public(&self, required: Client) -> Result<bool, InvalidSetting> {
-        let is_public = match self.style {
-            Some(style) => style == ClientAuthentication::None,
-            None => required == Client::Optional && self.proofs.is_empty(),
-        };
-        if !is_public {
-            return Ok(false);
+            (None, Some((setting, _))) => setting,
         }
-        if required == Client::Authenticated {
-            return Err(InvalidSetting::new(
-                "client_authentication",
-                "must not be `None` with the client credentials grant (RFC 6749 §4.4)",
-            ));
-        }
-        match self.proofs.first() {
-            None => Ok(true),
-            Some((setting, _)) => Err(InvalidSetting::new(
-                "client_authentication",
-                format!("must not be `None` together with `{setting}`"),
-            )),
-        }
-    }
-
-    /// Returns the authentication by the certificate of the transport.
-    fn certificate(self, audience: Option<String>) -> Result<Authentication, InvalidSetting> {
-        if let Some((setting, _)) = self.proofs.first() {
-            return Err(InvalidSetting::new(
-                "client_authentication",
-                format!(
-                    "must not be `TlsClientAuth` together with `{setting}`: a client authenticates \
-                     once"
-                ),
-            ));
-        }
-        without_audience("TlsClientAuth", audience)?;
-        Ok(Authentication {
-            client_id: self.client_id,
-            proof: Proof::Certificate,
-        })
-    }
-
-    /// Returns the audience that is set.
-    fn audience(&mut self, endpoint: &EndpointSetting) -> Result<Option<String>, InvalidSetting> {
-        if let EndpointSetting::Issuer(issuer) = endpoint {
-            self.issuer = Some(issuer.clone());
-        }
-        match (self.audience.take(), self.token_url_as_audience) {
-            (None, false) => Ok(None),
-            (None, true) => match endpoint {
-                EndpointSetting::Url(url) => Ok(Some(url.clone())),
-                EndpointSetting::Issuer(_) => Err(InvalidSetting::new(
-                    "token_url_as_audience",
-                    "must not be set with `discover`, since no audience is taken from metadata",
-                )),
-            },
-            (Some(audience), false) => {
-                check_credential("audience", &audience)?;
-                Ok(Some(audience))
-            }
-            (Some(_), true) => Err(InvalidSetting::new(
-                "audience",
-                "must not be set together with `token_url_as_audience`: an assertion has one \
-                 audience",
-            )),
-        }
-    }
-
-    fn secret(
-        &self,
-        secret: Zeroizing<String>,
-        audience: Option<String>,
-    ) -> Result<Proof, InvalidSetting> {
-        check_credential("client_secret", &secret)?;
-        let style = self.secret_style()?;
-        #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
-        if style == ClientAuthentication::SecretJwt {
-            let secret = SecretJwt::new(&secret)?;
-            return self.assertion("client_secret_jwt", Arc::new(secret), audience);
-        }
-        without_audience("client_secret", audience)?;
-        Ok(Proof::Secret { secret, style })
-    }
-
-    fn secret_file(
-        &self,
-        file: SecretFile,
-        audience: Option<String>,
-    ) -> Result<Proof, InvalidSetting> {
-        let style = self.secret_style()?;
-        #[cfg(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto"))]
-        let is_jwt = style == ClientAuthentication::SecretJwt;
-        #[cfg(not(any(feature = "private-key-jwt", feature = "private-key-jwt-rust-crypto")))]
-        let is_jwt = false;
-        let context = if is_jwt {
-            self.context("client_secret_jwt", true, audience)?
-        } else {
-            without_audience("client_secret_file", audience)?;
-            AssertionContext::new(&self.client_id)
-        };
-        Ok(Proof::SecretFile {
-            file,
-            style,
-            context,
-        })
-    }
-
-    /// Returns the way in which a secret is sent.
-    fn secret_style(&self) -> Result<ClientAuthentication, InvalidSetting> {
-        let style = self.style.unwrap_or_default();
-        if style == ClientAuthentication::SecretBasicRaw && self.client_id.contains(':') {
-            return Err(InvalidSetting::new(
-                "client_id",
-                "must not contain a colon with `SecretBasicRaw`, since a colon separates id and \
-                 secret",
-            ));
-        }
-        Ok(style)
-    }
-
-    fn assertion(
-        &self,
-        method: &'static str,
-        source: Arc<dyn ClientAssertion>,
-        audience: Option<String>,
-    ) -> Result<Proof, InvalidSetting> {
-        let context = self.context(method, source.needs_audience(), audience)?;
-        Ok(Proof::Assertion {
-            method,
-            source,
-            context,
-        })
-    }
-
-    fn context(
-        &self,
-        method: &'static str,
-        needs_audience: bool,
-        audience: Option<String>,
-    ) -> Result<AssertionContext, InvalidSetting> {
-        let audience = audience.or_else(|| self.issuer.clone());
-        if needs_audience && audience.is_none() {
-            return Err(InvalidSetting::new(
-                "audience",
-                format!(
-                    "must be set with `{method}`: the issuer's identifier, such as \
-                     `https://identity.example.com` (`token_url_as_audience` is for servers that \
-                     do not accept it)"
-                ),
-            ));
-        }
-        let mut context = AssertionContext::new(&self.client_id);
-        if let Some(audience) = audience {
-            context = context.with_audience(audience);
-        }
-        Ok(context)
-    }
-}
-
-fn without_audience(setting: &'static str, audience: Option<String>) -> Result<(), InvalidSetting> {
-    match audience {
-        None => Ok(()),
-        Some(_) => Err(InvalidSetting::new(
-            "audience",
-            format!(
-                "must not be set with `{setting}`, since it is the audience of assertions: use \
-                 `param(\"audience\", …)` for a parameter of the token request"
-            ),
-        )),
-    }
-}
-
-fn check_credential(setting: &'static str, value: &str) -> Result<(), InvalidSetting> {
-    if value.is_empty() {
-        Err(InvalidSetting::new(setting, "must not be empty"))
-    } else if value.chars().any(char::is_control) {
-        Err(InvalidSetting::new(
-            setting,
-            "must not contain control characters (was a line break read with it?)",
-        ))
-    } else {
-        Ok(())
     }
 }

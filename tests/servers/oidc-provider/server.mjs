@@ -1,9 +1,11 @@
 // Authorization server (oidc-provider) and protected API for the tests.
 // Prints one JSON line with the URLs, then runs until stdin closes or SIGTERM.
 
-import { createHash, generateKeyPairSync } from 'node:crypto';
+import { createHash, generateKeyPairSync, X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { parseArgs } from 'node:util';
 import { jwtVerify } from 'jose'; // a dependency of oidc-provider
 import { Provider, errors } from 'oidc-provider';
@@ -53,6 +55,23 @@ const USER_CLIENTS = [
   { client_id: 'web-app', client_secret: 'web-secret', grant_types: ['refresh_token', JWT_BEARER] },
   { client_id: 'exchanger', client_secret: 'exchanger-secret', grant_types: [TOKEN_EXCHANGE] },
 ];
+// The clients of certificates (RFC 8705), with those in the folder `tests/keys/tls`.
+const TLS_FOLDER = process.env.TEST_TLS_FOLDER ?? new URL('../../keys/tls', import.meta.url).pathname;
+const pem = (name) => readFileSync(`${TLS_FOLDER}/${name}.pem`);
+const selfSigned = [1, 2].map((number) => new X509Certificate(pem(`self-signed-${number}`)));
+const selfSignedKeys = {
+  keys: selfSigned.map(({ publicKey, raw }) => ({ ...publicKey.export({ format: 'jwk' }), x5c: [raw.toString('base64')] })),
+};
+const CERTIFICATE_CLIENTS = [
+  { client_id: 'tls-client', token_endpoint_auth_method: 'tls_client_auth', tls_client_auth_subject_dn: 'CN=client-1' },
+  { client_id: 'self-signed-client', token_endpoint_auth_method: 'self_signed_tls_client_auth', jwks: selfSignedKeys },
+  {
+    client_id: 'bound-client', token_endpoint_auth_method: 'self_signed_tls_client_auth', jwks: selfSignedKeys,
+    tls_client_certificate_bound_access_tokens: true,
+  },
+];
+// The certificate of a connection, or undefined.
+const certificateOf = (socket) => socket.getPeerX509Certificate?.();
 const ASSERTION_ISSUER = 'https://users.example.test'; // its key is `p256`
 const USER = 'user-7';
 
@@ -94,7 +113,7 @@ const storedTokens = (model) => stores.get(model) ?? new Map();
 const signingKey = () =>
   generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ format: 'jwk' });
 
-function makeProvider(issuer) {
+function makeProvider(issuer, mtlsUrl) {
   return new Provider(issuer, {
     adapter: MapAdapter,
     jwks: { keys: [signingKey()] },
@@ -120,9 +139,14 @@ function makeProvider(issuer) {
         jwks: { keys: [{ ...KEYS[key].publicKey.export({ format: 'jwk' }), kid: key }] },
       })),
       ...USER_CLIENTS,
+      ...CERTIFICATE_CLIENTS,
     ],
+    discovery: { mtls_endpoint_aliases: { token_endpoint: `${mtlsUrl}/token` } },
     clockTolerance: 0, // the default adds 15 s to the lifetime of every token
-    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', 'none'],
+    clientAuthMethods: [
+      'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', 'none',
+      'tls_client_auth', 'self_signed_tls_client_auth',
+    ],
     rotateRefreshToken: true,
     findAccount: (ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
     scopes: [...SCOPES, KNOWN_BUT_FORBIDDEN, 'offline_access'], // the last one enables refresh tokens
@@ -141,6 +165,16 @@ function makeProvider(issuer) {
     features: {
       clientCredentials: { enabled: true },
       introspection: { enabled: true },
+      mTLS: {
+        enabled: true,
+        certificateBoundAccessTokens: true,
+        selfSignedTlsClientAuth: true,
+        tlsClientAuth: true,
+        getCertificate: (ctx) => certificateOf(ctx.socket),
+        certificateAuthorized: (ctx) => ctx.socket.authorized,
+        certificateSubjectMatches: (ctx, property, expected) =>
+          property === 'tls_client_auth_subject_dn' && certificateOf(ctx.socket).subject === expected,
+      },
       revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
@@ -198,7 +232,7 @@ async function logIn(provider, clientId) {
 }
 
 const zeroes = () => ({
-  token_requests: 0, token_responses_ok: 0, token_requests_basic: 0, api_requests: 0, api_unauthorized: 0,
+  token_requests: 0, token_responses_ok: 0, token_requests_basic: 0, token_requests_tls: 0, api_requests: 0, api_unauthorized: 0,
 });
 let stats = zeroes();
 // The reason for the last error of the token endpoint, which its response does not tell.
@@ -256,7 +290,13 @@ async function resource(provider, req, res, path) {
   stats.api_requests += 1;
   // Checked on arrival, so that a slow body does not delay the check.
   const value = /^Bearer +(.*)$/i.exec(req.headers.authorization ?? '')?.[1];
-  const token = value === undefined ? undefined : await liveToken(provider, value);
+  let token = value === undefined ? undefined : await liveToken(provider, value);
+  const bound = token?.['x5t#S256'];
+  if (bound) {
+    const certificate = certificateOf(req.socket);
+    const presented = certificate && createHash('sha256').update(certificate.raw).digest('base64url');
+    if (bound !== presented) token = undefined;
+  }
 
   // The body is always read, so that a rejection never resets a connection in use.
   const hash = createHash('sha256');
@@ -282,20 +322,25 @@ async function resource(provider, req, res, path) {
   });
 }
 
-async function listen() {
+async function listen(tls) {
   // No idle timeout: a pooled connection must not be closed under a test that sleeps.
-  const server = createServer({ keepAliveTimeout: 0 });
+  const options = { keepAliveTimeout: 0, ...tls };
+  const server = tls ? createTlsServer(options) : createServer(options);
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  return [server, `http://127.0.0.1:${server.address().port}`];
+  return [server, `${tls ? 'https' : 'http'}://127.0.0.1:${server.address().port}`];
 }
 
 process.on('SIGTERM', () => process.exit(0));
 process.stdin.on('end', () => process.exit(0)).on('close', () => process.exit(0)).resume();
 
 // The issuer URL contains the port, so the socket is opened before the provider is created.
-const [[authServer, issuer], [apiServer, api_url]] = await Promise.all([listen(), listen()]);
-const provider = makeProvider(issuer);
+// Any certificate may be presented, also one that the CA has not signed: the provider decides.
+const tls = { key: pem('server'), cert: pem('server'), ca: pem('ca'), requestCert: true, rejectUnauthorized: false };
+const [[authServer, issuer], [apiServer, api_url], [mtlsServer, mtls_url]] = await Promise.all([
+  listen(), listen(), listen(tls),
+]);
+const provider = makeProvider(issuer, mtls_url);
 registerGrants(provider);
 const tokenPath = provider.pathFor('token');
 provider.on('server_error', (ctx, err) => console.error(err));
@@ -306,18 +351,23 @@ provider.use(async (ctx, next) => {
   if (ctx.method !== 'POST' || ctx.path !== tokenPath) return next();
   stats.token_requests += 1;
   if (/^basic /i.test(ctx.get('authorization'))) stats.token_requests_basic += 1;
+  if (ctx.socket.encrypted) stats.token_requests_tls += 1;
   await next();
   if (ctx.status === 200) stats.token_responses_ok += 1;
 });
 authServer.on('request', provider.callback());
-apiServer.on('request', (req, res) => {
+const api = (req, res) => {
   const path = req.url.split('?')[0];
   const handler = path.startsWith('/control/') ? control : resource;
   handler(provider, req, res, path).catch((err) => {
     console.error(err);
     res.destroy();
   });
-});
+};
+apiServer.on('request', api);
+// The same token endpoint and the same API, for connections with a certificate.
+const withCertificate = provider.callback();
+mtlsServer.on('request', (req, res) => (req.url === tokenPath ? withCertificate : api)(req, res));
 
 process.stdout.write(`${JSON.stringify({
   issuer,
@@ -329,5 +379,6 @@ process.stdout.write(`${JSON.stringify({
     name, privateKey.export({ type: 'pkcs8', format: 'pem' }),
   ])),
   api_url,
+  mtls_url,
   control_url: `${api_url}/control`,
 })}\n`);

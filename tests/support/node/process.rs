@@ -27,6 +27,11 @@ impl Process {
         let mut child = Command::new("node")
             .arg("server.mjs")
             .current_dir(installation.folder()?)
+            // The server is copied to another folder, the certificates are not.
+            .env(
+                "TEST_TLS_FOLDER",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/tls"),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
