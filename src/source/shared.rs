@@ -213,7 +213,6 @@ impl TokenSource for SharedTokenSource {
         let shared = &self.shared;
         let name = shared.names.of(request);
         let outcome = shared.fetch_shared(&name, request, context).await;
-        shared.reports.store(&shared.store, context.observers());
         match outcome {
             Ok(outcome) => {
                 if outcome.is_ok() {

@@ -73,6 +73,12 @@ async fn a_process_in_a_pause_of_its_own_finds_the_token_of_another() {
             (8..=17).contains(&fetches),
             "{fetches}: it probes as before"
         );
+        // At the start of a pause.
+        while fleet.tokens.fetches() == fetches {
+            process.token().await.unwrap_err();
+            sleep(secs(1)).await;
+        }
+        let fetches = fleet.tokens.fetches();
         fleet.tokens.clear_failures();
         fleet.store.set(Fault::None);
         let token = other.token().await.unwrap();
