@@ -94,11 +94,22 @@ fn main() -> ExitCode {
     }
     let tower = is_within_limits("tower", "tower-bare", &TOWER);
     let middleware = is_within_limits("reqwest-middleware", "middleware-bare", &MIDDLEWARE);
-    if tower && middleware {
+    let shared = adds_nothing("token of a fleet", "tower-token-shared", "tower-token");
+    if tower && middleware && shared {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Returns true if a stack takes exactly as many instructions as another.
+fn adds_nothing(label: &str, stack: &str, other: &str) -> bool {
+    let (count, expected) = (callgrind::count(stack), callgrind::count(other));
+    println!("{label}: {count} instructions per request, as many as {expected} without a store");
+    if count != expected {
+        println!("  not the same number");
+    }
+    count == expected
 }
 
 fn is_within_limits(name: &str, bare: &str, rows: &[Row]) -> bool {

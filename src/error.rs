@@ -32,6 +32,8 @@ pub struct TokenError {
     retry_after: Option<Duration>,
     /// Differs between the caller of the failed fetch and those that the pause affects.
     is_paused: bool,
+    /// A cache pauses for exactly `retry_after`, and adds no time of its own.
+    is_pause_exact: bool,
 }
 
 #[derive(Clone)]
@@ -221,6 +223,7 @@ impl TokenError {
             }),
             retry_after: None,
             is_paused: false,
+            is_pause_exact: false,
         }
     }
 
@@ -243,7 +246,17 @@ impl TokenError {
     /// Returns the error for a caller that comes while the source is paused.
     pub(crate) fn paused(mut self, remaining: Duration) -> Self {
         self.is_paused = true;
-        self.with_retry_after(remaining)
+        self.with_exact_pause(remaining)
+    }
+
+    /// Sets exactly the pause that follows, from a source that counts failures itself.
+    pub(crate) fn with_exact_pause(mut self, pause: Duration) -> Self {
+        self.is_pause_exact = true;
+        self.with_retry_after(pause)
+    }
+
+    pub(crate) fn is_pause_exact(&self) -> bool {
+        self.is_pause_exact
     }
 
     /// Returns true if another try in the same fetch cannot succeed, although a later fetch may.

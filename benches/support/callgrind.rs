@@ -80,6 +80,7 @@ fn run(stack: &str, requests: u64) {
         "tower-token-pausable-clock" => {
             send_all(tower::token(tower::pausable_clock_layer()), requests);
         }
+        "tower-token-shared" => send_all(tower::token(tower::shared_layer()), requests),
         "tower-token-any-origin" => send_all(tower::token(tower::any_origin_layer()), requests),
         "tower-token-of-tenant" => send_all_for_tenant(requests),
         "tower-constant-header-and-copy" => {

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bearer_auth::{
-    AccessToken, BearerAuth, BearerAuthLayer, BoxError, RequestAuth, TokenCache, TokenCacheBuilder,
-    TokenError, TokenRequest, source_fn,
+    AccessToken, BearerAuth, BearerAuthLayer, BoxError, FleetIdentity, InMemoryTokenStore,
+    RequestAuth, SealingKeys, SharedTokenSource, TokenCache, TokenCacheBuilder, TokenError,
+    TokenRequest, source_fn,
 };
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response, Uri};
@@ -110,6 +111,16 @@ pub(crate) fn layer() -> BearerAuthLayer {
 /// Returns the same layer with tokio's clock, as in programs that enable `test-util`.
 pub(crate) fn pausable_clock_layer() -> BearerAuthLayer {
     layer_over(warm(TokenCache::builder(source_fn(fetch))))
+}
+
+/// Returns the same layer with a token that the processes of a fleet share.
+pub(crate) fn shared_layer() -> BearerAuthLayer {
+    let identity = FleetIdentity::new("https://identity.example.com", "client");
+    let source = SharedTokenSource::new(source_fn(fetch), InMemoryTokenStore::new(), identity)
+        .name_key([1; 32])
+        .expect("a long key")
+        .sealed_with(SealingKeys::new("one", [2; 32]).expect("a key id"));
+    layer_over(warm(TokenCache::builder(source).system_clock()))
 }
 
 /// Returns the same layer without an allowed origin: every https host gets the token.

@@ -270,8 +270,8 @@ impl State {
     ) -> TokenError {
         let backoff = backoff(self.failures, timing);
         let pause = match error.retry_after() {
-            // The source asked another cache, which counted the failure.
-            Some(remaining) if error.is_paused() => remaining,
+            // The source asked another cache, or counts failures itself.
+            Some(remaining) if error.is_pause_exact() => remaining,
             Some(wait) => wait.min(MAX_RETRY_AFTER).max(backoff),
             None => backoff + (backoff / 4).mul_f64(jitter),
         };

@@ -154,7 +154,7 @@ pub enum Event<'a> {
     /// The store of a [`SharedTokenSource`](crate::SharedTokenSource) cannot be used: this process
     /// fetches tokens for itself, as without a store.
     ///
-    /// It is noticed by a fetch, so each cache gets the event with its first fetch during the fault.
+    /// Fetches notice it, so each cache gets the event with its first fetch during the fault.
     #[non_exhaustive]
     StoreUnavailable {
         /// The fault.

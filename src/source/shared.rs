@@ -13,12 +13,14 @@ use crate::source::context::{FetchContext, FetchReason};
 use crate::source::shared::breaker::Guarded;
 use crate::source::shared::identity::{FleetIdentity, Names};
 use crate::source::shared::keys::SealingKeys;
+use crate::source::shared::process::Alone;
 use crate::source::shared::reports::Reports;
 use crate::source::shared::seen::Seen;
 use crate::store::TokenStore;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
 
+mod alone;
 mod breaker;
 pub(crate) mod identity;
 pub(crate) mod keys;
@@ -28,6 +30,7 @@ mod record;
 mod reports;
 mod seen;
 mod timed;
+mod view;
 
 const DEFAULT_OPERATION_TIMEOUT: Duration = Duration::from_millis(50);
 /// The time limit of a fetch that no cache asks for.
@@ -75,13 +78,18 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// # }
 /// ```
 pub struct SharedTokenSource {
+    shared: Arc<Shared>,
+    is_lease_required: bool,
+}
+
+/// The parts that outlive a fetch, since a token is put into the store later.
+struct Shared {
     source: Arc<dyn TokenSource>,
     store: Guarded,
     names: Names,
     keys: SealingKeys,
     seen: Seen,
     reports: Reports,
-    is_lease_required: bool,
 }
 
 /// A [`SharedTokenSource`] that has no keys yet, from [`SharedTokenSource::new`].
@@ -124,8 +132,8 @@ impl SharedTokenSource {
     ///
     /// Default: 50 ms.
     #[must_use]
-    pub fn operation_timeout(mut self, limit: Duration) -> Self {
-        self.store.set_limit(limit);
+    pub fn operation_timeout(self, limit: Duration) -> Self {
+        self.shared.store.set_limit(limit);
         self
     }
 
@@ -147,7 +155,7 @@ impl SharedTokenSource {
     /// It starts to after three failures in a row, and tries again about once a second, whenever a
     /// token is needed.
     pub fn is_store_available(&self) -> bool {
-        self.store.is_available()
+        self.shared.store.is_available()
     }
 }
 
@@ -175,13 +183,16 @@ impl UnnamedSharedTokenSource {
 impl UnsealedSharedTokenSource {
     /// Sets the keys that seal the tokens in the store.
     pub fn sealed_with(self, keys: SealingKeys) -> SharedTokenSource {
-        SharedTokenSource {
+        let shared = Shared {
             source: self.source,
             store: Guarded::new(self.store, DEFAULT_OPERATION_TIMEOUT),
             names: self.names,
             keys,
             seen: Seen::default(),
             reports: Reports::default(),
+        };
+        SharedTokenSource {
+            shared: Arc::new(shared),
             is_lease_required: false,
         }
     }
@@ -199,14 +210,21 @@ impl TokenSource for SharedTokenSource {
         request: &TokenRequest,
         context: &FetchContext,
     ) -> Result<AccessToken, TokenError> {
-        let outcome = self.fetch_shared(request, context).await;
-        self.reports.store(&self.store, context.observers());
+        let shared = &self.shared;
+        let name = shared.names.of(request);
+        let outcome = shared.fetch_shared(&name, request, context).await;
         match outcome {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                if outcome.is_ok() {
+                    shared.seen.end_pause(&name.key);
+                }
+                outcome
+            }
             Err(_) if self.is_lease_required => Err(TokenError::transient(
                 "the token store cannot be used, and the source must not fetch without its lease",
             )),
-            Err(_) => self.source.fetch_with(request, context).await,
+            Err(Alone::Unavailable) => shared.fetch_alone(&name, request, context).await,
+            Err(Alone::Unshared) => shared.source.fetch_with(request, context).await,
         }
     }
 }
@@ -214,7 +232,7 @@ impl TokenSource for SharedTokenSource {
 impl fmt::Debug for SharedTokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedTokenSource")
-            .field("keys", &self.keys)
+            .field("keys", &self.shared.keys)
             .field("is_store_available", &self.is_store_available())
             .finish_non_exhaustive()
     }

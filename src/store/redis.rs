@@ -9,12 +9,15 @@ use redis::{IntoConnectionInfo, Script};
 
 use crate::error::InvalidSetting;
 use crate::store::redis::connection::{Connection, Connections};
+#[cfg(feature = "rustls")]
+use crate::store::redis::tls::Roots;
 use crate::store::redis::topology::Topology;
 use crate::store::{
     Lease, LeaseOwner, Loaded, StoreError, StoreKey, StoreTime, TokenStore, random,
 };
 
 mod connection;
+mod tls;
 mod topology;
 
 /// The time for which a fence is kept after a lease. It is longer than the life of most tokens; a
@@ -34,7 +37,9 @@ const FENCE_SPAN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// `eval`, `script|load`, `subscribe`, `publish`, `get`, `set`, `del`, `time`, `pexpire`,
 /// `pexpiretime`, `hget`, `hset` and `hincrby`.
 ///
-/// TLS (`rediss://`) needs the feature `rustls` or `native-tls`.
+/// TLS (`rediss://`) needs the feature `rustls` or `native-tls`. If both are on, which any crate of
+/// the program may cause, rustls is used without the root certificates of the system: set them with
+/// `root_certificates`.
 ///
 /// ```
 /// use bearer_auth::RedisTokenStore;
@@ -72,7 +77,8 @@ impl RedisTokenStore {
 
     /// Creates a store for the master of this name, which the Sentinels with these URLs know.
     ///
-    /// User, password, database and TLS of the first URL are used for the master, too.
+    /// User, password and TLS of the first URL are used for all of them and for the master, and its
+    /// database for the master.
     ///
     /// # Errors
     ///
@@ -82,6 +88,36 @@ impl RedisTokenStore {
         master: impl Into<String>,
     ) -> Result<Self, InvalidSetting> {
         Self::with(Topology::sentinel(infos(urls)?, master.into()))
+    }
+
+    /// Sets the root certificates that sign those of the servers, as PEM, in place of the system's.
+    ///
+    /// Call it before the store is cloned or used: the store that it returns has a connection of
+    /// its own.
+    ///
+    /// Default: the root certificates of the system.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidSetting`] if there is no certificate in it, if one cannot be read, or if a
+    /// URL does not begin with `rediss://`.
+    #[cfg(feature = "rustls")]
+    pub fn root_certificates(self, pem: impl AsRef<[u8]>) -> Result<Self, InvalidSetting> {
+        const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
+        let pem = pem.as_ref();
+        let invalid = || {
+            InvalidSetting::new(
+                "root_certificates",
+                "must be certificates in PEM, for a URL that begins with `rediss://`",
+            )
+        };
+        if !pem.windows(BEGIN.len()).any(|part| part == BEGIN) {
+            return Err(invalid());
+        }
+        let topology = self.0.topology().clone().with_roots(Roots::of_pem(pem));
+        let topology = topology.map_err(|_| invalid())?;
+        Ok(Self(Arc::new(Connections::new(topology))))
     }
 
     fn with(topology: redis::RedisResult<Topology>) -> Result<Self, InvalidSetting> {

@@ -79,6 +79,25 @@ async fn an_outage_is_reported_before_the_token_endpoint_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_recovery_is_reported_before_the_token_endpoint_answers() {
+    let fleet = Fleet::new();
+    let (cache, events) = observed(source(&fleet, "one"));
+    fleet.store.set(Fault::Down);
+    for tenant in 0..3 {
+        fetch(&cache, tenant).await;
+    }
+    assert_eq!(take(&events).len(), 1);
+    fleet.store.set(Fault::None);
+    advance(secs(2)).await;
+    let hold = fleet.tokens.hold();
+    let caller = tokio::spawn(async move { fetch(&cache, 3).await });
+    advance(secs(1)).await;
+    assert_eq!(take(&events), ["store available: failing"]);
+    drop(hold);
+    caller.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_cache_over_a_source_is_told() {
     let fleet = Fleet::new();
     let source = source(&fleet, "one");

@@ -31,6 +31,7 @@ mod expiry;
 mod faults;
 mod fetch_context;
 mod fleet;
+mod fleet_alone;
 mod fleet_faults;
 mod fleet_reports;
 mod grants;

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// have failed, at once.
 pub(super) struct Guarded {
     store: Arc<dyn TokenStore>,
-    limit: Duration,
+    limit: Mutex<Duration>,
     state: Mutex<State>,
     is_open: AtomicBool,
 }
@@ -39,14 +39,18 @@ impl Guarded {
     pub(super) fn new(store: Arc<dyn TokenStore>, limit: Duration) -> Self {
         Self {
             store,
-            limit,
+            limit: Mutex::new(limit),
             state: Mutex::default(),
             is_open: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn set_limit(&mut self, limit: Duration) {
-        self.limit = limit;
+    pub(super) fn set_limit(&self, limit: Duration) {
+        *self.limit.lock().unwrap_or_else(PoisonError::into_inner) = limit;
+    }
+
+    fn limit(&self) -> Duration {
+        *self.limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the store itself, for what needs no limit.
@@ -75,9 +79,10 @@ impl Guarded {
         if !self.admits(Instant::now()) {
             return Err(Unavailable);
         }
-        let outcome = match timeout(self.limit, operation).await {
+        let limit = self.limit();
+        let outcome = match timeout(limit, operation).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(StoreError::new(format!("no answer in {:?}", self.limit))),
+            Err(_) => Err(StoreError::new(format!("no answer in {limit:?}"))),
         };
         let (outcome, error) = match outcome {
             Ok(value) => (Ok(value), None),

@@ -123,6 +123,7 @@ pub(super) struct Names {
 }
 
 /// A token as the store and the seal know it.
+#[derive(Clone)]
 pub(super) struct TokenName {
     pub(super) key: StoreKey,
     /// The identities of the fleet and of the request, which every record of the token is bound to.

@@ -8,13 +8,14 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::clock::wall_now;
 use crate::error::TokenError;
 use crate::source::TRY_WAITS;
-use crate::source::context::{FetchContext, FetchReason};
-use crate::source::shared::SharedTokenSource;
+use crate::source::context::FetchContext;
+use crate::source::shared::Shared;
 use crate::source::shared::breaker::Unavailable;
 use crate::source::shared::identity::TokenName;
 use crate::source::shared::lease::HeldLease;
 use crate::source::shared::record::{Opened, Record, SharedPause, is_shared};
 use crate::source::shared::timed::{StoreClock, TimedToken};
+use crate::source::shared::view::{Answer, View, is_held, is_rejected};
 use crate::store::StoreTime;
 use crate::token::AccessToken;
 use crate::token::request::TokenRequest;
@@ -22,7 +23,7 @@ use crate::token::request::TokenRequest;
 /// The parts of a fetch's time in which the holder of the lease has to finish, and for which others
 /// wait for it. In the rest, they fetch alone. The holder gives up first, so that the others find
 /// its pause rather than all asking a token endpoint that hangs.
-const HOLDER_SHARE: f64 = 0.8;
+pub(super) const HOLDER_SHARE: f64 = 0.8;
 const WAITER_SHARE: f64 = 0.85;
 
 /// Those who wait look at the record after a random time in this range, if nobody wakes them.
@@ -40,53 +41,47 @@ const UNLIMITED: Duration = Duration::from_secs(24 * 60 * 60);
 /// The time for which the store says that a token cannot be shared.
 const UNSHARED: Duration = Duration::from_secs(60);
 
-/// A token or the error of the token endpoint, unless the store cannot be used.
-type Outcome = Result<Result<AccessToken, TokenError>, Unavailable>;
+/// A token or the error of the token endpoint, unless this process has to fetch alone.
+type Outcome = Result<Result<AccessToken, TokenError>, Alone>;
 
-/// A record as it was loaded.
-struct View {
-    /// The bytes in the store, which a new record replaces.
-    bytes: Option<Vec<u8>>,
-    opened: Opened,
-    clock: StoreClock,
-    /// The token, if it has not expired.
-    token: Option<TimedToken>,
+/// The reason why a process fetches alone.
+pub(super) enum Alone {
+    Unavailable,
+    /// The store works, but is no help with this token.
+    Unshared,
 }
 
-/// The conclusion from a record.
-enum Answer {
-    Token(AccessToken),
-    Failure(TokenError),
-    /// The store is no help with this token.
-    Alone,
-    Fetch,
+impl From<Unavailable> for Alone {
+    fn from(_: Unavailable) -> Self {
+        Self::Unavailable
+    }
 }
 
-impl SharedTokenSource {
+impl Shared {
     pub(super) async fn fetch_shared(
         &self,
+        name: &TokenName,
         request: &TokenRequest,
         context: &FetchContext,
     ) -> Outcome {
-        let name = self.names.of(request);
         let start = Instant::now();
         let span = context.deadline().saturating_duration_since(start);
         let wait_until = start + span.mul_f64(WAITER_SHARE);
         loop {
-            let view = self.load(&name, context).await?;
+            let view = self.load(name, context).await?;
             match view.answer(context) {
                 Answer::Token(token) => return Ok(Ok(token)),
                 Answer::Failure(error) => return Ok(Err(error)),
-                Answer::Alone => return Err(Unavailable),
+                Answer::Alone => return Err(Alone::Unshared),
                 Answer::Fetch => {}
             }
             match HeldLease::acquire(&self.store, &name.key).await? {
-                Some(lease) => return self.lead(&name, request, context, lease).await,
+                Some(lease) => return self.lead(name, request, context, lease).await,
                 None => match view.usable_meanwhile(context) {
                     Some(token) => return Ok(Ok(token)),
                     // The store, or whoever has the lease, cannot be trusted any longer.
-                    None if Instant::now() >= wait_until => return Err(Unavailable),
-                    None => self.wait(&name).await,
+                    None if Instant::now() >= wait_until => return Err(Alone::Unavailable),
+                    None => self.wait(name).await,
                 },
             }
         }
@@ -105,7 +100,7 @@ impl SharedTokenSource {
         match view.answer(context) {
             Answer::Token(token) => return Ok(Ok(token)),
             Answer::Failure(error) => return Ok(Err(error)),
-            Answer::Alone => return Err(Unavailable),
+            Answer::Alone => return Err(Alone::Unshared),
             Answer::Fetch => {}
         }
         let mut record = match &view.opened {
@@ -127,6 +122,15 @@ impl SharedTokenSource {
             record.spacing = record.spacing.doubled();
             self.store_record(name, &record, &view, &lease).await;
             return Ok(Ok(token));
+        }
+        if let Some(pause) = self.seen.pause(&name.key)
+            && let Some(remaining) = pause.remaining()
+        {
+            // The store did not work when the fetch failed.
+            let until = view.clock.at(Instant::now()).plus(remaining);
+            record.pause = Some(SharedPause::new(&pause.error, until, pause.failures));
+            self.store_record(name, &record, &view, &lease).await;
+            return Ok(Err(pause.error.paused(remaining)));
         }
 
         let span = context.deadline().saturating_duration_since(Instant::now());
@@ -156,7 +160,8 @@ impl SharedTokenSource {
             }
             Err(error) if !is_shared(error.kind()) => Ok(Err(error)),
             Err(error) => {
-                let (pause, failures) = pause_after(&error, record.pause.as_ref());
+                let failures = record.pause.as_ref().map_or(0, |pause| pause.failures);
+                let (pause, failures) = pause_after(&error, failures);
                 let until = now.plus(pause);
                 record.pause = Some(SharedPause::new(&error, until, failures));
                 // An API declared the token invalid: it is no use to other processes, either.
@@ -175,7 +180,7 @@ impl SharedTokenSource {
 
     /// Calls the source, as a cache does: again if it fails quickly. Returns the token, and what is
     /// shared of it.
-    async fn try_to_fetch(
+    pub(super) async fn try_to_fetch(
         &self,
         request: &TokenRequest,
         context: &FetchContext,
@@ -199,7 +204,11 @@ impl SharedTokenSource {
         }
     }
 
-    async fn load(&self, name: &TokenName, context: &FetchContext) -> Result<View, Unavailable> {
+    pub(super) async fn load(
+        &self,
+        name: &TokenName,
+        context: &FetchContext,
+    ) -> Result<View, Unavailable> {
         let sent = Instant::now();
         let loaded = self.store.run(self.store.store().load(&name.key)).await;
         self.reports.store(&self.store, context.observers());
@@ -237,7 +246,7 @@ impl SharedTokenSource {
 
     /// Replaces the record that was loaded. If that cannot be done, nobody is worse off than
     /// without a store.
-    async fn store_record(
+    pub(super) async fn store_record(
         &self,
         name: &TokenName,
         record: &Record,
@@ -287,65 +296,11 @@ impl SharedTokenSource {
 
     /// Waits until the record may have changed.
     async fn wait(&self, name: &TokenName) {
-        let (min, max) = POLL;
-        let poll = min + (max - min).mul_f64(fastrand::f64());
         let watch = self.store.store().watch(&name.key);
-        if timeout(poll, watch).await.is_ok() {
+        if timeout(poll(), watch).await.is_ok() {
             // All who waited are woken at once.
             sleep(Duration::from_millis(5).mul_f64(fastrand::f64())).await;
         }
-    }
-}
-
-impl View {
-    fn answer(&self, context: &FetchContext) -> Answer {
-        let record = match &self.opened {
-            Opened::Foreign => return Answer::Alone,
-            Opened::Nothing => return Answer::Fetch,
-            Opened::Record(record, _) if record.is_unshared => return Answer::Alone,
-            Opened::Record(record, _) => record,
-        };
-        let now = Instant::now();
-        let usable = self
-            .token
-            .as_ref()
-            .filter(|it| !is_rejected(&it.token, context));
-        if let Some(token) = usable
-            && !is_held(&token.token, context)
-            && (token.is_fresh(now) || (!has_usable(context) && !token.is_late(now)))
-        {
-            return Answer::Token(token.for_cache());
-        }
-        if let Some(pause) = &record.pause {
-            let remaining = self.clock.until(pause.until);
-            if !remaining.is_zero() {
-                return match usable {
-                    Some(token) if !has_usable(context) => Answer::Token(token.for_cache()),
-                    _ => Answer::Failure(pause.error(remaining)),
-                };
-            }
-        }
-        match self.spaced(record, context) {
-            Some(token) if record.spacing.was_rejected => Answer::Token(token),
-            _ => Answer::Fetch,
-        }
-    }
-
-    /// Returns the rejected token if it is not to be replaced yet.
-    fn spaced(&self, record: &Record, context: &FetchContext) -> Option<AccessToken> {
-        let token = self.token.as_ref()?;
-        let is_spaced = is_rejected(&token.token, context)
-            && context.reason() != FetchReason::Invalidated
-            && !self.clock.until(record.spacing.until).is_zero();
-        is_spaced.then(|| token.for_cache())
-    }
-
-    /// Returns the token of the record for a caller that would have to wait for another process.
-    fn usable_meanwhile(&self, context: &FetchContext) -> Option<AccessToken> {
-        let token = self.token.as_ref()?;
-        let is_usable = !is_rejected(&token.token, context)
-            && (!has_usable(context) || is_held(&token.token, context));
-        is_usable.then(|| token.for_cache())
     }
 }
 
@@ -362,9 +317,14 @@ impl Record {
     }
 }
 
-/// Returns the pause of the fleet, and the number of failures in a row.
-fn pause_after(error: &TokenError, last: Option<&SharedPause>) -> (Duration, u32) {
-    let failures = last.map_or(0, |pause| pause.failures);
+/// Returns the time after which those who wait look at the record.
+pub(super) fn poll() -> Duration {
+    let (min, max) = POLL;
+    min + (max - min).mul_f64(fastrand::f64())
+}
+
+/// Returns the pause after a failure, and the number of failures in a row with it.
+pub(super) fn pause_after(error: &TokenError, failures: u32) -> (Duration, u32) {
     let factor = 1u32.checked_shl(failures).unwrap_or(u32::MAX);
     let backoff = FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE);
     match error.retry_after() {
@@ -379,19 +339,4 @@ fn pause_after(error: &TokenError, last: Option<&SharedPause>) -> (Duration, u32
             (backoff + jitter, failures.saturating_add(1))
         }
     }
-}
-
-fn is_rejected(token: &AccessToken, context: &FetchContext) -> bool {
-    let rejected = context.rejected();
-    rejected.is_some_and(|it| it.is_same_value(token))
-}
-
-/// Returns true if the cache has this token, and asks for another.
-fn is_held(token: &AccessToken, context: &FetchContext) -> bool {
-    context.held().is_some_and(|it| it.is_same_value(token))
-}
-
-/// Returns true if the cache has a token that it still uses.
-fn has_usable(context: &FetchContext) -> bool {
-    matches!(context.reason(), FetchReason::Due | FetchReason::Late)
 }

@@ -1,4 +1,4 @@
-//! What observers are told of the store.
+//! The reports to observers about the store.
 
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::source::shared::alone::AlonePause;
 use crate::source::shared::timed::TimedToken;
 use crate::store::{Lease, StoreKey};
 
@@ -27,6 +28,8 @@ struct Known {
     leases: Vec<Lease>,
     /// The last token.
     token: Option<TimedToken>,
+    /// The last failure without the store.
+    pause: Option<AlonePause>,
 }
 
 impl Seen {
@@ -58,6 +61,21 @@ impl Seen {
     /// Returns the token that this process used last.
     pub(super) fn token(&self, key: &StoreKey) -> Option<TimedToken> {
         self.lock().get(key).token.clone()
+    }
+
+    /// Notes a failure without the store.
+    pub(super) fn record_pause(&self, key: &StoreKey, pause: AlonePause) {
+        self.lock().get(key).pause = Some(pause);
+    }
+
+    /// Returns the last failure without the store, unless there was a token since then.
+    pub(super) fn pause(&self, key: &StoreKey) -> Option<AlonePause> {
+        self.lock().get(key).pause.clone()
+    }
+
+    /// Notes that there is a token.
+    pub(super) fn end_pause(&self, key: &StoreKey) {
+        self.lock().get(key).pause = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, Halves> {

@@ -2,6 +2,7 @@
 //! of them fails or takes too long.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,8 +46,8 @@ struct Slot {
 enum State {
     #[default]
     Idle,
-    /// Closed when the attempt has ended.
-    Connecting(watch::Receiver<()>),
+    /// Closed when the attempt has ended, with the error if it failed.
+    Connecting(watch::Receiver<Option<StoreError>>),
     Connected(Connection),
 }
 
@@ -61,6 +62,11 @@ impl Connections {
             slot: Mutex::default(),
             watchers: Arc::default(),
         }))
+    }
+
+    #[cfg(feature = "rustls")]
+    pub(super) fn topology(&self) -> &Topology {
+        &self.0.topology
     }
 
     /// Runs an operation. Dropped before it has finished, it ends the connection.
@@ -108,25 +114,25 @@ impl Connections {
                 State::Connecting(attempt) => attempt.clone(),
                 State::Idle => {
                     slot.number += 1;
-                    let (sender, attempt) = watch::channel(());
+                    let (sender, attempt) = watch::channel(None);
                     slot.state = State::Connecting(attempt.clone());
                     let attempt_of_it = Attempt {
                         shared: Arc::clone(&self.0),
                         number: slot.number,
-                        _sender: sender,
+                        failure: sender,
                     };
                     tokio::spawn(attempt_of_it.run());
                     attempt
                 }
             }
         };
-        // Nothing is sent: it ends with the attempt.
-        let _ = attempt.changed().await;
+        while attempt.changed().await.is_ok() {}
         let slot = self.0.slot();
-        match &slot.state {
-            State::Connected(connection) => Ok((slot.number, connection.clone())),
-            _ => Err(StoreError::new("the store cannot be reached")),
+        if let State::Connected(connection) = &slot.state {
+            return Ok((slot.number, connection.clone()));
         }
+        let failure = attempt.borrow().clone();
+        Err(failure.unwrap_or_else(|| StoreError::new("the store cannot be reached")))
     }
 }
 
@@ -165,17 +171,23 @@ impl Drop for Use<'_> {
 struct Attempt {
     shared: Arc<Shared>,
     number: u64,
-    _sender: watch::Sender<()>,
+    failure: watch::Sender<Option<StoreError>>,
 }
 
 impl Attempt {
     async fn run(self) {
-        let connection = timeout(CONNECT_LIMIT, self.connect()).await;
-        if let Ok(Ok(connection)) = connection {
-            let mut slot = self.shared.slot();
-            if slot.number == self.number {
-                slot.state = State::Connected(connection);
+        match timeout(CONNECT_LIMIT, self.connect()).await {
+            Ok(Ok(connection)) => {
+                let mut slot = self.shared.slot();
+                if slot.number == self.number {
+                    slot.state = State::Connected(connection);
+                }
             }
+            Ok(Err(error)) => {
+                let error = format!("the store cannot be reached: {}", describe(&error));
+                self.failure.send_replace(Some(StoreError::new(error)));
+            }
+            Err(_) => {}
         }
     }
 
@@ -255,14 +267,15 @@ fn is_answer(error: &RedisError) -> bool {
     is_answer && error.code() != Some("READONLY")
 }
 
-/// Returns the kind of an error. Its text might repeat arguments.
+/// Returns the code or the kind of an error, since its text might repeat arguments. An error of the
+/// connection cannot: it is that of the system or of TLS.
 fn describe(error: &RedisError) -> String {
-    match error.code() {
-        Some(code) => code
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .take(40)
-            .collect(),
-        None => format!("{:?}", error.kind()),
+    if let Some(code) = error.code() {
+        let code = code.chars().filter(char::is_ascii_alphanumeric);
+        return code.take(40).collect();
+    }
+    match error.source() {
+        Some(source) if error.is_io_error() => source.to_string(),
+        _ => format!("{:?}", error.kind()),
     }
 }
