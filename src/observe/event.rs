@@ -216,8 +216,8 @@ pub struct RejectingResponse<'a> {
     /// The status, such as 401. A gRPC response may have 200.
     pub status: StatusCode,
     /// The origin that the request went to: `(none)` if nobody tells, as for a path without
-    /// [`assume_origin`](crate::BearerAuthLayer::assume_origin), or a body that cannot be replayed in
-    /// a tower stack without [`allow_origin`](crate::BearerAuthLayer::allow_origin).
+    /// [`assume_origin`](crate::BearerAuthLayer::assume_origin), or a body that cannot be replayed
+    /// in a tower stack without [`allow_origin`](crate::BearerAuthLayer::allow_origin).
     pub origin: RequestOrigin<'a>,
     /// The error code of the challenge (RFC 6750 §3.1), such as `invalid_token` or one of the
     /// vendor's own, if it is 1 to 64 of `[A-Za-z0-9_.-]`. That of a Bearer challenge comes first.

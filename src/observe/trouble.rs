@@ -10,7 +10,10 @@ use crate::observe::{Event, Observer, Observers};
 /// A source reports it with the observers of [`FetchContext`](crate::FetchContext): it is below the
 /// cache, and several caches may use it.
 #[derive(Default)]
-pub(crate) struct Trouble(Mutex<Vec<Weak<[Box<dyn Observer>]>>>);
+pub(crate) struct Trouble(Mutex<Vec<Told>>);
+
+/// The observers of a cache.
+type Told = Weak<[Box<dyn Observer>]>;
 
 impl Trouble {
     /// Emits the event to these observers, unless they know of the trouble. Called without a lock.
@@ -41,7 +44,7 @@ impl Trouble {
         is_new
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<[Box<dyn Observer>]>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Told>> {
         // No code that can panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

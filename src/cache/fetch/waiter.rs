@@ -134,7 +134,7 @@ impl Waiter {
             }
             FetchStatus::Queued => TokenError::queue_timeout(limit).with_unsent(),
             FetchStatus::Running { deadline }
-                if deadline > wait.since + limit / 2 + fetcher.fetch_timeout =>
+                if *deadline > wait.since + limit / 2 + fetcher.fetch_timeout =>
             {
                 TokenError::queue_timeout(limit)
             }
