@@ -335,7 +335,7 @@ fn panicking_source() -> Seen {
 fn store_that_fails() -> Seen {
     let fault = Fault {
         name: "token store that fails",
-        line: ("the token store cannot be used", "reason", "failing"),
+        line: ("the token store cannot be used", "store_fault", "failing"),
         metric: Some("stores_unavailable"),
     };
     see(fault, async || {
@@ -355,7 +355,7 @@ fn missing_sealing_key() -> Seen {
         name: "sealing key that a process does not have",
         line: (
             "the token store has records that this process cannot open",
-            "reason",
+            "store_fault",
             "unknown_key",
         ),
         metric: Some("stores_unavailable"),
