@@ -12,6 +12,7 @@ use std::sync::Weak;
 pub(crate) mod event;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
+mod names;
 pub(crate) mod span;
 #[cfg(feature = "tracing")]
 pub(crate) mod tracing;

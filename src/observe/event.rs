@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::error::{TokenError, TokenErrorKind};
+use crate::error::TokenError;
 use crate::policy::origin::{Target, default_port};
 use crate::source::context::FetchReason;
 use crate::token::request::TokenRequest;
@@ -215,9 +215,9 @@ pub enum Event<'a> {
 pub struct RejectingResponse<'a> {
     /// The status, such as 401. A gRPC response may have 200.
     pub status: StatusCode,
-    /// The origin that the request went to: `(none)` if nobody tells, as for a path without
-    /// [`assume_origin`](crate::BearerAuthLayer::assume_origin), or a body that cannot be replayed
-    /// in a tower stack without [`allow_origin`](crate::BearerAuthLayer::allow_origin).
+    /// The origin that the request went to: `(none)` if it is not known, as for a path without
+    /// [`assume_origin`](crate::BearerAuthLayer::assume_origin), or for a body that cannot be
+    /// replayed in a tower stack without [`allow_origin`](crate::BearerAuthLayer::allow_origin).
     pub origin: RequestOrigin<'a>,
     /// The error code of the challenge (RFC 6750 §3.1), such as `invalid_token` or one of the
     /// vendor's own, if it is 1 to 64 of `[A-Za-z0-9_.-]`. That of a Bearer challenge comes first.
@@ -359,93 +359,6 @@ impl fmt::Display for RequestOrigin<'_> {
 impl fmt::Debug for RequestOrigin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-/// The names of the values in log lines and metrics.
-macro_rules! names {
-    ($($type:ty { $($variant:pat => $name:literal),* $(,)? })*) => {
-        $(impl $type {
-            /// Returns the name in log lines and metrics.
-            pub fn as_str(&self) -> &'static str {
-                match self {
-                    $($variant => $name),*
-                }
-            }
-        })*
-    };
-}
-
-names! {
-    FetchReason {
-        Self::First => "first",
-        Self::Due => "due",
-        Self::Late => "late",
-        Self::Expired => "expired",
-        Self::Rejected => "rejected",
-        Self::Invalidated => "invalidated",
-    }
-    TokenErrorKind {
-        Self::Connection => "connection",
-        Self::Timeout => "timeout",
-        Self::Throttled => "throttled",
-        Self::Unavailable => "unavailable",
-        Self::InvalidResponse => "invalid_response",
-        Self::InvalidClient => "invalid_client",
-        Self::InvalidScope => "invalid_scope",
-        Self::Refused => "refused",
-        Self::Redirected => "redirected",
-        Self::Discovery => "discovery",
-        Self::Source => "source",
-        Self::SourcePanicked => "source_panicked",
-        Self::InvalidToken => "invalid_token",
-        Self::InvalidSetting => "invalid_setting",
-        Self::NoRuntime => "no_runtime",
-        Self::Closed => "closed",
-        Self::FetchCycle => "fetch_cycle",
-        Self::LoginRequired => "login_required",
-        Self::RequestAuthMissing => "request_auth_missing",
-    }
-    FetchOutcome<'_> {
-        Self::Token => "token",
-        Self::Failed(_) => "failed",
-        Self::Discarded => "discarded",
-        Self::Abandoned => "abandoned",
-    }
-    WaitOutcome<'_> {
-        Self::Token => "token",
-        Self::Failed(_) => "failed",
-        Self::Cancelled => "cancelled",
-    }
-    RejectionOutcome {
-        Self::Effective => "effective",
-        Self::Superseded => "superseded",
-        Self::Spaced => "spaced",
-    }
-    ReplayOutcome {
-        Self::Accepted => "accepted",
-        Self::Refused => "refused",
-        Self::Failed => "failed",
-        Self::NotPossible(_) => "not_possible",
-        Self::Cancelled => "cancelled",
-    }
-    ReplayObstacle {
-        Self::Disabled => "disabled",
-        Self::Body => "body",
-        Self::Redirected => "redirected",
-        Self::NoToken => "no_token",
-        Self::SameToken => "same_token",
-        Self::NotReady => "not_ready",
-    }
-    StoreFault {
-        Self::Failing => "failing",
-        Self::UnknownKey => "unknown_key",
-    }
-    NoTokenReason {
-        Self::OriginNotAllowed => "origin_not_allowed",
-        Self::HeaderIsSet => "header_is_set",
-        Self::Skipped => "skipped",
-        Self::TooManyHeaders => "too_many_headers",
     }
 }
 

@@ -53,6 +53,7 @@ mod redirects;
 mod refresh_errors;
 mod refresh_rotation;
 mod rejection_costs;
+mod rejection_events;
 mod rejection_spacing;
 mod rejections;
 mod replayed_bodies;
