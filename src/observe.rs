@@ -6,8 +6,6 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-#[cfg(any(feature = "client-credentials", feature = "fleet"))]
-use std::sync::Weak;
 
 pub(crate) mod event;
 #[cfg(feature = "metrics")]
@@ -79,17 +77,6 @@ impl Observers {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    #[cfg(any(feature = "client-credentials", feature = "fleet"))]
-    pub(crate) fn downgrade(&self) -> Weak<[Box<dyn Observer>]> {
-        Arc::downgrade(&self.0)
-    }
-
-    /// Returns the observers, unless their cache was dropped.
-    #[cfg(any(feature = "client-credentials", feature = "fleet"))]
-    pub(crate) fn upgrade(weak: &Weak<[Box<dyn Observer>]>) -> Option<Self> {
-        weak.upgrade().map(Self)
     }
 
     /// Gives an event to all observers. Called without a lock.

@@ -1,6 +1,6 @@
 //! Troubles of a source that last longer than one fetch.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::observe::{Event, Observer, Observers};
 
@@ -10,10 +10,10 @@ use crate::observe::{Event, Observer, Observers};
 /// A source reports it with the observers of [`FetchContext`](crate::FetchContext): it is below the
 /// cache, and several caches may use it.
 #[derive(Default)]
-pub(crate) struct Trouble(Mutex<Vec<Told>>);
+pub(crate) struct Trouble(Mutex<Vec<WeakObservers>>);
 
-/// The observers of a cache.
-type Told = Weak<[Box<dyn Observer>]>;
+/// The observers of a cache that may have been dropped.
+type WeakObservers = Weak<[Box<dyn Observer>]>;
 
 impl Trouble {
     /// Emits the event to these observers, unless they know of the trouble. Called without a lock.
@@ -26,14 +26,14 @@ impl Trouble {
     /// Emits the event to all observers that know of the trouble. Called without a lock.
     pub(crate) fn end<'a>(&self, event: impl Fn() -> Event<'a>) {
         let told = std::mem::take(&mut *self.lock());
-        for observers in told.iter().filter_map(Observers::upgrade) {
-            observers.emit(&event);
+        for observers in told.iter().filter_map(Weak::upgrade) {
+            Observers(observers).emit(&event);
         }
     }
 
     /// Returns true if these observers did not know of it.
     fn add(&self, observers: &Observers) -> bool {
-        let observers = observers.downgrade();
+        let observers = Arc::downgrade(&observers.0);
         let mut told = self.lock();
         // Those of caches that were dropped.
         told.retain(|it| it.strong_count() > 0);
@@ -44,7 +44,7 @@ impl Trouble {
         is_new
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Told>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<WeakObservers>> {
         // No code that can panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -150,6 +150,26 @@ async fn a_token_that_was_fetched_without_the_store_is_put_there_later() {
     assert!(left <= token.expires_at().unwrap());
 }
 
+/// The failure is newer than the token.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_put_into_the_store_later_does_not_end_the_pause_of_the_fleet() {
+    let fleet = Fleet::new();
+    let process = fleet.process();
+    fleet.store.set(Fault::Down);
+    let token = process.token().await.unwrap();
+    fleet.store.set(Fault::None);
+    let failure = TokenError::transient("throttled").with_retry_after(secs(3_000));
+    fleet.tokens.fail_next(failure);
+    let other = fleet.process();
+    other.token().await.unwrap_err();
+    sleep(secs(2)).await;
+    let third = fleet.process();
+    assert_eq!(value(&third.token().await.unwrap()), value(&token));
+    advance(secs(901)).await;
+    assert!(third.token().await.unwrap_err().is_paused());
+    assert_eq!(fleet.tokens.fetches(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_token_in_the_store_is_not_replaced_by_one_that_was_fetched_without_it() {
     let fleet = Fleet::new();

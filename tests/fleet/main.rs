@@ -1,7 +1,9 @@
 //! 20 real processes and 100 tenants over a real Redis, with tokens of 4 s, first without and then
 //! with faults: `just fleet`, or `cargo test --release --test fleet`. Takes three minutes.
 //!
-//! Prints what it measured, and fails if a limit is exceeded.
+//! Prints what it measured, and fails if a limit is exceeded. On a machine that is busy with other
+//! work, an operation of the store takes longer than the default time limit: set another one in
+//! milliseconds, in `FLEET_OPERATION_TIMEOUT_MS`.
 
 #[path = "../support"]
 mod support {

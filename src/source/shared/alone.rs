@@ -146,8 +146,8 @@ impl Shared {
             Opened::Record(..) | Opened::Foreign => return Ok(()),
         };
         if is_needed(&view) {
+            // A pause stays: it may have begun after this token was fetched.
             record.token = Some(token.shared(&view.clock));
-            record.pause = None;
             self.store_record(name, &record, &view, &lease).await;
         }
         Ok(())
