@@ -1,10 +1,9 @@
 //! The store of a fleet in a real Redis, which the tests start. Skipped without `redis-server`.
 
-#[path = "support"]
+#[path = "../support"]
 mod support {
     pub(crate) mod redis;
 }
-#[path = "redis_store/tls.rs"]
 mod tls;
 
 use std::time::{Duration, Instant};
