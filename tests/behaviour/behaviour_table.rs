@@ -36,5 +36,5 @@ fn the_table_of_rules_names_existing_tests() {
             assert!(exists, "no test {test}");
         }
     }
-    assert_eq!(rules, 58);
+    assert_eq!(rules, 60);
 }
