@@ -46,7 +46,11 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// what they cost without a store. Records are sealed, see [`SealingKeys`].
 ///
 /// **No caller fails because of the store.** While it is slow, unreachable, full or wrong, each
-/// process fetches for itself, as without it, and comes back when the store does.
+/// process fetches for itself, as without it, and comes back when the store does. If such a fetch
+/// fails, the token endpoint is left alone for the pause that follows, but the store is asked again
+/// once a second: another process may have a token. The events
+/// [`StoreUnavailable`](crate::Event::StoreUnavailable) and
+/// [`StoreAvailable`](crate::Event::StoreAvailable) say so.
 ///
 /// A token whose lifetime is unknown is not shared, since no process could say when it ends: each
 /// fetches its own. One that [never expires](AccessToken::without_expiry) is shared for a day.

@@ -37,9 +37,10 @@ const FENCE_SPAN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// `eval`, `script|load`, `subscribe`, `publish`, `get`, `set`, `del`, `time`, `pexpire`,
 /// `pexpiretime`, `hget`, `hset` and `hincrby`.
 ///
-/// TLS (`rediss://`) needs the feature `rustls` or `native-tls`. If both are on, which any crate of
-/// the program may cause, rustls is used without the root certificates of the system: set them with
-/// `root_certificates`.
+/// TLS (`rediss://`) needs the feature `rustls` or `native-tls`. rustls uses the crypto provider of
+/// the process; if the program has installed none, aws-lc-rs becomes it. If both features are on,
+/// which any crate of the program may cause, rustls is used without the root certificates of the
+/// system: set them with `root_certificates`.
 ///
 /// ```
 /// use bearer_auth::RedisTokenStore;
