@@ -2,21 +2,20 @@
 //!
 //! `cargo run --example tonic` uses a gRPC server on loopback.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use bearer_auth::{
-    BearerAuthLayer, BoxError, GrpcUnauthenticated, MockTokenSource, TokenCache, TokenError,
-};
+use bearer_auth::{BearerAuthLayer, BoxError, GrpcUnauthenticated, MockTokenSource, TokenCache};
 use bytes::Bytes;
+use client::with_tokens;
 use futures_util::stream;
 use http::uri::PathAndQuery;
 use server::{BytesCodec, Ledger};
+use tonic::Request;
 use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::transport::Endpoint;
-use tonic::{Request, Status};
-use tower::ServiceBuilder;
 
+mod client;
 mod server;
 
 #[tokio::main]
@@ -33,10 +32,8 @@ async fn main() -> Result<(), BoxError> {
         .reject_with(GrpcUnauthenticated)
         // Every body of tonic is a stream; up to 64 KiB of it can be sent again.
         .replay_buffered::<Body>(64 * 1024, Body::new);
-    let channel = ServiceBuilder::new()
-        .map_err(to_status)
-        .layer(auth)
-        .service(Endpoint::from_shared(origin)?.connect_lazy());
+    let channel = Endpoint::from_shared(origin)?.connect_lazy();
+    let channel = with_tokens(channel, auth, Duration::from_secs(30));
     // A generated client is used in the same way: `LedgerClient::new(channel)`.
     let mut client = Grpc::new(channel);
 
@@ -65,18 +62,4 @@ async fn main() -> Result<(), BoxError> {
         assert_eq!(ledger.rejections(), call - 1);
     }
     Ok(())
-}
-
-/// Converts errors to a status, which tonic then returns. Otherwise a `TokenError` would be
-/// `UNKNOWN`.
-fn to_status(error: BoxError) -> Status {
-    let Some(token_error) = TokenError::find(&*error) else {
-        return Status::from_error(error);
-    };
-    let mut status = match token_error.is_transient() {
-        true => Status::unavailable(token_error.to_string()),
-        false => Status::unauthenticated(token_error.to_string()),
-    };
-    status.set_source(Arc::new(token_error.clone()));
-    status
 }

@@ -1,12 +1,10 @@
 //! tonic's client and server on loopback: a revoked token is replaced without the caller noticing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bearer_auth::{
-    BearerAuthLayer, BoxError, GrpcUnauthenticated, MockTokenSource, TokenCache, TokenError,
-};
+use bearer_auth::{BearerAuthLayer, GrpcUnauthenticated, MockTokenSource, TokenCache, TokenError};
 use bytes::Bytes;
+use client::{AuthorizedChannel, with_tokens};
 use futures_util::{Stream, stream};
 use http::uri::PathAndQuery;
 use server::{BytesCodec, LISTED, Ledger};
@@ -15,20 +13,25 @@ use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
-use tower::util::BoxCloneSyncService;
-use tower::{Layer, ServiceExt};
 
+#[path = "../../examples/tonic/client.rs"]
+mod client;
 #[path = "../../examples/tonic/server.rs"]
 mod server;
 
 const LIMIT: usize = 64 * 1024;
 
-type Client = Grpc<BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>>;
+/// The limit of a call that should not meet it.
+const LONG: Duration = Duration::from_secs(60);
+
+type Client = Grpc<AuthorizedChannel>;
 
 struct Stack {
     ledger: Ledger,
     tokens: MockTokenSource,
     cache: TokenCache,
+    origin: String,
+    auth: BearerAuthLayer,
     client: Client,
 }
 
@@ -52,15 +55,14 @@ impl Stack {
         let channel = Endpoint::from_shared(origin.clone())
             .unwrap()
             .connect_lazy();
-        let service = set(auth, &origin)
-            .unwrap()
-            .layer(channel)
-            .map_err(to_status);
-        let client = Grpc::new(BoxCloneSyncService::new(service));
+        let auth = set(auth, &origin).unwrap();
+        let client = Grpc::new(with_tokens(channel, auth.clone(), LONG));
         Self {
             ledger,
             tokens,
             cache,
+            origin,
+            auth,
             client,
         }
     }
@@ -219,12 +221,59 @@ async fn token_errors_are_unavailable_or_unauthenticated() {
 }
 
 #[tokio::test]
+async fn a_rejection_without_another_token_says_why() {
+    let mut stack = Stack::start_revoked().await;
+    let down = TokenError::transient("down").with_retry_after(Duration::from_secs(7));
+    stack.tokens.fail_times(9, down);
+    let status = stack.echo(&"7".into()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let found = TokenError::find(&status).expect("the status has it as its source");
+    assert!(found.retry_after().is_some());
+    assert_eq!(stack.ledger.rejections(), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_waits_too_long_for_its_token_exceeds_its_deadline() {
+    let mut stack = Stack::start().await;
+    let _held = stack.tokens.hold();
+    let channel = Endpoint::from_shared(stack.origin.clone()).unwrap();
+    let limit = Duration::from_millis(1);
+    let service = with_tokens(channel.connect_lazy(), stack.auth.clone(), limit);
+    stack.client = Grpc::new(service);
+    let status = stack.echo(&"7".into()).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(stack.ledger.rejections(), 0, "nothing was sent");
+}
+
+#[tokio::test]
+async fn without_a_replay_calls_use_the_old_token_until_another_has_arrived() {
+    let mut stack = Stack::start_revoked().await;
+    let auth = stack.auth.clone().without_replay();
+    let channel = Endpoint::from_shared(stack.origin.clone()).unwrap();
+    stack.client = Grpc::new(with_tokens(channel.connect_lazy(), auth, LONG));
+    let held = stack.tokens.hold();
+    for call in 1..=2 {
+        let status = stack.echo(&"7".into()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert_eq!(stack.ledger.rejections(), call);
+    }
+    drop(held);
+    let successor = async {
+        while stack.cache.token().await.unwrap().expose_secret() == "mock-token-1" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, successor).await.unwrap();
+    stack.echo(&"7".into()).await.unwrap();
+    assert_eq!(stack.tokens.fetches(), 2);
+}
+
+#[tokio::test]
 async fn errors_of_the_channel_keep_their_status() {
     let mut stack = Stack::start().await;
     let closed = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
     let auth = BearerAuthLayer::from_cache(stack.cache.clone());
-    let service = auth.layer(closed).map_err(to_status);
-    stack.client = Grpc::new(BoxCloneSyncService::new(service));
+    stack.client = Grpc::new(with_tokens(closed, auth, LONG));
     let status = stack.echo(&"7".into()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert!(TokenError::find(&status).is_none());
@@ -246,9 +295,8 @@ async fn the_origin_has_to_be_assumed_or_set_on_the_client() {
     let channel = Endpoint::from_shared(origin.clone())
         .unwrap()
         .connect_lazy();
-    let service = auth.layer(channel).map_err(to_status);
     let uri = origin.parse().unwrap();
-    let mut client = Grpc::with_origin(service, uri);
+    let mut client = Grpc::with_origin(with_tokens(channel, auth, LONG), uri);
     client.ready().await.unwrap();
     let path = PathAndQuery::from_static("/demo.Ledger/Echo");
     client
@@ -256,16 +304,4 @@ async fn the_origin_has_to_be_assumed_or_set_on_the_client() {
         .await
         .unwrap();
     assert_eq!((ledger.rejections(), stack.tokens.fetches()), (0, 1));
-}
-
-fn to_status(error: BoxError) -> Status {
-    let Some(token_error) = TokenError::find(&*error) else {
-        return Status::from_error(error);
-    };
-    let mut status = match token_error.is_transient() {
-        true => Status::unavailable(token_error.to_string()),
-        false => Status::unauthenticated(token_error.to_string()),
-    };
-    status.set_source(Arc::new(token_error.clone()));
-    status
 }
