@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -154,6 +154,17 @@ impl MockAuthServer {
     /// The scope must be written exactly as in the token request.
     pub fn revoke_scope(&self, scope: &str) {
         self.state.lock().tokens.revoke_scope(scope);
+    }
+
+    /// Returns true if the API would accept this token.
+    ///
+    /// It does if the server issued the token, if the token is neither expired nor revoked, and
+    /// unless [`refuse_all`](Self::refuse_all) is set. Call this in an API of your own, such as a
+    /// gRPC service.
+    pub fn accepts(&self, token: &str) -> bool {
+        let shared = self.state.lock();
+        let known = shared.tokens.look_up(token, Instant::now());
+        !shared.settings.refuse_all && known.is_some_and(|token| token.valid)
     }
 
     /// Sets whether the API rejects every token with a 401 and `invalid_token`.

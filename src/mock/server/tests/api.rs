@@ -151,6 +151,24 @@ async fn expired_and_revoked_tokens_are_rejected() {
 }
 
 #[tokio::test]
+async fn the_server_says_which_tokens_its_api_would_accept() {
+    let server = start().await;
+    server.set_lifetime(Duration::ZERO);
+    let expired = post_form(&server, FORM).await.token();
+    server.set_lifetime(secs(900));
+    let revoked = post_form(&server, FORM).await.token();
+    server.revoke_all();
+    let valid = post_form(&server, FORM).await.token();
+    for token in ["", "foreign", &expired, &revoked, &format!("{valid}0")] {
+        assert!(!server.accepts(token), "{token}");
+    }
+    assert!(server.accepts(&valid));
+    server.refuse_all(true);
+    assert!(!server.accepts(&valid));
+    assert_eq!(server.api_requests(), 0);
+}
+
+#[tokio::test]
 async fn a_token_expires_in_real_time() {
     let server = MockAuthServer::builder()
         .lifetime(secs(1))
