@@ -37,8 +37,10 @@
 //! # fn main() {}
 //! ```
 //!
-//! The README has the other stacks and all features. The module `guide` of the documentation has
-//! the defaults, what happens when something fails, the order of layers, tenants and tests.
+//! The README has the other stacks and all features. The module [`guide`](guide/index.html) of the
+//! documentation has the defaults, what happens when something fails, the order of layers, tenants,
+//! [gRPC](guide/grpc/index.html) with tonic, [recipes](guide/hosts/index.html) for other clients,
+//! and tests.
 //! Fetching a token requires a tokio runtime with timers.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]

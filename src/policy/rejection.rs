@@ -65,7 +65,7 @@ impl RejectionPolicy for BearerChallenge {
 /// A [`RejectionPolicy`] for gRPC: status 16 (`UNAUTHENTICATED`) rejects the token.
 ///
 /// Only a trailers-only response carries its `grpc-status` in the headers, which is how servers
-/// answer a call that they refuse before it begins. A plain HTTP 401, as a proxy sends it, is
+/// answer a call that they do not begin. A plain HTTP 401, as a proxy sends it, is
 /// judged by [`BearerChallenge`].
 ///
 /// ```
