@@ -146,7 +146,7 @@ impl BearerAuthLayer {
 
     /// Disables replays: no request is sent twice.
     ///
-    /// A rejected token is still replaced for the next request.
+    /// A rejected token is still refreshed.
     ///
     /// Default: a rejected request is replayed once.
     #[must_use]
