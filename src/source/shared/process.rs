@@ -170,10 +170,11 @@ impl Shared {
                     .token
                     .take_if(|token| is_withdrawn && is_rejected(&token.token, &context));
                 self.store_record(name, &record, &view, &lease).await;
-                Ok(Err(match error.is_paused() {
-                    true => error.paused(pause),
-                    false => error.with_retry_after(pause),
-                }))
+                Ok(match view.instead_of_a_fetch(&context) {
+                    Some(token) => Ok(token),
+                    None if error.is_paused() => Err(error.paused(pause)),
+                    None => Err(error.with_retry_after(pause)),
+                })
             }
         }
     }
