@@ -114,6 +114,28 @@ async fn a_pause_that_began_without_the_store_is_shared_when_it_is_back() {
     assert_eq!(fleet.tokens.fetches(), 2);
 }
 
+/// The fleet asks the token endpoint again when its own pause ends, by another process.
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_began_without_the_store_does_not_extend_that_of_the_fleet() {
+    let fleet = Fleet::new();
+    let (process, other) = (fleet.process(), fleet.process());
+    fleet.tokens.fail_next(throttled());
+    fleet.store.set(Fault::Down);
+    process.token().await.unwrap_err();
+    fleet.store.set(Fault::None);
+    let failure = TokenError::transient("throttled").with_retry_after(secs(5));
+    fleet.tokens.fail_next(failure);
+    other.token().await.unwrap_err();
+    sleep(secs(6)).await;
+    let error = process.token().await.unwrap_err();
+    assert!(error.is_paused());
+    assert!(error.retry_after().unwrap() <= secs(1));
+    let token = other.token().await.unwrap();
+    sleep(secs(1)).await;
+    assert_eq!(value(&process.token().await.unwrap()), value(&token));
+    assert_eq!(fleet.tokens.fetches(), 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_token_ends_the_pause_that_began_without_the_store() {
     let fleet = Fleet::new();

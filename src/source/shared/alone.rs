@@ -29,7 +29,7 @@ const OFFERS_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_
 
 /// The longest time for which a cache leaves this source alone. The pause of the token endpoint may
 /// be longer, but another process may have a token by then.
-const LONGEST_CACHE_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_CACHE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The pause after a fetch that failed without the store.
 #[derive(Clone)]

@@ -10,6 +10,7 @@ use crate::error::TokenError;
 use crate::source::TRY_WAITS;
 use crate::source::context::FetchContext;
 use crate::source::shared::Shared;
+use crate::source::shared::alone::LONGEST_CACHE_PAUSE;
 use crate::source::shared::breaker::Unavailable;
 use crate::source::shared::identity::TokenName;
 use crate::source::shared::lease::HeldLease;
@@ -126,6 +127,10 @@ impl Shared {
         if let Some(pause) = self.seen.pause(&name.key)
             && let Some(remaining) = pause.remaining()
         {
+            if record.pause.is_some() {
+                // The fleet has paused by itself, so another process asks the token endpoint.
+                return Ok(Err(pause.error.paused(remaining.min(LONGEST_CACHE_PAUSE))));
+            }
             // The store did not work when the fetch failed.
             let until = view.clock.at(Instant::now()).plus(remaining);
             record.pause = Some(SharedPause::new(&pause.error, until, pause.failures));
