@@ -297,11 +297,15 @@ impl FetchOwner for Entry {
         }
     }
 
-    fn context(&self, reason: FetchReason, deadline: Instant) -> FetchContext {
+    fn context(&self, reason: FetchReason, deadline: Instant, now: Moment) -> FetchContext {
         let core = self.lock();
         let context = FetchContext::new(reason, deadline);
         let context = match core.state.held() {
-            Some(token) => context.with_held(token.clone()),
+            Some(token) => {
+                let current = core.state.current();
+                let life = current.and_then(|current| current.lifespan.life(now));
+                context.with_held(token.clone()).with_held_life(life)
+            }
             None => context,
         };
         match core.state.rejected() {

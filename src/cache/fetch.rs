@@ -79,7 +79,7 @@ pub(crate) trait FetchOwner: Send + Sync + 'static {
     fn sent(&self, fetch: FetchId, now: Moment);
 
     /// Returns what the source is told about a try of a fetch.
-    fn context(&self, reason: FetchReason, deadline: Instant) -> FetchContext;
+    fn context(&self, reason: FetchReason, deadline: Instant, now: Moment) -> FetchContext;
 
     /// Stores the outcome of a fetch. Returns the status that the callers see, and what observers
     /// are to know.
@@ -161,7 +161,7 @@ impl Fetcher {
     async fn fetch(
         &self,
         request: &TokenRequest,
-        context: impl Fn() -> FetchContext,
+        context: impl Fn(Moment) -> FetchContext,
         limit: &TimeLimit,
         events: &mut FetchEvents,
     ) -> Result<(AccessToken, Moment), TokenError> {
@@ -172,7 +172,7 @@ impl Fetcher {
             events.started(attempt);
             let started = self.timeline.read();
             let since = Instant::now();
-            let context = context().with_observers(&self.observers);
+            let context = context(started).with_observers(&self.observers);
             let source = async { self.source.fetch_with(request, &context).await };
             let error = match catch_panic(source, limit).await {
                 Some(Ok(token)) => return Ok((token, started)),
@@ -281,7 +281,7 @@ impl FetchTask {
         }
         let chain = FetchChain::new(Weak::clone(&self.owner), self.parent.clone());
         let (owner, reason) = (&self.owner, self.reason);
-        let context = || context(owner, reason, limit.deadline);
+        let context = |now| context(owner, reason, limit.deadline, now);
         let fetch =
             chain.scope(
                 self.fetcher
@@ -392,9 +392,14 @@ impl Drop for FetchHandle {
 }
 
 /// Returns what the source is told about a try of a fetch.
-fn context(owner: &Weak<dyn FetchOwner>, reason: FetchReason, deadline: Instant) -> FetchContext {
+fn context(
+    owner: &Weak<dyn FetchOwner>,
+    reason: FetchReason,
+    deadline: Instant,
+    now: Moment,
+) -> FetchContext {
     match owner.upgrade() {
-        Some(owner) => owner.context(reason, deadline),
+        Some(owner) => owner.context(reason, deadline, now),
         // The cache is gone, and soon the task.
         None => FetchContext::new(reason, deadline),
     }

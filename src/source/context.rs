@@ -1,5 +1,7 @@
 //! The reason of a fetch, and what else the cache knows about it.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::observe::Observers;
@@ -41,6 +43,9 @@ pub enum FetchReason {
 pub struct FetchContext {
     reason: FetchReason,
     held: Option<AccessToken>,
+    /// The time at which the cache stops using that token, unless it never does.
+    #[cfg_attr(not(feature = "fleet"), allow(dead_code))]
+    held_until: Option<Instant>,
     rejected: Option<AccessToken>,
     deadline: Instant,
     /// For the troubles of a source. Without a cache there are none.
@@ -58,6 +63,7 @@ impl FetchContext {
         Self {
             reason,
             held: None,
+            held_until: None,
             rejected: None,
             deadline,
             observers: Observers::default(),
@@ -80,6 +86,18 @@ impl FetchContext {
     pub fn with_rejected(mut self, token: AccessToken) -> Self {
         self.rejected = Some(token);
         self
+    }
+
+    /// Sets the life that the token of the cache has left, unless it is unlimited.
+    pub(crate) fn with_held_life(mut self, life: Option<Duration>) -> Self {
+        self.held_until = life.map(|life| Instant::now() + life);
+        self
+    }
+
+    /// Returns the time at which the cache stops using the token that it holds, if it is known.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        self.held_until
     }
 
     /// Sets the observers of the cache.

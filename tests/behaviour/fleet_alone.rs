@@ -114,6 +114,28 @@ async fn a_pause_that_began_without_the_store_is_shared_when_it_is_back() {
     assert_eq!(fleet.tokens.fetches(), 2);
 }
 
+/// The fleet asks the token endpoint again when its own pause ends, by another process.
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_began_without_the_store_does_not_extend_that_of_the_fleet() {
+    let fleet = Fleet::new();
+    let (process, other) = (fleet.process(), fleet.process());
+    fleet.tokens.fail_next(throttled());
+    fleet.store.set(Fault::Down);
+    process.token().await.unwrap_err();
+    fleet.store.set(Fault::None);
+    let failure = TokenError::transient("throttled").with_retry_after(secs(5));
+    fleet.tokens.fail_next(failure);
+    other.token().await.unwrap_err();
+    sleep(secs(6)).await;
+    let error = process.token().await.unwrap_err();
+    assert!(error.is_paused());
+    assert!(error.retry_after().unwrap() <= secs(1));
+    let token = other.token().await.unwrap();
+    sleep(secs(1)).await;
+    assert_eq!(value(&process.token().await.unwrap()), value(&token));
+    assert_eq!(fleet.tokens.fetches(), 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_token_ends_the_pause_that_began_without_the_store() {
     let fleet = Fleet::new();
@@ -171,6 +193,21 @@ async fn a_token_that_is_put_into_the_store_later_does_not_end_the_pause_of_the_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_in_the_store_is_replaced_by_a_later_one_that_was_fetched_without_it() {
+    let fleet = Fleet::new();
+    fleet.process().token().await.unwrap();
+    advance(secs(60)).await;
+    let process = fleet.process();
+    fleet.store.set(Fault::Down);
+    let token = process.token().await.unwrap();
+    fleet.store.set(Fault::None);
+    sleep(secs(2)).await;
+    let adopted = fleet.process().token().await.unwrap();
+    assert_eq!(value(&adopted), value(&token));
+    assert_eq!(fleet.tokens.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_in_the_store_is_not_replaced_by_one_that_was_fetched_without_it() {
     let fleet = Fleet::new();
     let process = fleet.process();
@@ -182,4 +219,30 @@ async fn a_token_in_the_store_is_not_replaced_by_one_that_was_fetched_without_it
     sleep(secs(2)).await;
     assert_eq!(fleet.store.record(), record);
     assert_eq!(fleet.tokens.fetches(), 2);
+}
+
+/// A cold process fetches, since the token of the store ends soon. But it is better than none.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_fails_under_the_lease_returns_a_late_token() {
+    let fleet = Fleet::new();
+    fleet.process().token().await.unwrap();
+    advance(secs(893)).await;
+    fleet.tokens.fail_next(throttled());
+    let late = fleet.process().token().await.unwrap();
+    assert_eq!(value(&late), "mock-token-1");
+    assert_eq!(fleet.tokens.fetches(), 2, "it was tried");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_expires_during_the_fetch_is_not_returned() {
+    let fleet = Fleet::new();
+    fleet.process().token().await.unwrap();
+    advance(secs(893)).await;
+    fleet.tokens.fail_next(TokenError::permanent("dead"));
+    let hold = fleet.tokens.hold();
+    let process = fleet.process();
+    let caller = tokio::spawn(async move { process.token().await });
+    sleep(secs(8)).await;
+    drop(hold);
+    caller.await.unwrap().unwrap_err();
 }

@@ -23,12 +23,13 @@ use crate::token::request::TokenRequest;
 /// The time for which a failed fetch waits for the store, which is tried again after 0.5 to 1 s.
 const WAIT_FOR_STORE: Duration = Duration::from_millis(1_200);
 
-/// The time after which a new token is offered to the store, and up to half as much at random.
-const OFFER_AFTER: Duration = Duration::from_secs(1);
+/// The times after which a new token is offered to the store, each with up to half as much at
+/// random: when an operation was slow, and when the breaker was open.
+const OFFERS_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
 /// The longest time for which a cache leaves this source alone. The pause of the token endpoint may
 /// be longer, but another process may have a token by then.
-const LONGEST_CACHE_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_CACHE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The pause after a fetch that failed without the store.
 #[derive(Clone)]
@@ -118,9 +119,13 @@ impl Shared {
         // Without a runtime, other processes fetch for themselves.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                sleep(OFFER_AFTER.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
-                // If it fails, nobody is worse off than before.
-                let _ = shared.offer(&name, &token, &context).await;
+                // If both fail, nobody is worse off than before.
+                for wait in OFFERS_AFTER {
+                    sleep(wait.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
+                    if shared.offer(&name, &token, &context).await.is_ok() {
+                        return;
+                    }
+                }
             });
         }
     }
@@ -131,7 +136,10 @@ impl Shared {
         token: &TimedToken,
         context: &FetchContext,
     ) -> Result<(), Unavailable> {
-        let is_needed = |view: &View| view.fresh(context).is_none();
+        let is_needed = |view: &View| match view.usable(context) {
+            Some(stored) => token.outlives(stored),
+            None => true,
+        };
         if !is_needed(&self.load(name, context).await?) {
             return Ok(());
         }

@@ -10,6 +10,7 @@ use crate::error::TokenError;
 use crate::source::TRY_WAITS;
 use crate::source::context::FetchContext;
 use crate::source::shared::Shared;
+use crate::source::shared::alone::LONGEST_CACHE_PAUSE;
 use crate::source::shared::breaker::Unavailable;
 use crate::source::shared::identity::TokenName;
 use crate::source::shared::lease::HeldLease;
@@ -126,6 +127,10 @@ impl Shared {
         if let Some(pause) = self.seen.pause(&name.key)
             && let Some(remaining) = pause.remaining()
         {
+            if record.pause.is_some() {
+                // The fleet has paused by itself, so another process asks the token endpoint.
+                return Ok(Err(pause.error.paused(remaining.min(LONGEST_CACHE_PAUSE))));
+            }
             // The store did not work when the fetch failed.
             let until = view.clock.at(Instant::now()).plus(remaining);
             record.pause = Some(SharedPause::new(&pause.error, until, pause.failures));
@@ -170,10 +175,11 @@ impl Shared {
                     .token
                     .take_if(|token| is_withdrawn && is_rejected(&token.token, &context));
                 self.store_record(name, &record, &view, &lease).await;
-                Ok(Err(match error.is_paused() {
-                    true => error.paused(pause),
-                    false => error.with_retry_after(pause),
-                }))
+                Ok(match view.instead_of_a_fetch(&context) {
+                    Some(token) => Ok(token),
+                    None if error.is_paused() => Err(error.paused(pause)),
+                    None => Err(error.with_retry_after(pause)),
+                })
             }
         }
     }

@@ -173,6 +173,19 @@ impl TimedToken {
             .is_none_or(|times| now < times.due && wall_now() < times.wall_end + SKEW)
     }
 
+    pub(super) fn ends_after(&self, end: Instant) -> bool {
+        self.times.is_none_or(|times| times.end > end)
+    }
+
+    /// Returns true if it expires after another token.
+    pub(super) fn outlives(&self, other: &Self) -> bool {
+        other.times.is_some_and(|times| self.ends_after(times.end))
+    }
+
+    pub(super) fn has_expired(&self) -> bool {
+        self.times.is_some_and(|times| times.end <= Instant::now())
+    }
+
     pub(super) fn is_late(&self, now: Instant) -> bool {
         self.times.is_some_and(|times| {
             let (_, late) = windows(times.life, 0.0);

@@ -54,7 +54,7 @@ impl View {
     }
 
     /// Returns the token if it makes a fetch unnecessary.
-    pub(super) fn fresh(&self, context: &FetchContext) -> Option<&TimedToken> {
+    fn fresh(&self, context: &FetchContext) -> Option<&TimedToken> {
         let now = Instant::now();
         self.usable(context).filter(|token| {
             !is_held(&token.token, context)
@@ -64,12 +64,16 @@ impl View {
 
     /// Returns the token if a cache is better off with it while nothing can be fetched.
     pub(super) fn instead_of_a_fetch(&self, context: &FetchContext) -> Option<AccessToken> {
-        let token = self.usable(context)?.for_cache();
-        let is_better = match context.held().filter(|_| has_usable(context)) {
-            Some(held) => !held.is_same_value(&token) && outlives(&token, held),
-            None => true,
+        let token = self.usable(context)?;
+        let is_better = match context.held_until() {
+            Some(end) if has_usable(context) => {
+                !is_held(&token.token, context) && token.ends_after(end)
+            }
+            // It never ends, or nobody knows when it does.
+            None if has_usable(context) => false,
+            _ => true,
         };
-        is_better.then_some(token)
+        is_better.then(|| token.for_cache())
     }
 
     /// Returns the rejected token if it is not to be replaced yet.
@@ -88,8 +92,10 @@ impl View {
         is_usable.then(|| token.for_cache())
     }
 
-    fn usable(&self, context: &FetchContext) -> Option<&TimedToken> {
-        let token = self.token.as_ref();
+    /// Returns the token, unless it was rejected or has expired.
+    pub(super) fn usable(&self, context: &FetchContext) -> Option<&TimedToken> {
+        // It may have expired since it was loaded.
+        let token = self.token.as_ref().filter(|it| !it.has_expired());
         token.filter(|it| !is_rejected(&it.token, context))
     }
 }
@@ -107,15 +113,6 @@ pub(super) fn is_held(token: &AccessToken, context: &FetchContext) -> bool {
 /// Returns true if the cache has a token that it still uses.
 fn has_usable(context: &FetchContext) -> bool {
     matches!(context.reason(), FetchReason::Due | FetchReason::Late)
-}
-
-/// Returns true if a token is known to expire after another.
-fn outlives(token: &AccessToken, other: &AccessToken) -> bool {
-    match (token.expires_at(), other.expires_at()) {
-        (Some(end), Some(other)) => end > other,
-        (None, Some(_)) => true,
-        (_, None) => false,
-    }
 }
 
 #[cfg(test)]
@@ -176,9 +173,11 @@ mod tests {
     /// Otherwise callers would fail between the ends of the two tokens.
     #[test]
     fn in_a_pause_a_cache_gets_the_token_that_ends_later() {
+        let left = Some(LIFE - Duration::from_secs(870));
         for reason in [FetchReason::Due, FetchReason::Late] {
             for (age, expected) in [(860, true), (871, false), (880, false)] {
-                let context = context(reason).with_held(token("held", 870));
+                let held = token("held", 870);
+                let context = context(reason).with_held(held).with_held_life(left);
                 assert_eq!(is_adopted(&view(age), &context), expected, "{age}");
             }
             let unlimited = token("held", 870).without_expiry();
