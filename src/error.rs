@@ -93,6 +93,9 @@ pub enum TokenErrorKind {
     /// requests for it. Transient for a status of 408, 429 or 5xx, and for a response that is no
     /// metadata; permanent for metadata that fails a check.
     Discovery,
+    /// The file of a secret, key or assertion cannot be used. Nothing was sent. Transient if it is
+    /// missing, unreadable or empty, as one that is being replaced; permanent for other content.
+    CredentialFile,
     /// A custom source's own error, see [`TokenError::transient`] and [`TokenError::permanent`].
     Source,
     /// The source panicked. Transient.
@@ -432,6 +435,10 @@ impl TokenErrorKind {
             Self::Discovery => {
                 "the issuer's metadata cannot be used, see the cause: check the issuer, and that \
                  the token endpoint is at its origin or allowed by `allow_token_origin`"
+            }
+            Self::CredentialFile => {
+                "the file of the secret, key or assertion cannot be used, see the cause: check its \
+                 path, that this process may read it, and its content"
             }
             Self::Source if transient => "the token source failed and may recover by itself",
             Self::Source => "the token source failed and will not recover by itself: fix the cause",

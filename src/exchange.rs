@@ -117,7 +117,7 @@ impl Settings {
         own: Option<&RequestAuth>,
     ) -> Result<Option<RequestPlan>, TokenError> {
         let Some(destination) = self.attach.admit(request.target()) else {
-            self.pass_through(NoTokenReason::OriginNotAllowed, request);
+            self.not_admitted(request, own);
             return Ok(None);
         };
         let (choice, without_replay) = match (own, from_task()) {

@@ -323,6 +323,10 @@ impl FetchOwner for Entry {
     ) -> Finished {
         let mut core = self.lock();
         let earlier_failures = core.state.failures();
+        let was_transient = core
+            .state
+            .last_error()
+            .is_some_and(TokenError::is_transient);
         let other = match outcome {
             Ok(fetched) => match core.state.complete(fetch, fetched, now, timing) {
                 Completed::Stored => None,
@@ -357,6 +361,10 @@ impl FetchOwner for Entry {
         let status = other.or(token).unwrap_or(FetchStatus::Discarded);
         Finished {
             failures: failures.max(earlier_failures),
+            has_become_permanent: match &status {
+                FetchStatus::Finished(Err(error)) => was_transient && !error.is_transient(),
+                _ => false,
+            },
             pause: match &status {
                 FetchStatus::Finished(Err(error)) if is_paused => error.retry_after(),
                 _ => None,

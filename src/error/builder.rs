@@ -77,7 +77,7 @@ impl TokenErrorBuilder {
     /// Sets if the same request may succeed later with nothing changed.
     ///
     /// Default: as the docs of the [`TokenErrorKind`] say; true for
-    /// [`Source`](TokenErrorKind::Source).
+    /// [`Source`](TokenErrorKind::Source) and [`CredentialFile`](TokenErrorKind::CredentialFile).
     pub fn transient(self, transient: bool) -> Self {
         self.edit(|error| error.edit(|details| details.transient = transient))
     }
@@ -112,6 +112,7 @@ fn is_mostly_transient(kind: TokenErrorKind) -> bool {
             | Kind::Throttled
             | Kind::Unavailable
             | Kind::InvalidResponse
+            | Kind::CredentialFile
             | Kind::Source
             | Kind::SourcePanicked
     )

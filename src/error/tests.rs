@@ -186,6 +186,7 @@ fn the_names_of_kinds_are_those_of_the_variants_in_snake_case() {
         NoRuntime,
         Closed,
         FetchCycle,
+        CredentialFile,
         LoginRequired,
         RequestAuthMissing,
     ];
@@ -221,6 +222,7 @@ fn builder_knows_which_kinds_are_transient() {
         (InvalidToken, false),
         (InvalidSetting, false),
         (NoRuntime, false),
+        (CredentialFile, true),
         (LoginRequired, false),
         (RequestAuthMissing, false),
     ] {

@@ -7,13 +7,14 @@ use http::header::AUTHORIZATION;
 
 use crate::cache::state::NewTokens;
 use crate::exchange::message::{CopyView, RequestView, ResponseView};
-use crate::exchange::{Replay, RequestPlan, Settings};
+use crate::exchange::{Replay, RequestPlan, Settings, from_task};
 use crate::observe::{
     Event, NoTokenReason, RejectingResponse, ReplayObstacle, ReplayOutcome, RequestOrigin,
 };
 use crate::policy::origin::Target;
 use crate::policy::rejection::error_code;
 use crate::policy::replay::Kept;
+use crate::request_auth::{Choice, RequestAuth};
 
 impl Settings {
     /// Emits that a request passes through because its token was not attached.
@@ -30,9 +31,27 @@ impl Settings {
     /// hot path prepares nothing for this.
     #[cold]
     pub(super) fn pass_through(&self, reason: NoTokenReason, request: &impl RequestView) {
-        if reason != NoTokenReason::OriginNotAllowed {
-            self.has_matched.store(true, Ordering::Relaxed);
-        }
+        self.has_matched.store(true, Ordering::Relaxed);
+        self.sent_without_token(reason, request);
+    }
+
+    /// Emits that a request to another origin is sent without a token. A request that wants none
+    /// is no mistake.
+    #[cold]
+    pub(super) fn not_admitted(&self, request: &impl RequestView, own: Option<&RequestAuth>) {
+        let choice = match (own, from_task()) {
+            (Some(own), task) => own.or(task).into_parts().0,
+            (None, Some(task)) => task.into_parts().0,
+            (None, None) => None,
+        };
+        let reason = match choice {
+            Some(Choice::Skip) => NoTokenReason::Skipped,
+            _ => NoTokenReason::OriginNotAllowed,
+        };
+        self.sent_without_token(reason, request);
+    }
+
+    fn sent_without_token(&self, reason: NoTokenReason, request: &impl RequestView) {
         self.cache.observers().emit(|| Event::SentWithoutToken {
             reason,
             origin: RequestOrigin(request.target()),

@@ -67,6 +67,9 @@ pub enum Event<'a> {
         /// The number of fetches that failed in a row, including this one. If this one returned a
         /// token, the number of those before it: more than 0 means a recovery.
         failures: u32,
+        /// True if this failure is permanent, and the one before it was transient: the outage has
+        /// turned into one that waiting does not end.
+        has_become_permanent: bool,
     },
     /// A fetch failed, and the source is not called again for this token before the pause ends.
     #[non_exhaustive]

@@ -47,7 +47,8 @@ names! {
         Self::NoRuntime => "no_runtime",
         Self::Closed => "closed",
         Self::FetchCycle => "fetch_cycle",
-        Self::LoginRequired => "login_required",
+        Self::CredentialFile => "credential_file",
+            Self::LoginRequired => "login_required",
         Self::RequestAuthMissing => "request_auth_missing",
     }
     FetchOutcome<'_> {

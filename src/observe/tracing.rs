@@ -28,7 +28,7 @@ const MAX_WARNED: usize = 32;
 ///
 /// | level | what is logged |
 /// |---|---|
-/// | `warn` | the first of several failed fetches of a token; an API that rejects each new token; the first request that fails because of a full queue of fetches; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one; a wall clock that was set back; a token store that cannot be used; an issuer's metadata that could not be refreshed |
+/// | `warn` | the first of several failed fetches of a token, and the first one whose cause is permanent after others that were not; an API that rejects each new token; the first request that fails because of a full queue of fetches; a request that gets no token because of its origin, once per origin and only if no request was seen to go to an allowed one; a wall clock that was set back; a token store that cannot be used; an issuer's metadata that could not be refreshed |
 /// | `info` | the first token after failed fetches; the first one that the API accepts again; a wall clock that was set forward; a token store that can be used again; metadata that was refreshed again |
 /// | `debug` | all other fetches, pauses, rejections, replays, requests without a token, evictions |
 /// | `trace` | fetches that queue, waits that end with a token, new entries |
@@ -65,6 +65,7 @@ impl TracingObserver {
         request: &TokenRequest,
         reason: FetchReason,
         failures: u32,
+        has_become_permanent: bool,
         error: &TokenError,
     ) {
         macro_rules! log {
@@ -84,7 +85,7 @@ impl TracingObserver {
             };
         }
         // A paused error repeats a failure that was logged.
-        if failures == 1 && !error.is_paused() {
+        if (failures == 1 || has_become_permanent) && !error.is_paused() {
             log!(warn);
         } else {
             log!(debug);
@@ -208,8 +209,9 @@ impl Observer for TracingObserver {
                 reason,
                 outcome: FetchOutcome::Failed(error),
                 failures,
+                has_become_permanent,
                 ..
-            } => self.log_failure(token_request, reason, failures, error),
+            } => self.log_failure(token_request, reason, failures, has_become_permanent, error),
             Event::FetchFinished {
                 token_request,
                 outcome: FetchOutcome::Token,

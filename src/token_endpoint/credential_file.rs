@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::error::{InvalidSetting, TokenError};
+use crate::error::{InvalidSetting, TokenError, TokenErrorKind};
 
 /// The maximum length of the file, in bytes. A credential has a few kilobytes at most.
 const LONGEST_FILE: usize = 64 * 1024;
@@ -60,11 +60,7 @@ impl CredentialFile {
                     path: Arc::clone(&self.path),
                     problem,
                 };
-                if is_transient {
-                    TokenError::transient(error)
-                } else {
-                    TokenError::permanent(error)
-                }
+                TokenError::new(TokenErrorKind::CredentialFile, is_transient).with_cause(error)
             })
     }
 }

@@ -129,7 +129,7 @@ async fn a_file_that_stays_unusable_is_an_error_that_names_its_path_only() {
         }
         let error = fetch(client_of(&endpoint).client_assertion_file(&file)).await;
         let error = error.unwrap_err();
-        assert_eq!(error.kind(), TokenErrorKind::Source, "{name}");
+        assert_eq!(error.kind(), TokenErrorKind::CredentialFile, "{name}");
         assert_eq!(error.is_transient(), transient, "{name}");
         let text = chain(&error);
         assert!(text.contains(expected), "{name}: {text}");

@@ -91,6 +91,29 @@ async fn a_first_failure_is_a_warning_and_the_recovery_an_information() {
     assert_eq!(lines[1].fields["failures"], "5");
 }
 
+/// An endpoint that recovers from an outage and then refuses the secret fails for another reason.
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_becomes_permanent_is_another_warning() {
+    let (capture, _guard) = Capture::start();
+    let tokens = tokens();
+    let cache = TokenCache::new(tokens.clone());
+    let errors = [
+        TokenError::transient("down"),
+        TokenError::transient("down"),
+        TokenError::permanent("wrong secret"),
+        TokenError::permanent("wrong secret"),
+    ];
+    for error in errors {
+        tokens.fail_times(if error.is_transient() { 3 } else { 1 }, error);
+        cache.token().await.unwrap_err();
+        sleep(Duration::from_secs(60)).await;
+    }
+    let lines = capture.take_notable();
+    let causes: Vec<_> = lines.iter().map(|line| &line.fields["cause"]).collect();
+    assert_eq!(causes, ["down", "wrong secret"]);
+    assert!(lines.iter().all(|line| line.level == Level::WARN));
+}
+
 /// The warning is not repeated by those that meet the pause of another process or cache.
 #[tokio::test(start_paused = true)]
 async fn the_pause_of_another_cache_is_no_warning() {

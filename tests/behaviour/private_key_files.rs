@@ -171,7 +171,7 @@ async fn a_key_file_that_cannot_be_used_is_a_typed_error_without_its_content() {
         }
         let source = client_of(&endpoint).private_key_file(key).audience(ISSUER);
         let error = fetch(source).await.unwrap_err();
-        assert_eq!(error.kind(), TokenErrorKind::Source, "{name}");
+        assert_eq!(error.kind(), TokenErrorKind::CredentialFile, "{name}");
         assert_eq!(error.is_transient(), transient, "{name}");
         let text = chain(&error);
         assert!(text.contains(expected), "{name}: {text}");

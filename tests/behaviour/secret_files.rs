@@ -149,7 +149,7 @@ async fn a_secret_file_that_cannot_be_used_is_a_typed_error_without_its_content(
         }
         let error = fetch(client_of(&endpoint).client_secret_file(&file)).await;
         let error = error.unwrap_err();
-        assert_eq!(error.kind(), TokenErrorKind::Source, "{name}");
+        assert_eq!(error.kind(), TokenErrorKind::CredentialFile, "{name}");
         assert_eq!(error.is_transient(), transient, "{name}");
         let text = format!("{error:?} {}", std::error::Error::source(&error).unwrap());
         assert!(text.contains(expected), "{name}: {text}");

@@ -19,11 +19,27 @@ pub(crate) struct Finished {
     pub(crate) status: FetchStatus,
     /// The failures in a row: with this one if it is one, else those before it.
     pub(crate) failures: u32,
+    /// This failure is permanent, and the one before was transient.
+    pub(crate) has_become_permanent: bool,
     /// The length of the pause that begins.
     pub(crate) pause: Option<Duration>,
     pub(crate) has_ended_pause: bool,
     /// The life of the new token, unless it is unlimited.
     pub(crate) life: Option<Duration>,
+}
+
+impl Finished {
+    /// Returns the end of a fetch without an outcome.
+    fn abandoned() -> Self {
+        Self {
+            status: FetchStatus::Lost,
+            failures: 0,
+            has_become_permanent: false,
+            pause: None,
+            has_ended_pause: false,
+            life: None,
+        }
+    }
 }
 
 /// Emits the events of one fetch: each that began also ends, however the fetch does.
@@ -100,7 +116,7 @@ impl FetchEvents {
             FetchStatus::Finished(Err(error)) => FetchOutcome::Failed(error),
             _ => FetchOutcome::Discarded,
         };
-        self.ended(outcome, finished.life, finished.failures);
+        self.ended(outcome, finished);
         if finished.has_ended_pause {
             self.fetcher.observers.emit(|| Event::PauseEnded {
                 token_request: &self.request,
@@ -118,7 +134,7 @@ impl FetchEvents {
         }
     }
 
-    fn ended(&mut self, outcome: FetchOutcome<'_>, life: Option<Duration>, failures: u32) {
+    fn ended(&mut self, outcome: FetchOutcome<'_>, finished: &Finished) {
         let Stage::Running { since } = self.stage else {
             return;
         };
@@ -128,8 +144,9 @@ impl FetchEvents {
             reason: self.reason,
             outcome,
             duration: since.elapsed(),
-            life,
-            failures,
+            life: finished.life,
+            failures: finished.failures,
+            has_become_permanent: finished.has_become_permanent,
         });
     }
 
@@ -162,7 +179,7 @@ impl Drop for FetchEvents {
                 token_request: &self.request,
                 reason: self.reason,
             }),
-            Stage::Running { .. } => self.ended(FetchOutcome::Abandoned, None, 0),
+            Stage::Running { .. } => self.ended(FetchOutcome::Abandoned, &Finished::abandoned()),
         }
     }
 }
