@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bearer_auth::{BearerAuthLayer, BoxError, ClientCredentials, MockAuthServer, TokenError};
-use http::{Extensions, Request, StatusCode};
+use http::{Extensions, Request, Response, StatusCode};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_retry::policies::ExponentialBackoff;
 use reqwest_retry::{
@@ -33,11 +33,19 @@ struct RetryTokenErrors {
     left: u32,
 }
 
-impl<B: Clone, R> Policy<Request<B>, R, BoxError> for RetryTokenErrors {
+impl<B: Clone, R> Policy<Request<B>, Response<R>, BoxError> for RetryTokenErrors {
     type Future = Sleep;
 
-    fn retry(&mut self, _: &mut Request<B>, result: &mut Result<R, BoxError>) -> Option<Sleep> {
-        let error = TokenError::find(&**result.as_ref().err()?)?;
+    fn retry(
+        &mut self,
+        _: &mut Request<B>,
+        result: &mut Result<Response<R>, BoxError>,
+    ) -> Option<Sleep> {
+        let error = match result {
+            // The token was rejected, and no other could be fetched.
+            Ok(response) => response.extensions().get::<TokenError>()?,
+            Err(error) => TokenError::find(&**error)?,
+        };
         self.left = self.left.checked_sub(1)?;
         error
             .is_transient()
@@ -64,16 +72,21 @@ async fn with_tower() -> Result<(), BoxError> {
     Ok(())
 }
 
+/// Returns the error of a token: of no token at all, or of one that was rejected while no other
+/// could be fetched.
+fn token_error(result: &reqwest_middleware::Result<reqwest::Response>) -> Option<&TokenError> {
+    match result {
+        Ok(response) => response.extensions().get(),
+        Err(error) => TokenError::find(error),
+    }
+}
+
 /// Tells reqwest-retry which errors to retry. By default, it retries no error of a middleware.
 struct TokenErrors;
 
 impl RetryableStrategy for TokenErrors {
     fn handle(&self, result: &reqwest_middleware::Result<reqwest::Response>) -> Option<Retryable> {
-        match result
-            .as_ref()
-            .err()
-            .and_then(|error| TokenError::find(error))
-        {
+        match token_error(result) {
             Some(error) if error.is_transient() => Some(Retryable::Transient),
             Some(_) => Some(Retryable::Fatal),
             None => DefaultRetryableStrategy.handle(result),
@@ -100,11 +113,7 @@ impl Middleware for WaitForToken {
             sleep_until(time).await;
         }
         let result = next.run(request, extensions).await;
-        let error = result
-            .as_ref()
-            .err()
-            .and_then(|error| TokenError::find(error));
-        if let Some(wait) = error.and_then(TokenError::retry_after) {
+        if let Some(wait) = token_error(&result).and_then(TokenError::retry_after) {
             extensions.insert(NotBefore(Instant::now() + wait));
         }
         result

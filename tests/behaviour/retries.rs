@@ -3,10 +3,16 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bearer_auth::{BearerAuthLayer, BoxError, MockTokenSource, TokenCache, TokenError};
-use http::{Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, Request, Response, StatusCode};
+use reqwest_middleware::{ClientBuilder, Middleware, Next};
+use reqwest_retry::policies::ExponentialBackoff;
+use reqwest_retry::{
+    DefaultRetryableStrategy, RetryTransientMiddleware, Retryable, RetryableStrategy,
+};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tower::retry::{Policy, RetryLayer};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
@@ -14,15 +20,22 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Tries again when the pause after a failed fetch ends, as in the guide.
 #[derive(Clone)]
-struct WaitForToken {
+struct RetryTokenErrors {
     tries: usize,
 }
 
-impl<B: Clone, R> Policy<Request<B>, R, BoxError> for WaitForToken {
+impl<B: Clone, R> Policy<Request<B>, Response<R>, BoxError> for RetryTokenErrors {
     type Future = Sleep;
 
-    fn retry(&mut self, _: &mut Request<B>, result: &mut Result<R, BoxError>) -> Option<Sleep> {
-        let error = TokenError::find(&**result.as_ref().err()?)?;
+    fn retry(
+        &mut self,
+        _: &mut Request<B>,
+        result: &mut Result<Response<R>, BoxError>,
+    ) -> Option<Sleep> {
+        let error = match result {
+            Ok(response) => response.extensions().get::<TokenError>()?,
+            Err(error) => TokenError::find(&**error)?,
+        };
         self.tries = self.tries.checked_sub(1)?;
         error
             .is_transient()
@@ -34,13 +47,23 @@ impl<B: Clone, R> Policy<Request<B>, R, BoxError> for WaitForToken {
     }
 }
 
-/// Sends a request through the retry policy. Returns the error's text, if there is one.
+/// An API that rejects the first token.
+fn status_for(headers: &HeaderMap) -> StatusCode {
+    match headers.get("authorization") {
+        Some(token) if token == "Bearer mock-token-1" => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::OK,
+    }
+}
+
+/// Sends a request through the retry policy.
 async fn send(cache: &TokenCache) -> Result<StatusCode, BoxError> {
     let service = ServiceBuilder::new()
-        .layer(RetryLayer::new(WaitForToken { tries: 5 }))
+        .layer(RetryLayer::new(RetryTokenErrors { tries: 5 }))
         .layer(BearerAuthLayer::from_cache(cache.clone()))
-        .service(service_fn(async |_: Request<()>| {
-            Ok::<_, Infallible>(Response::new(()))
+        .service(service_fn(async |request: Request<()>| {
+            let mut response = Response::new(());
+            *response.status_mut() = status_for(request.headers());
+            Ok::<_, Infallible>(response)
         }));
     let request = Request::get("https://api.example.com/").body(()).unwrap();
     Ok(service.oneshot(request).await?.status())
@@ -48,8 +71,7 @@ async fn send(cache: &TokenCache) -> Result<StatusCode, BoxError> {
 
 #[tokio::test(start_paused = true)]
 async fn the_pause_of_a_throttled_endpoint_is_waited_out() {
-    let tokens = MockTokenSource::new();
-    let cache = TokenCache::new(tokens.clone());
+    let (tokens, cache) = past_the_rejected_token().await;
     let throttled = TokenError::transient("throttled").with_retry_after(SECOND * 40);
     tokens.fail_next(throttled);
     let start = Instant::now();
@@ -61,9 +83,128 @@ async fn the_pause_of_a_throttled_endpoint_is_waited_out() {
     for status in calls.join_all().await {
         assert_eq!(status.unwrap(), StatusCode::OK);
     }
-    assert_eq!(tokens.fetches(), 2, "one that failed, one after the pause");
+    assert_eq!(
+        tokens.fetches(),
+        3,
+        "one before, one that failed, one after the pause"
+    );
     let took = start.elapsed();
     assert!((SECOND * 40..SECOND * 55).contains(&took), "{took:?}");
+}
+
+/// Returns a source and a cache whose next token is not the one that the API rejects.
+async fn past_the_rejected_token() -> (MockTokenSource, TokenCache) {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::new(tokens.clone());
+    cache.invalidate(&cache.token().await.unwrap());
+    (tokens, cache)
+}
+
+/// Returns a source whose next fetch fails, and a cache with a token that the API rejects.
+async fn rejected_while_down() -> (MockTokenSource, TokenCache) {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::new(tokens.clone());
+    cache.token().await.unwrap();
+    tokens.fail_next(TokenError::transient("down").with_retry_after(SECOND * 40));
+    (tokens, cache)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_rejected_during_an_outage_is_waited_for() {
+    let (tokens, cache) = rejected_while_down().await;
+    let start = Instant::now();
+    assert_eq!(send(&cache).await.unwrap(), StatusCode::OK);
+    assert_eq!(
+        tokens.fetches(),
+        3,
+        "one before, one that failed, one after"
+    );
+    let took = start.elapsed();
+    assert!((SECOND * 40..SECOND * 55).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reqwest_retry_waits_for_a_token_rejected_during_an_outage() {
+    let (tokens, cache) = rejected_while_down().await;
+    let backoff = ExponentialBackoff::builder().build_with_max_retries(2);
+    let retry = RetryTransientMiddleware::new_with_policy_and_strategy(backoff, TokenErrors);
+    let client = ClientBuilder::new(reqwest::Client::new())
+        .with(retry)
+        .with(WaitForToken)
+        .with(BearerAuthLayer::from_cache(cache))
+        .with(FakeApi)
+        .build();
+    let start = Instant::now();
+    let response = client.get("https://api.example.com/").send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(
+        tokens.fetches(),
+        3,
+        "one before, one that failed, one after"
+    );
+    let took = start.elapsed();
+    assert!((SECOND * 40..SECOND * 55).contains(&took), "{took:?}");
+}
+
+/// Answers in place of an API.
+struct FakeApi;
+
+#[async_trait]
+impl Middleware for FakeApi {
+    async fn handle(
+        &self,
+        request: reqwest::Request,
+        _: &mut Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<reqwest::Response> {
+        let mut response = Response::new("");
+        *response.status_mut() = status_for(request.headers());
+        Ok(response.into())
+    }
+}
+
+/// The strategy and the middleware of the guide.
+struct TokenErrors;
+
+impl RetryableStrategy for TokenErrors {
+    fn handle(&self, result: &reqwest_middleware::Result<reqwest::Response>) -> Option<Retryable> {
+        match token_error(result) {
+            Some(error) if error.is_transient() => Some(Retryable::Transient),
+            Some(_) => Some(Retryable::Fatal),
+            None => DefaultRetryableStrategy.handle(result),
+        }
+    }
+}
+
+struct WaitForToken;
+
+#[derive(Clone)]
+struct NotBefore(Instant);
+
+#[async_trait]
+impl Middleware for WaitForToken {
+    async fn handle(
+        &self,
+        request: reqwest::Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<reqwest::Response> {
+        if let Some(NotBefore(time)) = extensions.remove() {
+            sleep_until(time).await;
+        }
+        let result = next.run(request, extensions).await;
+        if let Some(wait) = token_error(&result).and_then(TokenError::retry_after) {
+            extensions.insert(NotBefore(Instant::now() + wait));
+        }
+        result
+    }
+}
+
+fn token_error(result: &reqwest_middleware::Result<reqwest::Response>) -> Option<&TokenError> {
+    match result {
+        Ok(response) => response.extensions().get(),
+        Err(error) => TokenError::find(error),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,14 +241,11 @@ async fn a_permanent_error_is_not_retried() {
 
 #[tokio::test]
 async fn the_error_is_found_in_that_of_reqwest_retry() {
-    use reqwest_retry::RetryTransientMiddleware;
-    use reqwest_retry::policies::ExponentialBackoff;
-
     let tokens = MockTokenSource::new();
     let throttled = TokenError::transient("throttled").with_retry_after(SECOND * 40);
     tokens.fail_times(9, throttled);
     let policy = ExponentialBackoff::builder().build_with_max_retries(2);
-    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+    let client = ClientBuilder::new(reqwest::Client::new())
         .with(RetryTransientMiddleware::new_with_policy(policy))
         .with(BearerAuthLayer::new(tokens))
         .build();
