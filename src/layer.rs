@@ -289,7 +289,9 @@ impl BearerAuthLayer {
     /// spawned within the scope. A layer outside of this one may drop the extensions of a request,
     /// as tower-http's `FollowRedirect` does on a redirect (0.6 always, 0.7 across origins).
     ///
-    /// Default: such a request gets the token of the source's own configuration.
+    /// A request to an origin that is not allowed gets no token and no error.
+    ///
+    /// Default: a request without a choice gets the token of the source's own configuration.
     #[must_use]
     pub fn require_request_auth(self) -> Self {
         self.edit(|settings| settings.require_request_auth = true)

@@ -145,13 +145,17 @@ impl MockAuthServer {
     }
 
     /// Revokes every token issued so far, so that the API rejects them.
+    ///
+    /// The layer starts at most one refresh per second because of rejections: let 1 s pass between
+    /// two revocations, or the client gets the second 401.
     pub fn revoke_all(&self) {
         self.state.lock().tokens.revoke_all();
     }
 
     /// Revokes every token issued so far for this scope, so that the API rejects them.
     ///
-    /// The scope must be written exactly as in the token request.
+    /// The scope must be written exactly as in the token request. Let 1 s pass between two
+    /// revocations, as with [`revoke_all`](Self::revoke_all).
     pub fn revoke_scope(&self, scope: &str) {
         self.state.lock().tokens.revoke_scope(scope);
     }

@@ -156,6 +156,9 @@ impl MockTokenSource {
     }
 
     /// Returns the requests of all fetches that have started, in order.
+    ///
+    /// The request of `mock-token-n` is the n-th of them only if no fetch has failed and none
+    /// overtook another.
     pub fn requests(&self) -> Vec<TokenRequest> {
         self.state().requests.clone()
     }
