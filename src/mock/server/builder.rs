@@ -17,6 +17,7 @@ pub struct MockAuthServerBuilder {
     client: Client,
     settings: Settings,
     token_len: usize,
+    port: u16,
 }
 
 impl MockAuthServerBuilder {
@@ -79,7 +80,18 @@ impl MockAuthServerBuilder {
         self
     }
 
-    /// Starts the server on a free port of 127.0.0.1.
+    /// Sets the port, such as that of an earlier server, for a test whose server starts late or
+    /// comes back.
+    ///
+    /// [`start`](Self::start) returns an error if the port is in use.
+    ///
+    /// Default: 0, a free port.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Starts the server on 127.0.0.1.
     ///
     /// # Errors
     ///
@@ -90,7 +102,7 @@ impl MockAuthServerBuilder {
     /// Dropping the future stops the server if it is still starting.
     pub async fn start(self) -> io::Result<MockAuthServer> {
         let state = Arc::new(State::new(self.client, self.settings, self.token_len));
-        let (address, server) = Server::start(Arc::clone(&state)).await?;
+        let (address, server) = Server::start(Arc::clone(&state), self.port).await?;
         Ok(MockAuthServer::new(state, address, server))
     }
 
@@ -109,6 +121,7 @@ impl MockAuthServerBuilder {
                 refuse_all: false,
             },
             token_len: 0,
+            port: 0,
         }
     }
 }
@@ -122,6 +135,7 @@ impl fmt::Debug for MockAuthServerBuilder {
             .field("token_latency", &self.settings.token_latency)
             .field("api_latency", &self.settings.api_latency)
             .field("token_len", &self.token_len)
+            .field("port", &self.port)
             .finish_non_exhaustive()
     }
 }

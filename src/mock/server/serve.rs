@@ -34,14 +34,14 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn start(state: Arc<State>) -> io::Result<(SocketAddr, Self)> {
+    pub(super) async fn start(state: Arc<State>, port: u16) -> io::Result<(SocketAddr, Self)> {
         let (stop, stop_asked) = oneshot::channel();
         let (still_running, stopped) = oneshot::channel();
         let (ready, address) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("mock-auth-server".to_owned())
             .spawn(move || {
-                run(state, ready, stop_asked);
+                run(state, port, ready, stop_asked);
                 drop(still_running);
             })?;
         let server = Self {
@@ -72,6 +72,7 @@ impl Drop for Server {
 
 fn run(
     state: Arc<State>,
+    port: u16,
     ready: oneshot::Sender<io::Result<SocketAddr>>,
     stop_asked: oneshot::Receiver<Infallible>,
 ) {
@@ -86,7 +87,7 @@ fn run(
         }
     };
     runtime.block_on(async move {
-        match listen() {
+        match listen(port) {
             Ok((listener, address)) => {
                 tokio::spawn(accept(listener, state));
                 let _ = ready.send(Ok(address));
@@ -100,9 +101,13 @@ fn run(
     // Dropping the runtime here aborts the accept task and all connections.
 }
 
-fn listen() -> io::Result<(TcpListener, SocketAddr)> {
+fn listen(port: u16) -> io::Result<(TcpListener, SocketAddr)> {
     let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    // A server may start again on the port of an earlier one. On Windows, the option would let it
+    // share the port with one that still runs.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
     // Enough for a test that opens a thousand connections at once.
     let listener = socket.listen(4096)?;
     let address = listener.local_addr()?;

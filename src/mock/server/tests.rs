@@ -91,6 +91,22 @@ impl Answer {
     }
 }
 
+#[tokio::test]
+async fn a_server_starts_on_the_port_of_an_earlier_one() {
+    let server = start().await;
+    let origin = server.origin().to_owned();
+    let (_, port) = origin.rsplit_once(':').unwrap();
+    let again = MockAuthServer::builder().port(port.parse().unwrap());
+    let error = again.clone().start().await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+
+    post_form(&server, FORM).await.token();
+    server.shutdown().await;
+    let server = again.start().await.unwrap();
+    assert_eq!(server.origin(), origin);
+    post_form(&server, FORM).await.token();
+}
+
 async fn start() -> MockAuthServer {
     MockAuthServer::start().await.unwrap()
 }
