@@ -146,7 +146,7 @@ impl TokenEndpoint {
         f.field("token_endpoint", &self.authority())
             .field("client_id", &self.authentication.client_id)
             .field("client_authentication", self.authentication.style())
-            .field("scope", &self.scope.scopes());
+            .field("scope", &self.scope.scopes().filter(|it| !it.is_empty()));
     }
 }
 

@@ -330,3 +330,16 @@ async fn secrets_of_the_crate_secrecy_are_accepted() {
     assert_eq!(token.expose_secret(), "s3cret");
     StaticTokenSource::new(secret).unwrap();
 }
+
+#[test]
+fn the_debug_of_a_source_shows_its_scope_or_none() {
+    let builder = || {
+        ClientCredentials::builder("https://identity.example.com/token")
+            .client_id("my-client")
+            .client_secret("s3cret")
+    };
+    let without = format!("{:?}", builder().build().unwrap());
+    assert!(without.contains("scope: None"), "{without}");
+    let with = format!("{:?}", builder().scope("orders.read").build().unwrap());
+    assert!(with.contains("scope: Some(\"orders.read\")"), "{with}");
+}
