@@ -14,7 +14,8 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use bearer_auth::{
-    BearerAuthLayer, BoxError, ClientCredentials, MockAuthServer, RequestAuth, task_local,
+    BearerAuthLayer, BoxError, ClientCredentials, MockAuthServer, RequestAuth, TokenCache,
+    TokenRequest, task_local,
 };
 use bytes::Bytes;
 use http_body_util::Full;
@@ -58,7 +59,8 @@ async fn main() -> Result<(), BoxError> {
         .transport(transport)
         .build()?;
     // A call without a tenant is an error and does not use a default token.
-    let auth = BearerAuthLayer::new(source)
+    let cache = TokenCache::new(source);
+    let auth = BearerAuthLayer::from_cache(cache.clone())
         .allow_origin(server.origin())?
         .require_request_auth();
     let http = reqwest::Client::builder().no_proxy().build()?;
@@ -88,6 +90,12 @@ async fn main() -> Result<(), BoxError> {
     println!("token requests: {}", server.token_requests());
     if server.token_requests() != 3 {
         return Err("expected one token request for each of the three tenants".into());
+    }
+    // A readiness probe asks for a tenant: the default token is used by no request.
+    let is_ready = cache.status_of(&TokenRequest::scope("tenant/1")).is_ready();
+    println!("ready: {is_ready}");
+    if !is_ready || cache.status().is_ready() {
+        return Err("expected a token for the tenant, and none without a tenant".into());
     }
     match api.client.get(server.api_url()).send().await {
         Err(error) => println!("without a tenant: {error}"),

@@ -39,7 +39,7 @@ const SIGNS: bool = cfg!(any(
 /// | `key_id` | the `kid` of that key; default: that of the JWK, or none |
 /// | `algorithm` | `RS256`, `PS256`, `ES256` or `EdDSA`; default: the one that fits the key, and `RS256` for RSA |
 /// | `client_assertion_file` | the path of a file with an assertion, such as a projected token of Kubernetes |
-/// | `client_authentication` | `client_secret_post` (default for a secret), `client_secret_basic`, `client_secret_basic_raw`, `client_secret_jwt` (feature `private-key-jwt`) or `tls_client_auth` |
+/// | `client_authentication` | `client_secret_post` (default for a secret), `client_secret_basic`, `client_secret_basic_raw`, `client_secret_jwt` (feature `private-key-jwt`) or `tls_client_auth`. Not needed for a `private_key_file` or a `client_assertion_file`. `none` is an error of `build`: this grant requires a client that authenticates |
 /// | `audience` | the issuer's identifier; required for a `private_key_file` and for `client_secret_jwt`, unless `issuer` is set |
 /// | `scope` | names separated by spaces; default: none |
 /// | `params` | a table of further fields of the form; default: none |
