@@ -146,6 +146,17 @@ async fn reqwest_retry_waits_for_a_token_rejected_during_an_outage() {
     assert!((SECOND * 40..SECOND * 55).contains(&took), "{took:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_timeout_outside_of_the_retries_leaves_the_cause_in_the_status() {
+    let tokens = MockTokenSource::new();
+    let cache = TokenCache::new(tokens.clone());
+    tokens.fail_next(TokenError::transient("down").with_retry_after(SECOND * 40));
+    let call = tokio::time::timeout(SECOND * 20, send(&cache));
+    assert!(call.await.is_err(), "it waits for longer than that");
+    let error = cache.status().last_error().unwrap();
+    assert!(error.is_transient());
+}
+
 /// Answers in place of an API.
 struct FakeApi;
 

@@ -189,3 +189,22 @@ async fn a_closed_cache_still_has_a_status() {
     cache.close().await;
     assert!(cache.status().is_ready());
 }
+
+#[tokio::test(start_paused = true)]
+async fn regular_questions_keep_a_service_without_traffic_ready() {
+    let tokens = MockTokenSource::new().with_lifetime(Duration::from_secs(900));
+    let cache = TokenCache::new(tokens.clone());
+    let asks = cache.clone();
+    tokio::spawn(async move {
+        let mut interval = tokio::time::interval(Duration::from_secs(10));
+        loop {
+            interval.tick().await;
+            asks.token().await.unwrap();
+        }
+    });
+    for second in 0..3600 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(cache.status().is_ready(), "after {second} s");
+    }
+    assert_eq!(tokens.fetches(), 5, "one per 800 to 855 s");
+}
