@@ -23,7 +23,7 @@ const LATENCY: Duration = Duration::from_millis(50);
 /// less.
 pub(crate) fn rows() -> Vec<Row> {
     let runtime = scenarios::runtime(2);
-    let (mut times, mut most_fetches) = ([const { Vec::new() }; 5], 0);
+    let (mut times, mut most_fetches) = ([const { Vec::new() }; 6], 0);
     let timed = |round: &mut dyn FnMut()| {
         let start = Instant::now();
         round();
@@ -37,7 +37,10 @@ pub(crate) fn rows() -> Vec<Row> {
             runtime.block_on(requests_of_locking_layer());
         }));
         times[4].push(timed(&mut || {
-            most_fetches = most_fetches.max(runtime.block_on(requests()));
+            most_fetches = most_fetches.max(runtime.block_on(requests(false)));
+        }));
+        times[5].push(timed(&mut || {
+            most_fetches = most_fetches.max(runtime.block_on(requests(true)));
         }));
     }
     let to_locking = Spread::of_ratio(&times[4], &times[3]);
@@ -48,12 +51,13 @@ pub(crate) fn rows() -> Vec<Row> {
         "the cache alone",
         "a hand-written layer with a lock",
         "the layer with its defaults",
+        "the same with all observers",
     ];
     for (name, times) in names.iter().zip(&times) {
         let spread = Spread::of(times.iter().copied());
         println!("  {name:34}{}", spread.to_ratio());
     }
-    let [.., requests] = times.map(Spread::of);
+    let [.., requests, observed] = times.map(Spread::of);
     vec![
         Row::at_most(
             "10,000 cold callers of the layer with its defaults, relative to the endpoint's 50 ms",
@@ -64,6 +68,10 @@ pub(crate) fn rows() -> Vec<Row> {
             "· relative to a hand-written layer with a lock",
             to_locking,
             1.05,
+        ),
+        Row::info(
+            "· with the observers of the features `tracing` and `metrics`",
+            observed,
         ),
         Row {
             figure: "· token requests",
@@ -76,9 +84,17 @@ pub(crate) fn rows() -> Vec<Row> {
 
 /// Sends requests through the layer with its defaults, which has no token yet. Returns the number
 /// of fetches.
-async fn requests() -> usize {
+///
+/// The observers are those of features that are not enabled by default, but are for benchmarks.
+async fn requests(is_observed: bool) -> usize {
     let tokens = MockTokenSource::new().with_latency(LATENCY);
-    let service = BearerAuthLayer::new(tokens.clone()).layer(Noop);
+    let cache = TokenCache::builder(tokens.clone());
+    let cache = match is_observed {
+        true => cache,
+        false => cache.without_default_observers(),
+    };
+    let cache = cache.build().expect("valid settings");
+    let service = BearerAuthLayer::from_cache(cache).layer(Noop);
     in_tasks(|| service.clone().oneshot(request())).await;
     tokens.fetches()
 }
@@ -91,7 +107,10 @@ async fn requests_of_locking_layer() {
 
 /// Calls a cache that has no token yet, without a request and a layer.
 async fn callers() {
-    let cache = TokenCache::new(MockTokenSource::new().with_latency(LATENCY));
+    let cache = TokenCache::builder(MockTokenSource::new().with_latency(LATENCY))
+        .without_default_observers()
+        .build()
+        .expect("valid settings");
     in_tasks(|| {
         let cache = cache.clone();
         async move { cache.token().await }
