@@ -102,14 +102,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns true if a stack takes exactly as many instructions as another.
+/// Returns true if a stack takes as many instructions as another.
+///
+/// Once a second a request reads both clocks, so two counts of one stack may differ by one.
 fn adds_nothing(label: &str, stack: &str, other: &str) -> bool {
     let (count, expected) = (callgrind::count(stack), callgrind::count(other));
-    println!("{label}: {count} instructions per request, as many as {expected} without a store");
-    if count != expected {
+    println!("{label}: {count} instructions per request, {expected} without a store");
+    let is_same = count.abs_diff(expected) <= 1;
+    if !is_same {
         println!("  not the same number");
     }
-    count == expected
+    is_same
 }
 
 fn is_within_limits(name: &str, bare: &str, rows: &[Row]) -> bool {

@@ -136,6 +136,9 @@ impl TokenCache {
 
     /// Withdraws a token that a server has rejected. The next call fetches another.
     ///
+    /// If the source returns the same value again, it is served again: a source that can tell by
+    /// [`FetchContext::rejected`](crate::FetchContext::rejected) returns an error instead.
+    ///
     /// The token knows its cache entry. Nothing happens unless it is still the current token there,
     /// so a late call never costs a newer token. Unlike the 401s that the layer sees, calls have no
     /// minimum spacing: call this after a rejection, not periodically.
