@@ -3,7 +3,7 @@
 use coarsetime::{Duration, Instant};
 
 /// More than a tick of the clock of any system, in nanoseconds: 10 ms on Linux, 15.6 ms on Windows.
-/// Added to a reading, it is never behind the exact time.
+/// Added to a reading, it is not behind the exact time.
 pub(super) const AHEAD: u64 = 20_000_000;
 
 /// Reads the clock, in nanoseconds since a fixed moment.
