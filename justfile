@@ -25,7 +25,7 @@ default:
 # Runs the checks that are quick once dependencies are built.
 check: style fmt typos clippy test
 
-# Runs the tests by the README's command; two of them need Node and npm.
+# Runs the tests by the README's command; three of them need Node and npm.
 test:
     {{python}} .ci/expect.py --readme "cargo test" \
         --expect "^test result: ok" --expect "^test .*README\.md .*ok$"

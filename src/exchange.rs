@@ -120,11 +120,7 @@ impl Settings {
             self.not_admitted(request, own);
             return Ok(None);
         };
-        let (choice, without_replay) = match (own, from_task()) {
-            (None, None) => (None, false),
-            (Some(own), task) => own.or(task).into_parts(),
-            (None, Some(task)) => task.into_parts(),
-        };
+        let (choice, without_replay) = choose(own);
         let token_request = match choice {
             Some(Choice::Skip) => {
                 self.pass_through(NoTokenReason::Skipped, request);
@@ -446,6 +442,17 @@ impl<S: Deref<Target = Settings>> Drop for Replay<S> {
 #[cold]
 fn no_choice() -> TokenError {
     TokenError::new(TokenErrorKind::RequestAuthMissing, false)
+}
+
+/// Returns the choice of the request itself, completed by that of its task, and true if the request
+/// is not to be replayed.
+#[inline]
+fn choose(own: Option<&RequestAuth>) -> (Option<Choice>, bool) {
+    match (own, from_task()) {
+        (None, None) => (None, false),
+        (Some(own), task) => own.or(task).into_parts(),
+        (None, Some(task)) => task.into_parts(),
+    }
 }
 
 /// Returns the choice of the current task.

@@ -7,7 +7,7 @@ use http::header::AUTHORIZATION;
 
 use crate::cache::state::NewTokens;
 use crate::exchange::message::{CopyView, RequestView, ResponseView};
-use crate::exchange::{Replay, RequestPlan, Settings, from_task};
+use crate::exchange::{Replay, RequestPlan, Settings, choose};
 use crate::observe::{
     Event, NoTokenReason, RejectingResponse, ReplayObstacle, ReplayOutcome, RequestOrigin,
 };
@@ -39,12 +39,7 @@ impl Settings {
     /// is no mistake.
     #[cold]
     pub(super) fn not_admitted(&self, request: &impl RequestView, own: Option<&RequestAuth>) {
-        let choice = match (own, from_task()) {
-            (Some(own), task) => own.or(task).into_parts().0,
-            (None, Some(task)) => task.into_parts().0,
-            (None, None) => None,
-        };
-        let reason = match choice {
+        let reason = match choose(own).0 {
             Some(Choice::Skip) => NoTokenReason::Skipped,
             _ => NoTokenReason::OriginNotAllowed,
         };

@@ -13,11 +13,11 @@ use bearer_auth::{ClientCredentials, TokenCache, TokenError, TokenErrorKind};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::timeout;
 
 use crate::client_assertions::{JWT_BEARER, client_of, fetch, field, issued};
 use crate::support::api::{Api, status};
+use crate::support::blocking;
 use crate::support::rotation::{TENANTS, rotate_under_load, short_lived};
 
 /// Returns the path of a file of this test alone, which does not exist yet.
@@ -175,27 +175,13 @@ async fn a_pipe_does_not_block() {
 
 #[test]
 fn the_file_is_read_on_a_thread_that_may_block() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(1)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    blocking::runtime_with_one_blocking_thread().block_on(async {
         let endpoint = endpoint().await;
         let file = path("blocking");
         fs::write(&file, "a.b.c").unwrap();
-        // The only thread that may block is busy until `release` is dropped.
-        let (release, wait) = std::sync::mpsc::channel::<()>();
-        let busy = spawn_blocking(move || wait.recv());
         let source = client_of(&endpoint).client_assertion_file(&file);
-        let fetching = tokio::spawn(fetch(source));
-        for _ in 0..100 {
-            yield_now().await;
-        }
-        fs::write(&file, "a.b.d").unwrap();
-        drop(release);
-        let _ = busy.await.unwrap();
-        fetching.await.unwrap().unwrap();
+        let change = || fs::write(&file, "a.b.d").unwrap();
+        blocking::fetch_while_the_thread_is_busy(fetch(source), change).await;
         assert_eq!(assertions(&endpoint), ["a.b.d"]);
     });
 }

@@ -1,4 +1,4 @@
-//! What observers, logs and metrics say of a store that cannot be used, on tokio's paused clock.
+//! The events of a store that cannot be used, on tokio's paused clock.
 
 use std::sync::Arc;
 use std::time::Duration;

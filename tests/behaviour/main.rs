@@ -7,6 +7,7 @@ mod support {
     #[macro_use]
     mod reqwest_versions;
     pub(crate) mod api;
+    pub(crate) mod blocking;
     pub(crate) mod clock;
     pub(crate) mod events;
     pub(crate) mod fleet;

@@ -52,6 +52,13 @@ fn value(metrics: &BTreeMap<String, (String, DebugValue)>, name: &str) -> f64 {
     }
 }
 
+fn assert_gauges_are_zero(metrics: &BTreeMap<String, (String, DebugValue)>) {
+    for name in ["entries", "fetches_in_flight", "fetches_queued", "paused"] {
+        let gauge = value(metrics, &format!("bearer_auth.{name}"));
+        assert_eq!(gauge, 0.0, "{name}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn all_metrics_have_their_names_units_and_labels() {
     let recorder = DebuggingRecorder::new();
@@ -149,14 +156,7 @@ async fn gauges_return_to_zero() {
     }
     drop(cache);
     sleep(Duration::from_millis(1)).await;
-    let metrics = snapshot(&recorder);
-    for name in ["entries", "fetches_in_flight", "fetches_queued", "paused"] {
-        assert_eq!(
-            value(&metrics, &format!("bearer_auth.{name}")),
-            0.0,
-            "{name}"
-        );
-    }
+    assert_gauges_are_zero(&snapshot(&recorder));
 }
 
 /// A cache that is dropped in the middle of everything takes its share of the gauges with it.
@@ -183,14 +183,7 @@ async fn a_dropped_cache_has_no_share_in_the_gauges() {
         caller.abort();
     }
     sleep(Duration::from_secs(1)).await;
-    let metrics = snapshot(&recorder);
-    for name in ["entries", "fetches_in_flight", "fetches_queued", "paused"] {
-        assert_eq!(
-            value(&metrics, &format!("bearer_auth.{name}")),
-            0.0,
-            "{name}"
-        );
-    }
+    assert_gauges_are_zero(&snapshot(&recorder));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! What the event of a rejection says of the response.
+//! The response in the event of a rejection.
 
 use std::convert::Infallible;
 use std::future::ready;

@@ -1,4 +1,5 @@
-//! Retries outside of the layer that wait for `TokenError::retry_after`, in paused time.
+//! Retries outside of the layer that wait for `TokenError::retry_after`, in paused time. The policies
+//! are those of the example.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,45 +8,19 @@ use async_trait::async_trait;
 use bearer_auth::{BearerAuthLayer, BoxError, MockTokenSource, TokenCache, TokenError};
 use http::{Extensions, HeaderMap, Request, Response, StatusCode};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
+use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
-use reqwest_retry::{
-    DefaultRetryableStrategy, RetryTransientMiddleware, Retryable, RetryableStrategy,
-};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
-use tower::retry::{Policy, RetryLayer};
+use tokio::time::Instant;
+use tower::retry::RetryLayer;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
+#[path = "../../examples/retries/policies.rs"]
+mod policies;
+
+use policies::{RetryTokenErrors, TokenErrors, WaitForToken};
+
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Tries again when the pause after a failed fetch ends, as in the guide.
-#[derive(Clone)]
-struct RetryTokenErrors {
-    tries: usize,
-}
-
-impl<B: Clone, R> Policy<Request<B>, Response<R>, BoxError> for RetryTokenErrors {
-    type Future = Sleep;
-
-    fn retry(
-        &mut self,
-        _: &mut Request<B>,
-        result: &mut Result<Response<R>, BoxError>,
-    ) -> Option<Sleep> {
-        let error = match result {
-            Ok(response) => response.extensions().get::<TokenError>()?,
-            Err(error) => TokenError::find(&**error)?,
-        };
-        self.tries = self.tries.checked_sub(1)?;
-        error
-            .is_transient()
-            .then(|| sleep(error.retry_after().unwrap_or(SECOND)))
-    }
-
-    fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
-        Some(request.clone())
-    }
-}
 
 /// An API that rejects the first token.
 fn status_for(headers: &HeaderMap) -> StatusCode {
@@ -58,7 +33,7 @@ fn status_for(headers: &HeaderMap) -> StatusCode {
 /// Sends a request through the retry policy.
 async fn send(cache: &TokenCache) -> Result<StatusCode, BoxError> {
     let service = ServiceBuilder::new()
-        .layer(RetryLayer::new(RetryTokenErrors { tries: 5 }))
+        .layer(RetryLayer::new(RetryTokenErrors { left: 5 }))
         .layer(BearerAuthLayer::from_cache(cache.clone()))
         .service(service_fn(async |request: Request<()>| {
             let mut response = Response::new(());
@@ -171,50 +146,6 @@ impl Middleware for FakeApi {
         let mut response = Response::new("");
         *response.status_mut() = status_for(request.headers());
         Ok(response.into())
-    }
-}
-
-/// The strategy and the middleware of the guide.
-struct TokenErrors;
-
-impl RetryableStrategy for TokenErrors {
-    fn handle(&self, result: &reqwest_middleware::Result<reqwest::Response>) -> Option<Retryable> {
-        match token_error(result) {
-            Some(error) if error.is_transient() => Some(Retryable::Transient),
-            Some(_) => Some(Retryable::Fatal),
-            None => DefaultRetryableStrategy.handle(result),
-        }
-    }
-}
-
-struct WaitForToken;
-
-#[derive(Clone)]
-struct NotBefore(Instant);
-
-#[async_trait]
-impl Middleware for WaitForToken {
-    async fn handle(
-        &self,
-        request: reqwest::Request,
-        extensions: &mut Extensions,
-        next: Next<'_>,
-    ) -> reqwest_middleware::Result<reqwest::Response> {
-        if let Some(NotBefore(time)) = extensions.remove() {
-            sleep_until(time).await;
-        }
-        let result = next.run(request, extensions).await;
-        if let Some(wait) = token_error(&result).and_then(TokenError::retry_after) {
-            extensions.insert(NotBefore(Instant::now() + wait));
-        }
-        result
-    }
-}
-
-fn token_error(result: &reqwest_middleware::Result<reqwest::Response>) -> Option<&TokenError> {
-    match result {
-        Ok(response) => response.extensions().get(),
-        Err(error) => TokenError::find(error),
     }
 }
 

@@ -12,11 +12,11 @@ use bearer_auth::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::sleep;
 
 use crate::client_assertions::{ISSUER, MAC_SECRET, client_of, fetch, field, issued};
 use crate::support::api::{Api, Received, Scripted, status};
+use crate::support::blocking;
 use crate::support::jwt::Jwt;
 use crate::support::rotation::{TENANTS, rotate_under_load, short_lived};
 
@@ -186,27 +186,13 @@ async fn a_secret_file_that_appears_in_time_costs_no_error() {
 
 #[test]
 fn the_secret_file_is_read_on_a_thread_that_may_block() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(1)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    blocking::runtime_with_one_blocking_thread().block_on(async {
         let endpoint = Api::start(|_| issued()).await;
         let file = path("blocking");
         fs::write(&file, "early").unwrap();
-        // The only thread that may block is busy until `release` is dropped.
-        let (release, wait) = std::sync::mpsc::channel::<()>();
-        let busy = spawn_blocking(move || wait.recv());
         let source = client_of(&endpoint).client_secret_file(&file);
-        let fetching = tokio::spawn(fetch(source));
-        for _ in 0..100 {
-            yield_now().await;
-        }
-        fs::write(&file, "late").unwrap();
-        drop(release);
-        let _ = busy.await.unwrap();
-        fetching.await.unwrap().unwrap();
+        let change = || fs::write(&file, "late").unwrap();
+        blocking::fetch_while_the_thread_is_busy(fetch(source), change).await;
         assert_eq!(secrets(&endpoint), ["late"]);
     });
 }

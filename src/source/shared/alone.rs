@@ -114,7 +114,7 @@ impl Shared {
     /// Puts a new token into the store when that may be back, for the processes that have none.
     fn offer_later(self: &Arc<Self>, name: &TokenName, token: TimedToken, context: &FetchContext) {
         let (shared, name) = (Arc::clone(self), name.clone());
-        // Which may be gone by then.
+        // Without the observers: their cache may be gone by then.
         let context = context.clone().with_observers(&Observers::default());
         // Without a runtime, other processes fetch for themselves.
         if let Ok(runtime) = Handle::try_current() {
