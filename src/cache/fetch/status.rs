@@ -28,9 +28,8 @@ pub(crate) enum FetchStatus {
 
 /// A status that changes, and the callers that wait for a change.
 ///
-/// Callers are woken in the order in which they came. tokio's `watch` wakes them in random order,
-/// in which ten thousand of them, whose memory was allocated one after the other, take twice the
-/// time.
+/// Callers are woken in the order in which they came, which is mostly the order of their memory.
+/// tokio's `watch` wakes them in random order: ten thousand of them then take twice the time.
 pub(super) struct SharedStatus {
     status: Mutex<FetchStatus>,
     changes: Notify,
