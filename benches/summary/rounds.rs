@@ -1,13 +1,21 @@
 //! Time measurement on a machine that is busy with other work too: the cases take turns, round
 //! after round, and the result is the median of the ratios of all rounds.
+//!
+//! Each round runs at another depth of the stack. At a few depths, where a request lies across the
+//! border of two pages, a stack takes up to 20 ns longer; at one depth for all rounds, which stacks
+//! these are depends on the sizes of the frames of the benchmark.
 
-use std::hint::spin_loop;
+use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
 /// Runs the given number of operations on the current thread.
 pub(crate) type Load = Box<dyn FnMut(usize) + Send>;
+
+/// The depths that the rounds take in turn. [`FRAME`] times as many bytes are a page.
+const DEPTHS: usize = 16;
+const FRAME: usize = 256;
 
 /// One stack under measurement, with a load for each thread: clones of one layer or client.
 pub(crate) struct Case {
@@ -24,7 +32,7 @@ impl Case {
     /// Returns the nanoseconds per operation on the slowest thread.
     ///
     /// The threads are new in each round, also if there is only one, and each warms up first.
-    fn run(&mut self, operations: usize) -> f64 {
+    fn run(&mut self, depth: usize, operations: usize) -> f64 {
         let threads = self.loads.len();
         let ready = AtomicUsize::new(0);
         thread::scope(|scope| {
@@ -34,12 +42,14 @@ impl Case {
                 .map(|load| {
                     let ready = &ready;
                     scope.spawn(move || {
-                        load(operations / 4);
-                        ready.fetch_add(1, Ordering::SeqCst);
-                        while ready.load(Ordering::SeqCst) < threads {
-                            spin_loop();
-                        }
-                        timed(load, operations)
+                        at_depth(depth, &mut || {
+                            load(operations / 4);
+                            ready.fetch_add(1, Ordering::SeqCst);
+                            while ready.load(Ordering::SeqCst) < threads {
+                                spin_loop();
+                            }
+                            timed(load, operations)
+                        })
                     })
                 })
                 .collect();
@@ -47,6 +57,19 @@ impl Case {
             nanos.fold(0.0, f64::max)
         })
     }
+}
+
+/// Runs `measure` below this many frames of [`FRAME`] bytes and a little.
+#[inline(never)]
+fn at_depth(depth: usize, measure: &mut dyn FnMut() -> f64) -> f64 {
+    if depth == 0 {
+        return measure();
+    }
+    let frame = [0_u8; FRAME];
+    black_box(&frame);
+    let nanos = at_depth(depth - 1, measure);
+    black_box(&frame);
+    nanos
 }
 
 fn timed(load: &mut Load, operations: usize) -> f64 {
@@ -63,13 +86,15 @@ pub(crate) fn measure(
 ) -> Vec<Vec<f64>> {
     let mut cases: Vec<_> = cases.into_iter().collect();
     // Warms caches, pools and branch predictors.
-    cases.iter_mut().for_each(|case| _ = case.run(operations));
+    cases
+        .iter_mut()
+        .for_each(|case| _ = case.run(0, operations));
     let mut nanos = vec![Vec::with_capacity(rounds); cases.len()];
     for round in 0..rounds {
         for turn in 0..cases.len() {
             // The starting case rotates, so that each case starts as many rounds as any other.
             let case = (round + turn) % cases.len();
-            nanos[case].push(cases[case].run(operations));
+            nanos[case].push(cases[case].run(round % DEPTHS, operations));
         }
     }
     nanos
