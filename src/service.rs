@@ -131,8 +131,9 @@ impl<S> BearerAuth<S> {
         // Each case puts its future together at the end: large parts are moved once, and a part
         // that is not there is not moved at all.
         if let Kept::Nothing = kept {
+            let settings = Arc::clone(&self.settings);
             let future = self.inner.call(request);
-            let sent = Sent::new(Arc::clone(&self.settings), plan, attached);
+            let sent = Sent::new(settings, plan, attached);
             return ResponseFuture::sent(future, sent, Kept::Nothing, None);
         }
         let service = matches!(kept, Kept::Copy(_)).then(|| self.inner.clone());
