@@ -7,8 +7,7 @@
 //! `docs/performance.md` compares lookups with `moka`, `dashmap` and `papaya`: none of them knows
 //! entries that must stay, and each would add crates to the core.
 
-use std::cmp;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::iter::repeat_with;
@@ -22,6 +21,10 @@ use crate::cache::per_thread::parallelism;
 use crate::clock::Moment;
 use crate::observe::{Event, Observers};
 use crate::token::request::TokenRequest;
+
+use self::by_use::{ByUse, Candidate};
+
+mod by_use;
 
 /// Enough that two threads seldom meet at a lock. Each shard has pages of its own, so more would
 /// make lookups among many tenants slower.
@@ -52,12 +55,6 @@ impl Hasher for Prehashed {
     }
 }
 
-/// An entry that may be evicted, and the turn of a use of it.
-struct Candidate {
-    used: u64,
-    request: TokenRequest,
-}
-
 pub(crate) struct Tenants {
     /// Their number is a power of two.
     shards: Box<[RwLock<Shard>]>,
@@ -69,7 +66,7 @@ pub(crate) struct Tenants {
     /// The last second that advanced the turn.
     second: AtomicU64,
     /// All entries, ordered by a use that is at most as recent as their last one.
-    by_use: Mutex<BinaryHeap<Candidate>>,
+    by_use: Mutex<ByUse>,
     /// Given to each entry.
     on_fetch_end: OnFetchEnd,
     observers: Observers,
@@ -145,12 +142,13 @@ impl Tenants {
             Arc::new(Entry::new(request.clone(), Some(on_fetch_end)))
         });
         let entry = Arc::clone(entry);
-        entry.last_used.record(if added {
+        if added {
             // After all uses so far, before all that follow.
-            self.turn.fetch_add(2, Ordering::Relaxed) + 1
+            let first = self.turn.fetch_add(2, Ordering::Relaxed) + 1;
+            entry.last_used.record_first(first);
         } else {
-            turn
-        });
+            entry.last_used.record(turn);
+        }
         let used = entry.last_used.turn();
         drop(shard);
         if added {
@@ -177,10 +175,11 @@ impl Tenants {
         }
         let entry = shard.remove(request)?;
         drop(shard);
-        let before = self.len.fetch_sub(1, Ordering::Relaxed);
+        let entries = self.len.fetch_sub(1, Ordering::Relaxed).saturating_sub(1);
+        self.sort_out(&mut self.by_use());
         self.observers.emit(|| Event::EntryEvicted {
             token_request: request,
-            entries: before.saturating_sub(1),
+            entries,
         });
         Some(entry)
     }
@@ -225,6 +224,7 @@ impl Tenants {
     /// Moves evicted entries to `evicted`, each with the number of those that are left.
     fn evict_excess(&self, evicted: &mut Vec<(Arc<Entry>, usize)>) {
         let mut by_use = self.by_use();
+        self.sort_out(&mut by_use);
         for _ in 0..MAX_SCAN {
             if self.len() <= self.max_entries {
                 return;
@@ -232,8 +232,7 @@ impl Tenants {
             let Some(mut candidate) = by_use.pop() else {
                 return;
             };
-            let last_used = self.look_up(&candidate.request, |entry| entry.last_used.turn());
-            match last_used {
+            match self.last_use(&candidate) {
                 // It is in the heap by an older use.
                 Some(used) if used > candidate.used => candidate.used = used,
                 // Behind all others, so that those are looked at too.
@@ -244,10 +243,25 @@ impl Tenants {
                     }
                     None => candidate.used = self.turn.load(Ordering::Relaxed),
                 },
+                // It was removed.
                 None => continue,
             }
             by_use.push(candidate);
         }
+    }
+
+    /// Returns the turn of the last use of a candidate, unless its entry was removed.
+    fn last_use(&self, candidate: &Candidate) -> Option<u64> {
+        self.look_up(&candidate.request, |entry| {
+            let used = entry.last_used.turn();
+            // Otherwise the entry is a later one of the same request, with its own candidate.
+            (entry.last_used.first_turn() <= candidate.used).then_some(used)
+        })
+        .flatten()
+    }
+
+    fn sort_out(&self, by_use: &mut ByUse) {
+        by_use.sort_out(self.len(), MAX_SCAN, |it| self.last_use(it).is_some());
     }
 
     /// Evicts the entry of `request` if it may be. Returns it, and the number of those that are
@@ -267,7 +281,7 @@ impl Tenants {
         Some((evicted, before.saturating_sub(1)))
     }
 
-    fn by_use(&self) -> MutexGuard<'_, BinaryHeap<Candidate>> {
+    fn by_use(&self) -> MutexGuard<'_, ByUse> {
         self.by_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -309,27 +323,6 @@ impl Tenants {
         &self.shards[(request.hash_of_key() >> 32) as usize & (self.shards.len() - 1)]
     }
 }
-
-/// The least recently used is the greatest, which the heap gives first.
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> cmp::Ordering {
-        other.used.cmp(&self.used)
-    }
-}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Candidate {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Candidate {}
 
 impl fmt::Debug for Tenants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -126,6 +126,48 @@ fn the_length_stays_at_the_bound() {
 }
 
 #[test]
+fn removed_entries_leave_nothing_behind() {
+    let tenants = tenants(10_000);
+    let add = |name: &str| _ = tenants.entry(&request(name), at(0));
+    let remove = |name: &str| assert!(tenants.take(&request(name)).is_some());
+    for number in 0..1_000 {
+        let name = number.to_string();
+        add(&name);
+        remove(&name);
+        assert!(tenants.by_use().len() <= 65);
+    }
+    // All but one are there again whenever one is removed.
+    let names: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+    names.iter().for_each(|name| add(name));
+    for _ in 0..20 {
+        for name in &names {
+            remove(name);
+            add(name);
+            assert!(tenants.by_use().len() <= 300);
+        }
+    }
+    assert_eq!(tenants.len(), 100);
+}
+
+#[test]
+fn the_candidates_of_removed_entries_hold_up_no_eviction() {
+    let tenants = tenants(100);
+    for number in 0..1_000 {
+        tenants.entry(&request("again"), at(0));
+        if number < 999 {
+            tenants.take(&request("again"));
+        }
+    }
+    for number in 0..99 {
+        tenants.entry(&request(&number.to_string()), at(0));
+    }
+    tenants.entry(&request("one more"), at(0));
+    assert_eq!(tenants.len(), 100);
+    assert!(!contains(&tenants, "again"), "the least recently used");
+    assert!(contains(&tenants, "0"));
+}
+
+#[test]
 fn a_pause_and_a_rejection_are_kept_up_to_twice_the_bound() {
     let tenants = tenants(2);
     let paused = tenants.entry(&request("paused"), at(0));
