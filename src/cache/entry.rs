@@ -194,6 +194,10 @@ impl Entry {
         let pause = core.pause.take();
         drop(core);
         self.notify();
+        if let Some(fetch) = &handle {
+            // Otherwise it ends as lost, and a caller starts only one fetch after a lost one.
+            fetch.discard();
+        }
         self.end(handle);
         pause.is_some()
     }
@@ -285,15 +289,25 @@ impl FetchOwner for Entry {
         }
     }
 
-    fn sent(&self, fetch: FetchId, now: Moment) {
+    fn send(&self, fetch: FetchId, now: Moment) -> bool {
         let mut core = self.lock();
-        core.state.record_sent(fetch, now);
-        self.publish(&mut core);
+        let is_in_progress = core.fetch.as_ref().is_some_and(|it| it.id() == fetch);
+        if is_in_progress {
+            core.state.record_sent(fetch, now);
+            self.publish(&mut core);
+        }
+        is_in_progress
     }
 
     fn attach(&self, fetch: FetchId, task: AbortHandle) {
-        if let Some(handle) = self.lock().fetch.as_mut().filter(|it| it.id() == fetch) {
-            handle.set_task(task);
+        let mut core = self.lock();
+        match core.fetch.as_mut().filter(|it| it.id() == fetch) {
+            Some(handle) => handle.set_task(task),
+            None => {
+                drop(core);
+                // It has finished, or was abandoned after it began.
+                task.abort();
+            }
         }
     }
 

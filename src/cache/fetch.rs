@@ -72,11 +72,13 @@ pub(crate) trait FetchOwner: Send + Sync + 'static {
     /// it is no longer in progress.
     fn begin(&self, fetch: FetchId, slot: Option<Slot>) -> bool;
 
-    /// Remembers the task of a fetch, to abort it when the fetch is abandoned.
+    /// Remembers the task of a fetch, to abort it when the fetch is abandoned. Aborts it at once if
+    /// the fetch is no longer in progress.
     fn attach(&self, fetch: FetchId, task: AbortHandle);
 
-    /// Records that the token request of a fetch is sent now.
-    fn sent(&self, fetch: FetchId, now: Moment);
+    /// Records that the token request of a fetch is sent now. Returns false if the fetch is no
+    /// longer in progress.
+    fn send(&self, fetch: FetchId, now: Moment) -> bool;
 
     /// Returns what the source is told about a try of a fetch.
     fn context(&self, reason: FetchReason, deadline: Instant, now: Moment) -> FetchContext;
@@ -270,8 +272,13 @@ impl FetchTask {
         if !self.delay.is_zero() {
             sleep(self.delay).await;
         }
-        if let Some(owner) = self.owner.upgrade() {
-            owner.sent(self.id, self.fetcher.timeline.now());
+        let now = self.fetcher.timeline.now();
+        if self
+            .owner
+            .upgrade()
+            .is_some_and(|it| !it.send(self.id, now))
+        {
+            return;
         }
         let limit = TimeLimit::new(self.fetcher.fetch_timeout);
         if limit.deadline > deadline + WAIT_MARGIN / 2 {
@@ -360,6 +367,11 @@ impl FetchHandle {
     /// Returns true if the fetch is queued and no caller waits for it.
     pub(crate) fn is_idle(&self) -> bool {
         self.is_queued && Arc::strong_count(&self.identity) == 1
+    }
+
+    /// Tells the callers that the fetch will have no outcome for them, which decide again.
+    pub(crate) fn discard(&self) {
+        self.identity.status.end_as(FetchStatus::Discarded);
     }
 
     /// Notes that the task starts.

@@ -18,7 +18,7 @@ pub(crate) enum FetchStatus {
         deadline: Instant,
     },
     Finished(Result<Arc<CachedToken>, TokenError>),
-    /// The token was rejected in the meantime.
+    /// The token was rejected in the meantime, or the request was forgotten.
     Discarded,
     /// The time limit passed without an outcome, since nobody polls the runtime of the fetch.
     Overdue,

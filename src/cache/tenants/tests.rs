@@ -220,6 +220,26 @@ fn uses_during_a_refresh_count_after_it() {
     assert!(contains(&tenants, "refreshed") && !contains(&tenants, "other"));
 }
 
+/// Between its first look at the entry and the start of its task.
+#[tokio::test]
+async fn a_fetch_that_is_abandoned_while_it_starts_sends_nothing() {
+    let close = |entry: Arc<Entry>| _ = entry.close();
+    let forget = |entry: Arc<Entry>| _ = entry.forget();
+    for abandon in [close as fn(Arc<Entry>), forget] {
+        let entry = tenants(1).entry(&request("a"), at(0));
+        let fetch = start(&entry, at(0));
+        assert!(entry.begin(fetch.id(), None));
+        abandon(Arc::clone(&entry));
+        assert!(!entry.send(fetch.id(), at(0)));
+        let task = tokio::spawn(std::future::pending::<()>());
+        entry.attach(fetch.id(), task.abort_handle());
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(task.is_finished());
+    }
+}
+
 #[test]
 fn an_entry_in_use_or_with_a_fetch_is_not_evicted() {
     let tenants = tenants(1);
