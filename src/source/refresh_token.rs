@@ -11,6 +11,8 @@
 //! ```
 //!
 //! Wherever the process ends, the next one finds a token that was never presented, or the mark.
+//! If saving fails, which need not mean that nothing was stored, the next fetch first saves what is
+//! known to be true: the token that was not sent, or the successor.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -82,7 +84,7 @@ type Outcome = Result<AccessToken, TokenError>;
 /// A refresh token that has to be saved before anything else.
 #[derive(Clone)]
 struct Unsaved {
-    /// The token in the store, unless a new login has replaced it.
+    /// The token in the store, marked or not, unless a new login has replaced it.
     presented: RefreshToken,
     refresh_token: RefreshToken,
     /// The token that came with it.
@@ -242,7 +244,13 @@ impl Shared {
         };
         let presented = loaded.clone().with_presented(true);
         if let Err(error) = self.store.save(request, presented).await {
-            return (Err(error), None);
+            // The mark may have been stored all the same, although the token was not sent.
+            let unsaved = Unsaved {
+                presented: loaded.clone(),
+                refresh_token: loaded,
+                token: None,
+            };
+            return (Err(error), Some(unsaved));
         }
         let fields = [("refresh_token", loaded.value().clone())];
         let sent = self.endpoint.send("refresh_token", &fields, request).await;
