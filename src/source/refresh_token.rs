@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::error::{InvalidSetting, TokenError, TokenErrorKind};
 use crate::source::TokenSource;
@@ -31,8 +32,10 @@ use crate::token_endpoint::builder::{Client, Grant, GrantBuilder, sealed};
 use crate::token_endpoint::client::TokenEndpoint;
 use crate::token_endpoint::response::TokenResponse;
 
+mod dated;
 mod store;
 
+use dated::{DatedToken, RequestTime};
 pub use store::{InMemoryRefreshTokenStore, RefreshToken, RefreshTokenStore};
 
 /// A [`TokenSource`] for the refresh token grant (RFC 6749 §6), for refresh tokens that the server
@@ -41,7 +44,7 @@ pub use store::{InMemoryRefreshTokenStore, RefreshToken, RefreshTokenStore};
 /// The refresh tokens are in a [`RefreshTokenStore`]. A successor is saved before its access token
 /// is used, and a token that was replaced is never presented again: servers revoke the whole login
 /// if one is. The exchange runs in a task that outlives a fetch which is dropped or times out; the
-/// next fetch gets its result.
+/// next fetch gets its result, with the age of the token, unless the token is about to expire.
 ///
 /// If an answer is lost, it is unknown if the token was replaced. By default the fetch and all that
 /// follow then fail with [`LoginRequired`](TokenErrorKind::LoginRequired), until a new refresh
@@ -79,7 +82,7 @@ enum Exchange {
     Unsaved(Unsaved),
 }
 
-type Outcome = Result<AccessToken, TokenError>;
+type Outcome = Result<DatedToken, TokenError>;
 
 /// A refresh token that has to be saved before anything else.
 #[derive(Clone)]
@@ -88,7 +91,7 @@ struct Unsaved {
     presented: RefreshToken,
     refresh_token: RefreshToken,
     /// The token that came with it.
-    token: Option<AccessToken>,
+    token: Option<DatedToken>,
 }
 
 /// Builds a [`RefreshTokenGrant`] source. [`build`](GrantBuilder::build) checks the settings.
@@ -158,18 +161,16 @@ impl Grant for RefreshTokenGrantSettings {
 
 #[async_trait]
 impl TokenSource for RefreshTokenGrant {
-    async fn fetch(&self, request: &TokenRequest) -> Outcome {
+    async fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
         let runtime = Handle::try_current()
             .map_err(|error| TokenError::new(TokenErrorKind::NoRuntime, false).with_cause(error))?;
-        let mut outcome = self.start_or_join(request, &runtime);
-        let outcome = outcome.wait_for(Option::is_some).await;
-        match outcome.as_deref() {
-            Ok(Some(outcome)) => outcome.clone(),
-            // The task was dropped with its runtime, or the store panicked.
-            Ok(None) | Err(_) => Err(TokenError::transient(
-                "the exchange of the refresh token ended without a result",
-            )
-            .without_retry()),
+        let started = Instant::now();
+        loop {
+            let token = self.exchange(request, &runtime).await?;
+            // The token of an earlier exchange may be too old. The next exchange starts now.
+            if let Some(token) = token.for_fetch(started) {
+                return Ok(token);
+            }
         }
     }
 
@@ -185,6 +186,20 @@ impl TokenSource for RefreshTokenGrant {
 }
 
 impl RefreshTokenGrant {
+    /// Waits for an exchange, which may have started earlier.
+    async fn exchange(&self, request: &TokenRequest, runtime: &Handle) -> Outcome {
+        let mut outcome = self.start_or_join(request, runtime);
+        let outcome = outcome.wait_for(Option::is_some).await;
+        match outcome.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            // The task was dropped with its runtime, or the store panicked.
+            Ok(None) | Err(_) => Err(TokenError::transient(
+                "the exchange of the refresh token ended without a result",
+            )
+            .without_retry()),
+        }
+    }
+
     /// Starts the exchange for a request, or joins the one that an earlier fetch has left behind.
     fn start_or_join(
         &self,
@@ -253,6 +268,7 @@ impl Shared {
             return (Err(error), Some(unsaved));
         }
         let fields = [("refresh_token", loaded.value().clone())];
+        let requested = RequestTime::now();
         let sent = self.endpoint.send("refresh_token", &fields, request).await;
         match sent {
             Ok(response) => {
@@ -264,7 +280,7 @@ impl Shared {
                     presented: loaded.clone(),
                     // A server without rotation names none, and the old one stays.
                     refresh_token: refresh_token.map_or(loaded, RefreshToken::of),
-                    token: Some(token),
+                    token: Some(DatedToken { token, requested }),
                 };
                 match self.save(request, unsaved).await {
                     Ok(token) => (token.ok_or_else(no_token), None),
@@ -303,7 +319,7 @@ impl Shared {
         &self,
         request: &TokenRequest,
         unsaved: Unsaved,
-    ) -> Result<Option<AccessToken>, (TokenError, Unsaved)> {
+    ) -> Result<Option<DatedToken>, (TokenError, Unsaved)> {
         let refresh_token = unsaved.refresh_token.clone();
         match self.store.save(request, refresh_token).await {
             Ok(()) => Ok(unsaved.token),

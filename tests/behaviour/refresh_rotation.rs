@@ -6,6 +6,7 @@ use bearer_auth::{
     TokenErrorKind, TokenRequest, TokenSource,
 };
 
+mod age;
 mod world;
 
 use world::{Answer, ENDLESS, Process, Save, World};

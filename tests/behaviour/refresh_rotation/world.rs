@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) reuse: bool,
     /// The next answers of the server.
     answers: Vec<Answer>,
+    /// The lifetime that the server names is this one, in seconds, or none.
+    pub(super) lifetime: Option<u64>,
     /// The next results of saving.
     pub(super) saves: Vec<Save>,
 }
@@ -62,6 +64,7 @@ pub(super) struct Process {
     world: World,
     steps: Arc<AtomicUsize>,
     pub(super) ended: Arc<Notify>,
+    resumed: Arc<Notify>,
 }
 
 impl Process {
@@ -70,6 +73,7 @@ impl Process {
             world: world.clone(),
             steps: Arc::new(AtomicUsize::new(steps)),
             ended: Arc::default(),
+            resumed: Arc::default(),
         }
     }
 
@@ -125,8 +129,14 @@ impl Process {
             });
         if left.is_err() {
             self.ended.notify_one();
-            std::future::pending::<()>().await;
+            self.resumed.notified().await;
         }
+    }
+
+    /// Lets a process that has only paused go on.
+    pub(super) fn resume(&self) {
+        self.steps.store(ENDLESS, Ordering::Relaxed);
+        self.resumed.notify_one();
     }
 
     async fn serve(self, request: Request<Full<Bytes>>) -> io::Result<Response<Full<Bytes>>> {
@@ -145,6 +155,7 @@ impl World {
     pub(super) fn new() -> Self {
         let world = Self::default();
         world.state().stored = Some(RefreshToken::new("refresh-0"));
+        world.state().lifetime = Some(300);
         world
     }
 
@@ -192,7 +203,7 @@ impl World {
         let mut body = serde_json::json!({
             "access_token": format!("access-{}", state.exchanges),
             "token_type": "Bearer",
-            "expires_in": 300,
+            "expires_in": state.lifetime,
         });
         if answer != Answer::SameToken {
             state.current += 1;
