@@ -11,6 +11,8 @@
 //! ```
 //!
 //! Wherever the process ends, the next one finds a token that was never presented, or the mark.
+//! If saving fails, which need not mean that nothing was stored, the next fetch first saves what is
+//! known to be true: the token that was not sent, or the successor.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::error::{InvalidSetting, TokenError, TokenErrorKind};
 use crate::source::TokenSource;
@@ -29,8 +32,10 @@ use crate::token_endpoint::builder::{Client, Grant, GrantBuilder, sealed};
 use crate::token_endpoint::client::TokenEndpoint;
 use crate::token_endpoint::response::TokenResponse;
 
+mod dated;
 mod store;
 
+use dated::{DatedToken, RequestTime};
 pub use store::{InMemoryRefreshTokenStore, RefreshToken, RefreshTokenStore};
 
 /// A [`TokenSource`] for the refresh token grant (RFC 6749 §6), for refresh tokens that the server
@@ -39,7 +44,7 @@ pub use store::{InMemoryRefreshTokenStore, RefreshToken, RefreshTokenStore};
 /// The refresh tokens are in a [`RefreshTokenStore`]. A successor is saved before its access token
 /// is used, and a token that was replaced is never presented again: servers revoke the whole login
 /// if one is. The exchange runs in a task that outlives a fetch which is dropped or times out; the
-/// next fetch gets its result.
+/// next fetch gets its result, with the age of the token, unless the token is about to expire.
 ///
 /// If an answer is lost, it is unknown if the token was replaced. By default the fetch and all that
 /// follow then fail with [`LoginRequired`](TokenErrorKind::LoginRequired), until a new refresh
@@ -77,16 +82,16 @@ enum Exchange {
     Unsaved(Unsaved),
 }
 
-type Outcome = Result<AccessToken, TokenError>;
+type Outcome = Result<DatedToken, TokenError>;
 
 /// A refresh token that has to be saved before anything else.
 #[derive(Clone)]
 struct Unsaved {
-    /// The token in the store, unless a new login has replaced it.
+    /// The token in the store, marked or not, unless a new login has replaced it.
     presented: RefreshToken,
     refresh_token: RefreshToken,
     /// The token that came with it.
-    token: Option<AccessToken>,
+    token: Option<DatedToken>,
 }
 
 /// Builds a [`RefreshTokenGrant`] source. [`build`](GrantBuilder::build) checks the settings.
@@ -156,18 +161,16 @@ impl Grant for RefreshTokenGrantSettings {
 
 #[async_trait]
 impl TokenSource for RefreshTokenGrant {
-    async fn fetch(&self, request: &TokenRequest) -> Outcome {
+    async fn fetch(&self, request: &TokenRequest) -> Result<AccessToken, TokenError> {
         let runtime = Handle::try_current()
             .map_err(|error| TokenError::new(TokenErrorKind::NoRuntime, false).with_cause(error))?;
-        let mut outcome = self.start_or_join(request, &runtime);
-        let outcome = outcome.wait_for(Option::is_some).await;
-        match outcome.as_deref() {
-            Ok(Some(outcome)) => outcome.clone(),
-            // The task was dropped with its runtime, or the store panicked.
-            Ok(None) | Err(_) => Err(TokenError::transient(
-                "the exchange of the refresh token ended without a result",
-            )
-            .without_retry()),
+        let started = Instant::now();
+        loop {
+            let token = self.exchange(request, &runtime).await?;
+            // The token of an earlier exchange may be too old. The next exchange starts now.
+            if let Some(token) = token.for_fetch(started) {
+                return Ok(token);
+            }
         }
     }
 
@@ -183,6 +186,20 @@ impl TokenSource for RefreshTokenGrant {
 }
 
 impl RefreshTokenGrant {
+    /// Waits for an exchange, which may have started earlier.
+    async fn exchange(&self, request: &TokenRequest, runtime: &Handle) -> Outcome {
+        let mut outcome = self.start_or_join(request, runtime);
+        let outcome = outcome.wait_for(Option::is_some).await;
+        match outcome.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            // The task was dropped with its runtime, or the store panicked.
+            Ok(None) | Err(_) => Err(TokenError::transient(
+                "the exchange of the refresh token ended without a result",
+            )
+            .without_retry()),
+        }
+    }
+
     /// Starts the exchange for a request, or joins the one that an earlier fetch has left behind.
     fn start_or_join(
         &self,
@@ -242,9 +259,16 @@ impl Shared {
         };
         let presented = loaded.clone().with_presented(true);
         if let Err(error) = self.store.save(request, presented).await {
-            return (Err(error), None);
+            // The mark may have been stored all the same, although the token was not sent.
+            let unsaved = Unsaved {
+                presented: loaded.clone(),
+                refresh_token: loaded,
+                token: None,
+            };
+            return (Err(error), Some(unsaved));
         }
         let fields = [("refresh_token", loaded.value().clone())];
+        let requested = RequestTime::now();
         let sent = self.endpoint.send("refresh_token", &fields, request).await;
         match sent {
             Ok(response) => {
@@ -256,7 +280,7 @@ impl Shared {
                     presented: loaded.clone(),
                     // A server without rotation names none, and the old one stays.
                     refresh_token: refresh_token.map_or(loaded, RefreshToken::of),
-                    token: Some(token),
+                    token: Some(DatedToken { token, requested }),
                 };
                 match self.save(request, unsaved).await {
                     Ok(token) => (token.ok_or_else(no_token), None),
@@ -295,7 +319,7 @@ impl Shared {
         &self,
         request: &TokenRequest,
         unsaved: Unsaved,
-    ) -> Result<Option<AccessToken>, (TokenError, Unsaved)> {
+    ) -> Result<Option<DatedToken>, (TokenError, Unsaved)> {
         let refresh_token = unsaved.refresh_token.clone();
         match self.store.save(request, refresh_token).await {
             Ok(()) => Ok(unsaved.token),

@@ -1,201 +1,15 @@
 //! The refresh token grant with rotation: no token that was replaced is presented again, wherever
 //! the process ends and whatever fails.
 
-use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-
-use async_trait::async_trait;
 use bearer_auth::{
-    AccessToken, ClientAuthentication, InMemoryRefreshTokenStore, RefreshToken, RefreshTokenGrant,
-    RefreshTokenStore, TokenError, TokenErrorKind, TokenRequest, TokenSource,
+    ClientAuthentication, InMemoryRefreshTokenStore, RefreshToken, RefreshTokenGrant,
+    TokenErrorKind, TokenRequest, TokenSource,
 };
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use tokio::runtime::Builder;
-use tokio::sync::Notify;
-use tower::service_fn;
 
-/// The parts that outlive a process: the store and the server.
-#[derive(Clone, Default)]
-struct World(Arc<Mutex<State>>);
+mod age;
+mod world;
 
-#[derive(Default)]
-struct State {
-    stored: Option<RefreshToken>,
-    /// The number of the refresh token that is valid.
-    current: usize,
-    exchanges: usize,
-    /// A refresh token was presented that had been replaced.
-    reuse: bool,
-    /// The next answers of the server.
-    answers: Vec<Answer>,
-    /// The next results of saving, `false` for an error.
-    saves: Vec<bool>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Answer {
-    /// The refresh token is replaced.
-    Token,
-    /// It is replaced, and the answer is lost.
-    LostToken,
-    /// The refresh token stays.
-    SameToken,
-    Status(u16),
-    InvalidGrant,
-    /// The connection broke before the request arrived, which the client cannot know.
-    Broken,
-}
-
-/// One process, which may end after a number of steps.
-#[derive(Clone)]
-struct Process {
-    world: World,
-    steps: Arc<AtomicUsize>,
-    ended: Arc<Notify>,
-}
-
-impl Process {
-    fn new(world: &World, steps: usize) -> Self {
-        Self {
-            world: world.clone(),
-            steps: Arc::new(AtomicUsize::new(steps)),
-            ended: Arc::default(),
-        }
-    }
-
-    /// Runs a fetch. `None` if the process ended first. Its runtime ends with it.
-    fn fetch(&self, present_again: bool) -> Option<Result<AccessToken, TokenError>> {
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let source = self.source(present_again);
-        let request = TokenRequest::default();
-        runtime.block_on(async {
-            tokio::select! {
-                biased;
-                () = self.ended.notified() => None,
-                result = source.fetch(&request) => Some(result),
-            }
-        })
-    }
-
-    fn source(&self, present_again: bool) -> RefreshTokenGrant {
-        let process = self.clone();
-        let builder = RefreshTokenGrant::builder("https://id.example.com/token")
-            .client_id("app")
-            .client_authentication(ClientAuthentication::None)
-            .refresh_token(self.clone())
-            .transport(service_fn(move |request| process.clone().serve(request)));
-        match present_again {
-            true => builder.present_again().build().unwrap(),
-            false => builder.build().unwrap(),
-        }
-    }
-
-    /// Ends the process here if its steps are used up.
-    async fn step(&self) {
-        let left = self
-            .steps
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |steps| {
-                steps.checked_sub(1)
-            });
-        if left.is_err() {
-            self.ended.notify_one();
-            std::future::pending::<()>().await;
-        }
-    }
-
-    async fn serve(self, request: Request<Full<Bytes>>) -> io::Result<Response<Full<Bytes>>> {
-        self.step().await;
-        let body = request.into_body().collect().await.unwrap().to_bytes();
-        let mut fields = form_urlencoded::parse(&body);
-        let (_, presented) = fields.find(|(name, _)| name == "refresh_token").unwrap();
-        let answer = self.world.answer(&presented);
-        // The server has done its part, and the answer is on its way.
-        self.step().await;
-        answer
-    }
-}
-
-impl World {
-    fn new() -> Self {
-        let world = Self::default();
-        world.state().stored = Some(RefreshToken::new("refresh-0"));
-        world
-    }
-
-    fn with(answers: &[Answer], saves: &[bool]) -> Self {
-        let world = Self::new();
-        world.state().answers = answers.iter().rev().copied().collect();
-        world.state().saves = saves.iter().rev().copied().collect();
-        world
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap()
-    }
-
-    fn answer(&self, presented: &str) -> io::Result<Response<Full<Bytes>>> {
-        let mut state = self.state();
-        let answer = state.answers.pop().unwrap_or(Answer::Token);
-        let respond = |status: u16, body: String| {
-            let response = Response::builder().status(status);
-            Ok(response.body(Full::new(Bytes::from(body))).unwrap())
-        };
-        let invalid_grant = || respond(400, r#"{"error":"invalid_grant"}"#.to_owned());
-        match answer {
-            Answer::Broken => return Err(io::ErrorKind::ConnectionReset.into()),
-            Answer::Status(status) => return respond(status, String::new()),
-            _ => {}
-        }
-        if presented != format!("refresh-{}", state.current) {
-            state.reuse = true;
-            return invalid_grant();
-        }
-        if answer == Answer::InvalidGrant {
-            return invalid_grant();
-        }
-        state.exchanges += 1;
-        let mut body = serde_json::json!({
-            "access_token": format!("access-{}", state.exchanges),
-            "token_type": "Bearer",
-            "expires_in": 300,
-        });
-        if answer != Answer::SameToken {
-            state.current += 1;
-            body["refresh_token"] = format!("refresh-{}", state.current).into();
-        }
-        match answer {
-            Answer::LostToken => Err(io::ErrorKind::ConnectionReset.into()),
-            _ => respond(200, body.to_string()),
-        }
-    }
-}
-
-#[async_trait]
-impl RefreshTokenStore for Process {
-    async fn load(&self, _: &TokenRequest) -> Result<Option<RefreshToken>, TokenError> {
-        self.step().await;
-        Ok(self.world.state().stored.clone())
-    }
-
-    async fn save(&self, _: &TokenRequest, token: RefreshToken) -> Result<(), TokenError> {
-        self.step().await;
-        {
-            let mut state = self.world.state();
-            if !state.saves.pop().unwrap_or(true) {
-                return Err(TokenError::transient("the store is down"));
-            }
-            state.stored = Some(token);
-        }
-        self.step().await;
-        Ok(())
-    }
-}
-
-/// More than a process has.
-const ENDLESS: usize = 1_000;
+use world::{Answer, ENDLESS, Process, Save, World};
 
 #[test]
 fn no_replaced_token_is_presented_wherever_two_processes_end() {
@@ -231,6 +45,37 @@ fn no_replaced_token_is_presented_wherever_two_processes_end() {
     }
     // Loading, two saves of two steps each, and the server's two, and as many in the second.
     assert!(ends >= 7 * 2, "{ends}");
+}
+
+/// Whatever saving reports, a process that knows that it never sent the token keeps the login.
+#[test]
+fn no_failure_of_saving_ends_the_login_or_presents_a_replaced_token() {
+    let results = [Save::Done, Save::Failed, Save::FailedButStored];
+    let mut ends = 0;
+    for faults in 0..3_usize.pow(4) {
+        let saves = [27, 9, 3, 1].map(|place| results[faults / place % 3]);
+        for steps in 0.. {
+            let world = World::with(&[], &saves);
+            let errors = Process::new(&world, steps).fetch_until_token();
+            let has_ended = errors.is_none();
+            for error in errors.unwrap_or_default() {
+                assert_eq!(error, TokenErrorKind::Source, "{saves:?}");
+            }
+            ends += usize::from(has_ended);
+            world.state().saves.clear();
+            if let Err(error) = Process::new(&world, ENDLESS).fetch(false).unwrap() {
+                assert!(has_ended, "{saves:?}: {error}");
+                assert_eq!(error.kind(), TokenErrorKind::LoginRequired);
+                let state = world.state();
+                assert!(state.stored.as_ref().unwrap().is_presented());
+            }
+            assert!(!world.state().reuse, "{saves:?}, ended after {steps} steps");
+            if !has_ended {
+                break;
+            }
+        }
+    }
+    assert!(ends > 81 * 7, "{ends}");
 }
 
 #[test]
@@ -296,7 +141,7 @@ fn a_lost_answer_is_asked_for_again_only_if_that_is_set() {
 #[tokio::test]
 async fn a_successor_that_could_not_be_saved_is_saved_by_the_next_fetch() {
     // The mark is saved, the successor is not, twice.
-    let world = World::with(&[], &[true, false, false]);
+    let world = World::with(&[], &[Save::Done, Save::Failed, Save::Failed]);
     let source = Process::new(&world, ENDLESS).source(false);
     let request = TokenRequest::default();
     for _ in 0..2 {
@@ -318,8 +163,22 @@ async fn a_successor_that_could_not_be_saved_is_saved_by_the_next_fetch() {
 }
 
 #[tokio::test]
+async fn a_mark_that_was_stored_although_saving_it_failed_ends_no_login() {
+    let world = World::with(&[], &[Save::FailedButStored]);
+    let source = Process::new(&world, ENDLESS).source(false);
+    let request = TokenRequest::default();
+    let error = source.fetch(&request).await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::Source);
+    assert!(world.state().stored.as_ref().unwrap().is_presented());
+    assert_eq!(world.state().exchanges, 0, "the token was not sent");
+    let token = source.fetch(&request).await.unwrap();
+    assert_eq!(token.expose_secret(), "access-1");
+    assert!(!world.state().reuse);
+}
+
+#[tokio::test]
 async fn a_new_login_is_not_overwritten_by_an_unsaved_successor() {
-    let world = World::with(&[], &[true, false]);
+    let world = World::with(&[], &[Save::Done, Save::Failed]);
     let source = Process::new(&world, ENDLESS).source(false);
     let request = TokenRequest::default();
     source.fetch(&request).await.unwrap_err();

@@ -88,8 +88,9 @@ pub trait RefreshTokenStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The same as of [`load`](Self::load). The token is kept in memory and saved by the next
-    /// fetch.
+    /// The same as of [`load`](Self::load). The token may have been stored all the same, as after a
+    /// timeout, but must not be stored later, in place of one that was saved since. What the store
+    /// should have is kept in memory and saved by the next fetch.
     async fn save(&self, request: &TokenRequest, token: RefreshToken) -> Result<(), TokenError>;
 }
 
