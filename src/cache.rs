@@ -213,7 +213,7 @@ impl TokenCache {
         let wait_timeout = self.shared.fetcher.wait_timeout;
         match blocking::wait(self.token_for(request), wait_timeout) {
             Some(result) => result,
-            None => Err(TokenError::timeout(wait_timeout)),
+            None => Err(TokenError::wait_timeout(wait_timeout)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{TokenError, TokenErrorKind};
+use super::{Limit, TokenError, TokenErrorKind};
 
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -13,7 +13,19 @@ impl fmt::Display for TokenError {
             (TokenErrorKind::InvalidSetting, Some(cause), _) => {
                 write!(f, "invalid setting or request parameter: {cause}")?;
             }
-            (TokenErrorKind::Timeout, _, Some(limit)) if details.is_queue_timeout => {
+            (TokenErrorKind::Timeout, _, Some(Limit::Fetch(limit))) => {
+                f.write_str("the token endpoint did not answer within ")?;
+                write_limit(f, limit)?;
+                f.write_str(": check that it is reachable, or raise `fetch_timeout`")?;
+            }
+            (TokenErrorKind::Timeout, _, Some(Limit::Wait(limit))) => {
+                f.write_str("the fetch was still in progress after ")?;
+                write_limit(f, limit)?;
+                f.write_str(
+                    ": check that the token endpoint is reachable, or raise `wait_timeout`",
+                )?;
+            }
+            (TokenErrorKind::Timeout, _, Some(Limit::Queue(limit))) => {
                 f.write_str(match self.is_unsent() {
                     true => "the fetch was still queued after ",
                     false => "the fetch was queued for most of ",
@@ -22,11 +34,6 @@ impl fmt::Display for TokenError {
                 f.write_str(
                     ": raise `max_concurrent_fetches`, or wait until fewer are in progress",
                 )?;
-            }
-            (TokenErrorKind::Timeout, _, Some(limit)) => {
-                f.write_str("the token endpoint did not answer within ")?;
-                write_limit(f, limit)?;
-                f.write_str(": check that it is reachable, or raise `fetch_timeout`")?;
             }
             (kind, ..) => f.write_str(kind.text(details.transient))?,
         }
