@@ -424,8 +424,8 @@ impl TokenErrorKind {
                  the time limit"
             }
             Self::Throttled => {
-                "the token endpoint asks for fewer token requests: wait, or lower \
-                 `max_concurrent_fetches`"
+                "the token endpoint asks for fewer token requests: wait, lower \
+                 `max_concurrent_fetches`, or limit the token transport"
             }
             Self::Unavailable => {
                 "the token endpoint is failing: wait until it recovers, or ask its operator"

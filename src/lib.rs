@@ -47,6 +47,8 @@
 //! The documentation with all features has the module `guide`: the defaults, what happens when
 //! something fails, the order of layers, tenants, gRPC with tonic, recipes for other libraries, and
 //! tests. To build it, run `cargo doc --open --no-deps --all-features`.
+// The link is dead without all features, which docs.rs has.
+#![cfg_attr(docsrs, doc = "[Open the guide](guide/index.html).")]
 //!
 //! # Features
 //!
