@@ -154,8 +154,8 @@ pub enum Event<'a> {
         /// The step.
         step: ClockStep,
     },
-    /// The store of a [`SharedTokenSource`](crate::SharedTokenSource) cannot be used: this process
-    /// fetches tokens for itself, as without a store.
+    /// The store of a `SharedTokenSource` (feature `fleet`) cannot be used: this process fetches
+    /// tokens for itself, as without a store.
     ///
     /// Fetches notice it, so each cache gets the event with its first fetch during the fault.
     #[non_exhaustive]
