@@ -48,7 +48,8 @@ struct Details {
     // Only the refresh token grant asks.
     #[cfg_attr(not(feature = "client-credentials"), allow(dead_code))]
     is_unsent: bool,
-    limit: Option<Limit>,
+    limit: Option<Duration>,
+    limited: Limited,
     status: Option<StatusCode>,
     oauth_error: Option<Box<str>>,
     error_description: Option<Box<str>>,
@@ -57,15 +58,15 @@ struct Details {
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// The configured time limit that was reached.
-#[derive(Clone, Copy, Debug)]
-enum Limit {
-    /// That of a fetch.
-    Fetch(Duration),
-    /// That of a caller, who waited for a fetch in progress.
-    Wait(Duration),
-    /// That of a caller, most of which the fetch was queued.
-    Queue(Duration),
+/// The time that a limit was set for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Limited {
+    /// A fetch.
+    Fetch,
+    /// The wait of a caller for a fetch in progress.
+    Wait,
+    /// The wait of a caller whose fetch was queued for most of it.
+    Queue,
 }
 
 /// The kinds of [`TokenError`].
@@ -226,6 +227,7 @@ impl TokenError {
                 retryable_timeout: false,
                 is_unsent: false,
                 limit: None,
+                limited: Limited::Fetch,
                 status: None,
                 oauth_error: None,
                 error_description: None,
@@ -241,27 +243,30 @@ impl TokenError {
 
     /// Creates the error of a fetch that reached its time limit.
     pub(crate) fn timeout(limit: Duration) -> Self {
-        Self::of_limit(Limit::Fetch(limit))
+        Self::of_limit(Limited::Fetch, limit)
     }
 
     /// Creates the error of a caller that reached its time limit before the fetch did.
     pub(crate) fn wait_timeout(limit: Duration) -> Self {
-        Self::of_limit(Limit::Wait(limit))
+        Self::of_limit(Limited::Wait, limit)
     }
 
     /// Creates the error of a caller that waited for a slot for most of its time limit.
     pub(crate) fn queue_timeout(limit: Duration) -> Self {
-        Self::of_limit(Limit::Queue(limit))
+        Self::of_limit(Limited::Queue, limit)
     }
 
-    fn of_limit(limit: Limit) -> Self {
-        Self::new(TokenErrorKind::Timeout, true).edit(|details| details.limit = Some(limit))
+    fn of_limit(limited: Limited, limit: Duration) -> Self {
+        Self::new(TokenErrorKind::Timeout, true).edit(|details| {
+            details.limit = Some(limit);
+            details.limited = limited;
+        })
     }
 
     /// Returns true if most of the time limit was spent in the queue of fetches.
     #[cfg(feature = "tracing")]
     pub(crate) fn is_queue_timeout(&self) -> bool {
-        matches!(self.details.limit, Some(Limit::Queue(_)))
+        self.details.limited == Limited::Queue
     }
 
     /// Returns the error for a caller that comes while the source is paused.
