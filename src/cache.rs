@@ -113,15 +113,22 @@ impl TokenCache {
 
     /// Returns a token for this request.
     ///
-    /// Returns at once if there is an unexpired token. Else waits for the one fetch that all
+    /// Returns at once if there is a token that is fresh or due. One that is
+    /// [late](TokenState::Late) is returned when its refresh has failed, is paused or has taken
+    /// 1 s. Otherwise, also after the token was invalidated, waits for the one fetch that all
     /// callers share.
     ///
     /// # Errors
     ///
     /// - The fetch failed or timed out, or an earlier one did and the pause after it has not ended:
     ///   [`TokenError::retry_after`] is the remaining time.
+    /// - [`TokenErrorKind::Timeout`]: the wait took longer than
+    ///   [`wait_timeout`](TokenCacheBuilder::wait_timeout). The fetch continues.
     /// - [`TokenErrorKind::NoRuntime`]: a fetch is needed and the caller is not on a tokio runtime
     ///   with timers.
+    /// - [`TokenErrorKind::Closed`]: a fetch is needed and the cache is [closed](Self::close).
+    /// - [`TokenErrorKind::FetchCycle`]: a source asks its own cache for the token that it is to
+    ///   fetch.
     /// - [`TokenErrorKind::InvalidSetting`]: the source cannot use a parameter of the request.
     ///
     /// # Cancel safety
@@ -213,7 +220,7 @@ impl TokenCache {
         let wait_timeout = self.shared.fetcher.wait_timeout;
         match blocking::wait(self.token_for(request), wait_timeout) {
             Some(result) => result,
-            None => Err(TokenError::timeout(wait_timeout)),
+            None => Err(TokenError::wait_timeout(wait_timeout)),
         }
     }
 

@@ -48,16 +48,25 @@ struct Details {
     // Only the refresh token grant asks.
     #[cfg_attr(not(feature = "client-credentials"), allow(dead_code))]
     is_unsent: bool,
-    /// The configured time limit that was reached.
     limit: Option<Duration>,
-    /// Most of the time limit was spent in the queue of fetches.
-    is_queue_timeout: bool,
+    limited: Limited,
     status: Option<StatusCode>,
     oauth_error: Option<Box<str>>,
     error_description: Option<Box<str>>,
     token_request: Option<TokenRequest>,
     token_endpoint: Option<Box<str>>,
     cause: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// The time that a limit was set for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Limited {
+    /// A fetch.
+    Fetch,
+    /// The wait of a caller for a fetch in progress.
+    Wait,
+    /// The wait of a caller whose fetch was queued for most of it.
+    Queue,
 }
 
 /// The kinds of [`TokenError`].
@@ -67,8 +76,10 @@ pub enum TokenErrorKind {
     /// The token endpoint could not be reached, or the connection broke. Transient.
     Connection,
     /// The fetch reached its time limit
-    /// ([`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout)), or its last try reached its
-    /// own (`try_timeout` of `ClientCredentialsBuilder`, or a limit of the HTTP client). Transient.
+    /// ([`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout)), its last try reached its own
+    /// (`try_timeout` of `ClientCredentialsBuilder`, or a limit of the HTTP client), or the caller
+    /// reached that of its wait ([`wait_timeout`](crate::TokenCacheBuilder::wait_timeout)).
+    /// Transient.
     Timeout,
     /// The token endpoint asks for fewer requests: status 429, or an error code that says so.
     /// Transient.
@@ -216,7 +227,7 @@ impl TokenError {
                 retryable_timeout: false,
                 is_unsent: false,
                 limit: None,
-                is_queue_timeout: false,
+                limited: Limited::Fetch,
                 status: None,
                 oauth_error: None,
                 error_description: None,
@@ -232,18 +243,30 @@ impl TokenError {
 
     /// Creates the error of a fetch that reached its time limit.
     pub(crate) fn timeout(limit: Duration) -> Self {
-        Self::new(TokenErrorKind::Timeout, true).edit(|details| details.limit = Some(limit))
+        Self::of_limit(Limited::Fetch, limit)
+    }
+
+    /// Creates the error of a caller that reached its time limit before the fetch did.
+    pub(crate) fn wait_timeout(limit: Duration) -> Self {
+        Self::of_limit(Limited::Wait, limit)
     }
 
     /// Creates the error of a caller that waited for a slot for most of its time limit.
     pub(crate) fn queue_timeout(limit: Duration) -> Self {
-        Self::timeout(limit).edit(|details| details.is_queue_timeout = true)
+        Self::of_limit(Limited::Queue, limit)
+    }
+
+    fn of_limit(limited: Limited, limit: Duration) -> Self {
+        Self::new(TokenErrorKind::Timeout, true).edit(|details| {
+            details.limit = Some(limit);
+            details.limited = limited;
+        })
     }
 
     /// Returns true if most of the time limit was spent in the queue of fetches.
     #[cfg(feature = "tracing")]
     pub(crate) fn is_queue_timeout(&self) -> bool {
-        self.details.is_queue_timeout
+        self.details.limited == Limited::Queue
     }
 
     /// Returns the error for a caller that comes while the source is paused.
@@ -406,8 +429,8 @@ impl TokenErrorKind {
                  the time limit"
             }
             Self::Throttled => {
-                "the token endpoint asks for fewer token requests: wait, or lower \
-                 `max_concurrent_fetches`"
+                "the token endpoint asks for fewer token requests: wait, lower \
+                 `max_concurrent_fetches`, or limit the token transport"
             }
             Self::Unavailable => {
                 "the token endpoint is failing: wait until it recovers, or ask its operator"

@@ -135,8 +135,7 @@ impl BearerAuthLayer {
     /// Allows plain `http` to every host, as long as no origin is allowed explicitly.
     ///
     /// The token can then be read on the network, which RFC 6750 §5.3 forbids. For a single host,
-    /// call
-    /// `allow_origin` with its http origin instead.
+    /// call [`allow_origin`](Self::allow_origin) with its http origin instead.
     ///
     /// Default: plain http to loopback only.
     #[must_use]

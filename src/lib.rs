@@ -7,12 +7,14 @@
 //!   a `reqwest::Client`, and a middleware of `reqwest-middleware`. Call its
 //!   [`allow_origin`](BearerAuthLayer::allow_origin).
 //! - [`TokenCache`] keeps the tokens, one per [`TokenRequest`]. It can be used without the layer.
-//! - [`TokenSource`] is the trait of a source of tokens: `ClientCredentials` (feature
-//!   `client-credentials`), `FileTokenSource` (feature `token-file`), [`EnvTokenSource`],
+//! - [`TokenSource`] is the trait of a source of tokens: `ClientCredentials`, `TokenExchange` (RFC
+//!   8693), `JwtBearer` (RFC 7523) and `RefreshTokenGrant` (RFC 6749 §6) with the feature
+//!   `client-credentials`, `FileTokenSource` (feature `token-file`), [`EnvTokenSource`],
 //!   [`StaticTokenSource`], [`FallbackTokenSource`], [`source_fn`]. `SharedTokenSource` (feature
 //!   `fleet`) shares the tokens of any of them among processes.
 //! - [`RequestAuth`] chooses the token of a request or, with the feature `task-local`, of a task.
-//! - [`TokenError`] describes a failure and says what to do about it.
+//! - [`TokenError`] describes a failure and says what to do about it. [`TokenError::find`] finds it
+//!   in the error of a client.
 //! - [`Observer`] gets the [`Event`]s of a cache. The features `tracing` and `metrics` write them
 //!   as log lines and metrics. [`TokenStatus`] is for readiness probes.
 //! - `MockTokenSource` (feature `mock`) and `MockAuthServer` (feature `mock-server`) are for tests.
@@ -37,11 +39,33 @@
 //! # fn main() {}
 //! ```
 //!
-//! The README has the other stacks and all features. The module [`guide`](guide/index.html) of the
-//! documentation has the defaults, what happens when something fails, the order of layers, tenants,
-//! [gRPC](guide/grpc/index.html) with tonic, [recipes](guide/hosts/index.html) for other clients,
-//! and tests.
-//! Fetching a token requires a tokio runtime with timers.
+//! [`allow_origin`](BearerAuthLayer::allow_origin) names the only origin that gets the token.
+//! Fetching a token requires a tokio runtime with timers. With the feature `tracing`,
+//! `RUST_LOG=bearer_auth=debug` shows each fetch, and why a request got no token, in a program
+//! whose subscriber reads that variable.
+//!
+//! The documentation with all features has the module `guide`: the defaults, what happens when
+//! something fails, the order of layers, tenants, gRPC with tonic, recipes for other libraries, and
+//! tests. To build it, run `cargo doc --open --no-deps --all-features`.
+// The link is dead without all features, which docs.rs has.
+#![cfg_attr(docsrs, doc = "[Open the guide](guide/index.html).")]
+//!
+//! # Features
+//!
+//! | features | what they add |
+//! |---|---|
+//! | `client-credentials` (default) | the grants that request tokens at a token endpoint |
+//! | `reqwest`, `reqwest-middleware`, `rustls` (default) | the stacks and the token transport of reqwest 0.13, with TLS |
+//! | `reqwest-0-12`, `reqwest-middleware-0-4`, `native-tls` | the same for reqwest 0.12, and TLS of the system's library |
+//! | `private-key-jwt`, `private-key-jwt-rust-crypto` | clients that authenticate by a private key |
+//! | `redis`, `fleet` | one token for many processes, through Redis or a store of your own |
+//! | `token-file` | tokens in files |
+//! | `serde`, `secrecy` | settings in any format, and secrets of the crate `secrecy` |
+//! | `follow-redirect` | tower-http's `FollowRedirect` inside of the layer |
+//! | `task-local` | a token for all requests of a task |
+//! | `stream` | a stream of tokens, for connections that outlive one |
+//! | `tracing`, `metrics` | log lines, spans and metrics |
+//! | `mock`, `mock-server`, `test-util` | tests without an authorization server |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![cfg_attr(

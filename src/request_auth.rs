@@ -37,7 +37,7 @@ pub(crate) enum Choice {
 impl RequestAuth {
     /// Chooses a token with this scope, see [`TokenRequest::scope`].
     ///
-    /// For a name that contains foreign input, such as a tenant id from a URL, use
+    /// For a name that contains untrusted input, such as a tenant id from a URL, use
     /// [`single_scope`](Self::single_scope): a space in it could add a scope.
     pub fn scope(scope: impl AsRef<str>) -> Self {
         Self::token(TokenRequest::scope(scope))

@@ -18,7 +18,8 @@ pub(crate) mod redis;
 /// [`SharedTokenSource`](crate::SharedTokenSource): a store that all processes of a fleet reach.
 ///
 /// The store is trusted with nothing but availability. It sees sealed records and hashed names, and
-/// no caller fails because a store is slow, unreachable or wrong: the process then fetches alone.
+/// no caller fails because a store is slow, unreachable or wrong: the process then fetches alone,
+/// except with [`require_lease`](crate::SharedTokenSource::require_lease).
 ///
 /// `RedisTokenStore` (feature `redis`) implements it for Redis and Valkey, [`InMemoryTokenStore`]
 /// for tests. `token_store_conformance` (feature `mock`) checks another implementation. The trait

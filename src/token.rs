@@ -154,8 +154,8 @@ impl AccessToken {
 
     /// Sets the time from which a cache refreshes the token, by the wall clock.
     ///
-    /// The cache uses it unchanged, without the random part that it adds to its own due times. A
-    /// time after the end of the token has no effect.
+    /// The cache uses it unchanged, without the random part that it adds to its own due times. With
+    /// a time at or after the end of the token, the token is not refreshed ahead of its expiry.
     ///
     /// Default: the cache derives the time from the lifetime.
     #[must_use]

@@ -129,8 +129,8 @@ impl TokenCacheBuilder {
 
     /// Sets the maximum number of tokens, not counting that of the default token request.
     ///
-    /// The least recently used token is evicted first, to the second. One with a fetch that runs or
-    /// that a caller waits for is not evicted, so there can be more for a time.
+    /// The least recently used token is evicted first; times of use are kept to 1 s. One with a
+    /// fetch that runs or that a caller waits for is not evicted, so there can be more for a time.
     ///
     /// Default: 10,000. Must be at least 1.
     pub fn max_entries(mut self, entries: usize) -> Self {
@@ -141,6 +141,11 @@ impl TokenCacheBuilder {
     /// Sets the maximum number of concurrent fetches, over all token requests.
     ///
     /// Further fetches queue. The time in the queue does not count towards `fetch_timeout`.
+    ///
+    /// The limit is not strict: when others queue, a fetch that has run for 2 s no longer counts,
+    /// and up to four queued ones start in its place, so that fetches that hang do not block the
+    /// rest. A strict limit belongs on the token transport, see
+    /// `ClientCredentialsBuilder::transport`.
     ///
     /// Default: 64. Must be at least 1.
     pub fn max_concurrent_fetches(mut self, fetches: usize) -> Self {

@@ -79,8 +79,9 @@ impl TokenStatus {
         self.state
     }
 
-    /// Returns true if a request sent now would carry a token without waiting for a new one: the
-    /// token is fresh, due or late.
+    /// Returns true if a request sent now would carry a token, whether or not a refresh succeeds:
+    /// the token is fresh, due or late. While it is late, the request waits up to 1 s for the
+    /// refresh.
     pub fn is_ready(&self) -> bool {
         match self.state {
             TokenState::Fresh | TokenState::Due | TokenState::Late => true,

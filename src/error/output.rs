@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{TokenError, TokenErrorKind};
+use super::{Limited, TokenError, TokenErrorKind};
 
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -13,20 +13,11 @@ impl fmt::Display for TokenError {
             (TokenErrorKind::InvalidSetting, Some(cause), _) => {
                 write!(f, "invalid setting or request parameter: {cause}")?;
             }
-            (TokenErrorKind::Timeout, _, Some(limit)) if details.is_queue_timeout => {
-                f.write_str(match self.is_unsent() {
-                    true => "the fetch was still queued after ",
-                    false => "the fetch was queued for most of ",
-                })?;
-                write_limit(f, limit)?;
-                f.write_str(
-                    ": raise `max_concurrent_fetches`, or wait until fewer are in progress",
-                )?;
-            }
             (TokenErrorKind::Timeout, _, Some(limit)) => {
-                f.write_str("the token endpoint did not answer within ")?;
+                let (before, after) = self.limit_text();
+                f.write_str(before)?;
                 write_limit(f, limit)?;
-                f.write_str(": check that it is reachable, or raise `fetch_timeout`")?;
+                f.write_str(after)?;
             }
             (kind, ..) => f.write_str(kind.text(details.transient))?,
         }
@@ -47,6 +38,27 @@ impl fmt::Display for TokenError {
                  after a pause, see `retry_after`",
             ),
             (None, _) => Ok(()),
+        }
+    }
+}
+
+impl TokenError {
+    /// Returns the texts before and after the time limit that was reached.
+    fn limit_text(&self) -> (&'static str, &'static str) {
+        const QUEUED: &str =
+            ": raise `max_concurrent_fetches`, or wait until fewer are in progress";
+
+        match self.details.limited {
+            Limited::Fetch => (
+                "the token endpoint did not answer within ",
+                ": check that it is reachable, or raise `fetch_timeout`",
+            ),
+            Limited::Wait => (
+                "the fetch was still in progress after ",
+                ": check that the token endpoint is reachable, or raise `wait_timeout`",
+            ),
+            Limited::Queue if self.is_unsent() => ("the fetch was still queued after ", QUEUED),
+            Limited::Queue => ("the fetch was queued for most of ", QUEUED),
         }
     }
 }

@@ -23,6 +23,11 @@ fn timeout_names_the_limit() {
             )
         );
     }
+    assert_eq!(
+        TokenError::wait_timeout(millis(300)).to_string(),
+        "the fetch was still in progress after 300 ms: check that the token endpoint is reachable, \
+         or raise `wait_timeout`"
+    );
     let queued = TokenError::queue_timeout(millis(300));
     assert_eq!(
         queued.clone().with_unsent().to_string(),

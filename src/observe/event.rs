@@ -32,7 +32,7 @@ pub enum Event<'a> {
         reason: FetchReason,
     },
     /// A queued fetch was dropped before the source was called: no caller was left, its runtime has
-    /// ended, or the cache was closed.
+    /// ended, its token was [forgotten](crate::TokenCache::forget), or the cache was closed.
     #[non_exhaustive]
     FetchDropped {
         /// The token that was to be fetched.
@@ -154,8 +154,8 @@ pub enum Event<'a> {
         /// The step.
         step: ClockStep,
     },
-    /// The store of a [`SharedTokenSource`](crate::SharedTokenSource) cannot be used: this process
-    /// fetches tokens for itself, as without a store.
+    /// The store of a `SharedTokenSource` (feature `fleet`) cannot be used: this process fetches
+    /// tokens for itself, as without a store.
     ///
     /// Fetches notice it, so each cache gets the event with its first fetch during the fault.
     #[non_exhaustive]
@@ -202,7 +202,8 @@ pub enum Event<'a> {
         entries: usize,
     },
     /// An entry was evicted to keep within
-    /// [`max_entries`](crate::TokenCacheBuilder::max_entries).
+    /// [`max_entries`](crate::TokenCacheBuilder::max_entries), or by
+    /// [`TokenCache::forget`](crate::TokenCache::forget).
     #[non_exhaustive]
     EntryEvicted {
         /// The token of the entry.
@@ -258,7 +259,7 @@ pub enum FetchOutcome<'a> {
     /// The source returned a token that an API has rejected in the meantime. It is not used.
     Discarded,
     /// The fetch was ended through no fault of the source: its runtime has ended or was not polled,
-    /// or the cache was closed or dropped.
+    /// its token was [forgotten](crate::TokenCache::forget), or the cache was closed or dropped.
     Abandoned,
 }
 

@@ -64,9 +64,9 @@ impl RejectionPolicy for BearerChallenge {
 
 /// A [`RejectionPolicy`] for gRPC: status 16 (`UNAUTHENTICATED`) rejects the token.
 ///
-/// Only a trailers-only response carries its `grpc-status` in the headers, which is how servers
-/// answer a call that they do not begin. A plain HTTP 401, as a proxy sends it, is
-/// judged by [`BearerChallenge`].
+/// Only a trailers-only response carries its `grpc-status` in the headers. Servers answer so when
+/// they reject a call before its response begins. A plain HTTP 401, as a proxy sends it, is judged
+/// by [`BearerChallenge`].
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, GrpcUnauthenticated, StaticTokenSource};

@@ -120,7 +120,7 @@ impl TokenSource for ClientCredentials {
     }
 }
 
-/// Refuses a subject: the token would not be the subject's.
+/// Rejects a subject: the token would not be the subject's.
 fn without_subject(request: &TokenRequest) -> Result<(), InvalidSetting> {
     match request.subject_key() {
         None => Ok(()),

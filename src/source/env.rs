@@ -16,7 +16,8 @@ use crate::token::request::TokenRequest;
 /// The variable is read at each fetch, and white space around the token is removed. The token is
 /// used until an API rejects it, unless [`with_lifetime`](Self::with_lifetime) is set.
 ///
-/// A variable that is not set or not Unicode is a permanent error: see [`TokenSource::fetch`].
+/// A variable that is not set or not Unicode is a permanent error
+/// ([`TokenErrorKind::Source`](crate::TokenErrorKind::Source)).
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, EnvTokenSource};

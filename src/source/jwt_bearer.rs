@@ -69,7 +69,7 @@ impl GrantBuilder<JwtBearerGrant> {
     /// Sets the function that returns the assertion for a request.
     ///
     /// It is called for each token request. A request may name the subject of the assertion with
-    /// [`TokenRequest::subject`], which opens with what its key must be made of.
+    /// [`TokenRequest::subject`]. [`TokenRequest::with_subject`] says what its key must be made of.
     ///
     /// Default: none. It is required.
     pub fn assertion<F, Fut>(mut self, f: F) -> Self

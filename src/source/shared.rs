@@ -45,11 +45,11 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// The store is asked only when a cache needs another token. While a token is fresh, requests cost
 /// what they cost without a store. Records are sealed, see [`SealingKeys`].
 ///
-/// **No caller fails because of the store.** While it is slow, unreachable, full or wrong, each
-/// process fetches for itself, as without it, and comes back when the store does. If such a fetch
-/// fails, the token endpoint is left alone for the pause that follows, but the store is asked again
-/// once a second: another process may have a token. The events
-/// [`StoreUnavailable`](crate::Event::StoreUnavailable) and
+/// **No caller fails because of the store**, except with [`require_lease`](Self::require_lease).
+/// While it is slow, unreachable, full or wrong, each process fetches for itself, as without it,
+/// and comes back when the store does. If such a fetch fails, the token endpoint is left alone for
+/// the pause that follows, but the store is asked again once a second: another process may have a
+/// token. The events [`StoreUnavailable`](crate::Event::StoreUnavailable) and
 /// [`StoreAvailable`](crate::Event::StoreAvailable) say so.
 ///
 /// A token whose lifetime is unknown is not shared, since no process could say when it ends: each

@@ -63,7 +63,7 @@ impl TokenRequest {
     /// characters that RFC 6749 does not allow, `ClientCredentials` fails with an
     /// [`InvalidSetting`](crate::TokenErrorKind::InvalidSetting) error before it sends anything.
     ///
-    /// Each space starts a new name. If a part of `scope` is foreign input, such as a tenant id
+    /// Each space starts a new name. If a part of `scope` is untrusted input, such as a tenant id
     /// from a URL, `1 tenant/2` in its place adds a scope: use
     /// [`single_scope`](Self::single_scope).
     pub fn scope(scope: impl AsRef<str>) -> Self {
@@ -108,7 +108,8 @@ impl TokenRequest {
 
     /// Creates a request for a token on behalf of a subject, such as a user (RFC 8693 §1.1).
     ///
-    /// See [`with_subject`](Self::with_subject).
+    /// **The key decides whose token is served.** Derive it from what you have verified, see
+    /// [`with_subject`](Self::with_subject).
     pub fn subject(key: impl Into<String>) -> Self {
         Self::default().with_subject(key)
     }
@@ -184,8 +185,8 @@ impl TokenRequest {
 
     /// Creates a request for a token with this scope, which has to be a single name.
     ///
-    /// Use it in place of [`scope`](Self::scope) for a name that contains foreign input, such as a
-    /// tenant id from a URL: a space in it cannot add a second scope.
+    /// Use it in place of [`scope`](Self::scope) for a name that contains untrusted input, such as
+    /// a tenant id from a URL: a space in it cannot add a second scope.
     ///
     /// The name is not checked further. In particular it may contain `/` and `.`.
     ///

@@ -38,8 +38,8 @@ pub enum ClientAuthentication {
     /// id must not contain a colon.
     #[cfg_attr(feature = "serde", serde(rename = "client_secret_basic_raw"))]
     SecretBasicRaw,
-    /// Sends `client_id` only (`none`), for public clients and for grants whose own field is proof
-    /// enough. The client credentials grant does not allow it (RFC 6749 §4.4).
+    /// Sends `client_id` only (`none`), for public clients and for grants whose own field is enough
+    /// to authenticate. The client credentials grant does not allow it (RFC 6749 §4.4).
     #[cfg_attr(feature = "serde", serde(rename = "none"))]
     None,
     /// Sends `client_id` only, and the connection authenticates the client by its certificate

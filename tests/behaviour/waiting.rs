@@ -154,18 +154,21 @@ async fn a_caller_waits_no_longer_than_its_limit() {
         (error.kind(), error.is_transient()),
         (TokenErrorKind::Timeout, true)
     );
+    // Another `fetch_timeout` would change nothing.
+    let text = error.to_string();
+    assert!(text.contains("still in progress after 3 s"), "{text}");
+    assert!(text.contains("raise `wait_timeout`"), "{text}");
     assert!(started.elapsed() < secs(3.1), "{:?}", started.elapsed());
     drop(hold);
     assert_eq!(cache.token().await.unwrap().expose_secret(), "mock-token-1");
     assert_eq!(tokens.fetches(), 1, "the fetch went on");
 }
 
-/// A timer for each caller would cost more than the rest of the wait.
 /// Nothing is wrong with a token endpoint that was asked late.
 #[tokio::test(start_paused = true)]
 async fn the_error_of_a_caller_whose_fetch_was_queued_for_most_of_its_wait_says_so() {
     for (in_queue, text) in [
-        (secs(0.4), "did not answer within 1 s"),
+        (secs(0.4), "was still in progress after 1 s"),
         (secs(0.6), "was queued for most of 1 s"),
         (secs(2.0), "was still queued after 1 s"),
     ] {
@@ -187,6 +190,7 @@ async fn the_error_of_a_caller_whose_fetch_was_queued_for_most_of_its_wait_says_
     }
 }
 
+/// A timer for each caller would cost more than the rest of the wait.
 #[tokio::test(start_paused = true)]
 async fn callers_share_one_timer_that_ends_with_the_fetch() {
     let tokens = MockTokenSource::new();
@@ -340,6 +344,19 @@ fn a_thread_without_any_runtime_gets_a_token_that_is_there_or_an_error() {
     assert_eq!(error.kind(), TokenErrorKind::NoRuntime);
     current_thread().block_on(cache.token()).unwrap();
     cache.token_blocking().unwrap();
+}
+
+/// The fetch needs the thread that is blocked.
+#[test]
+fn blocking_the_only_thread_of_a_runtime_ends_with_the_limit_of_the_wait() {
+    let cache = TokenCache::builder(MockTokenSource::new())
+        .wait_timeout(Duration::from_millis(20))
+        .build()
+        .unwrap();
+    let error = current_thread().block_on(async { cache.token_blocking().unwrap_err() });
+    assert_eq!(error.kind(), TokenErrorKind::Timeout);
+    let text = error.to_string();
+    assert!(text.contains("raise `wait_timeout`"), "{text}");
 }
 
 #[test]

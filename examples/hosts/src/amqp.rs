@@ -3,9 +3,9 @@
 //! RabbitMQ takes the token as the password. It closes the connection when the token expires,
 //! unless `lapin::Connection::update_secret` brings a new one before. So connect with the first
 //! token of [`TokenCache::subscribe`], and then, for as long as the connection is open, run
-//! [`keep_authorized`] with the rest of the stream. If a connection is refused,
-//! [`invalidate`](bearer_auth::TokenCache::invalidate) its token and connect again with the next one of the
-//! stream.
+//! [`keep_authorized`] with the rest of the stream. If a connection is rejected,
+//! [`invalidate`](bearer_auth::TokenCache::invalidate) its token and connect again with the next
+//! one of the stream.
 //!
 //! No broker is needed here: in the test, the mock server's API stands for it.
 //!

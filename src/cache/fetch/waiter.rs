@@ -138,7 +138,7 @@ impl Waiter {
             {
                 TokenError::queue_timeout(limit)
             }
-            _ => TokenError::timeout(limit),
+            _ => TokenError::wait_timeout(limit),
         })
     }
 

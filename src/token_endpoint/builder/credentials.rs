@@ -55,7 +55,10 @@ impl<G> GrantBuilder<G> {
     /// Default: none. The secret, or one of [`client_secret_file`](Self::client_secret_file),
     /// [`client_assertion`](Self::client_assertion),
     /// [`client_assertion_file`](Self::client_assertion_file), `private_key_jwt` and
-    /// `private_key_file` (feature `private-key-jwt`), is required.
+    /// `private_key_file` (feature `private-key-jwt`), is required, unless
+    /// [`client_authentication`](Self::client_authentication) is
+    /// [`TlsClientAuth`](ClientAuthentication::TlsClientAuth) or, with a grant other than client
+    /// credentials, [`None`](ClientAuthentication::None). `JwtBearer` requires none of them.
     pub fn client_secret(self, secret: impl Into<Secret>) -> Self {
         let secret = secret.into().into_inner();
         self.proof("client_secret", ProofSetting::Secret(secret))
@@ -69,11 +72,11 @@ impl<G> GrantBuilder<G> {
     /// is sent a second time if the secret has changed: a rotation costs no caller an error.
     /// Otherwise the error stands, with the usual pause.
     ///
-    /// A file that is missing, empty or cannot be read is a transient error, since it may be in mid
-    /// rotation: the cache tries again. A file that is longer than 64 KiB or has control characters
-    /// in it, or a path that is no regular file, is a permanent error. Errors name the path, never
-    /// the content. A file of which only a part is written cannot be told from a whole one: replace
-    /// it by renaming another.
+    /// A file that is missing, empty or cannot be read is a transient error, since that may happen
+    /// during a rotation: the cache tries again. A file that is longer than 64 KiB or has control
+    /// characters in it, or a path that is no regular file, is a permanent error. Errors name the
+    /// path, never the content. A file of which only a part is written cannot be told from a whole
+    /// one: replace it by renaming another.
     ///
     /// Default: none.
     pub fn client_secret_file(self, path: impl Into<PathBuf>) -> Self {
@@ -81,10 +84,15 @@ impl<G> GrantBuilder<G> {
         self.proof("client_secret_file", ProofSetting::SecretFile(file))
     }
 
-    /// Sets the way in which id and secret are sent (RFC 6749 §2.3.1).
+    /// Sets the way in which the client authenticates (RFC 6749 §2.3.1).
     ///
-    /// Default: [`ClientAuthentication::SecretPost`]. For a client without a secret it is an error
-    /// of [`build`](Self::build).
+    /// The ways that need a secret are an error of [`build`](Self::build) without one, and
+    /// [`TlsClientAuth`](ClientAuthentication::TlsClientAuth) and
+    /// [`None`](ClientAuthentication::None) are one with a secret, an assertion or a key. Do not
+    /// set a way for a client with an assertion or a key. The client credentials grant does not
+    /// allow `None`.
+    ///
+    /// Default: [`SecretPost`](ClientAuthentication::SecretPost) for a client with a secret.
     pub fn client_authentication(mut self, style: ClientAuthentication) -> Self {
         self.credentials.style = Some(style);
         self
@@ -108,8 +116,8 @@ impl<G> GrantBuilder<G> {
     ///
     /// The file is read for each try of a token request, on a thread that may block. White space
     /// around the assertion is ignored. A file that is missing, empty or cannot be read is a
-    /// transient error, since it may be in mid rotation: the cache tries again. A file that is
-    /// longer than 64 KiB, has text in it that is no assertion, or is none at all, such as a
+    /// transient error, since that may happen during a rotation: the cache tries again. A file that
+    /// is longer than 64 KiB, has text in it that is no assertion, or is none at all, such as a
     /// directory, is a permanent error. Errors name the path, never the content.
     ///
     /// Default: none.

@@ -110,7 +110,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// session of an earlier client is used again. If the server does not accept a client with
     /// [`TlsClientAuth`](crate::ClientAuthentication::TlsClientAuth) (`invalid_client`, or 401
     /// without a code), the function is called and the token request sent once more. An error of
-    /// the function is transient, since a certificate and its key may be in mid rotation.
+    /// the function is transient, since a certificate and its key may not match during a rotation.
     ///
     /// Building a client takes some milliseconds, mostly to load the system's root certificates.
     /// Use [`reqwest_builder`](Self::reqwest_builder) for settings that do not change. All that it
