@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bearer_auth::{TokenCache, TokenErrorKind, TokenRequest};
+use bearer_auth::{TokenCache, TokenError, TokenErrorKind, TokenRequest};
 use futures_util::future::join_all;
 use tokio::time::{Instant, advance, sleep};
 
@@ -218,5 +218,34 @@ async fn damaged_records_are_replaced() {
             assert_eq!(value(&token), "mock-token-2", "damage {number}");
         }
         assert_eq!(fleet.tokens.fetches(), 2, "damage {number}");
+    }
+}
+
+/// Failures of this process, which others need not know of, have tries of their own: no more than
+/// those of the token endpoint.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_calls_the_source_three_times_whatever_fails() {
+    let kinds = [
+        TokenErrorKind::Discovery,
+        TokenErrorKind::CredentialFile,
+        TokenErrorKind::SourcePanicked,
+        TokenErrorKind::Unavailable,
+    ];
+    for fault in [Fault::None, Fault::Down, Fault::Full] {
+        for kind in kinds {
+            let fleet = Fleet::new();
+            fleet.store.set(fault);
+            let failure = TokenError::builder(kind).transient(true).build();
+            fleet.tokens.fail_times(100, failure);
+            let process = fleet.process();
+            let error = process.token().await.unwrap_err();
+            assert_eq!(error.kind(), kind);
+            assert!(error.is_transient(), "{kind:?}");
+            assert_eq!(fleet.tokens.fetches(), 3, "{fault:?}, {kind:?}");
+            // The next fetch has as many.
+            sleep(secs(2)).await;
+            process.token().await.unwrap_err();
+            assert_eq!(fleet.tokens.fetches(), 6, "{fault:?}, {kind:?}");
+        }
     }
 }

@@ -185,7 +185,7 @@ impl Shared {
     }
 
     /// Calls the source, as a cache does: again if it fails quickly. Returns the token, and what is
-    /// shared of it.
+    /// shared of it. No error leads to further tries by the cache.
     pub(super) async fn try_to_fetch(
         &self,
         request: &TokenRequest,
@@ -205,7 +205,7 @@ impl Shared {
                 Some(wait) if error.allows_another_try(started.elapsed()) => {
                     sleep(wait.mul_f64(fastrand::f64())).await;
                 }
-                _ => return Err(error),
+                _ => return Err(error.without_retry()),
             }
         }
     }
