@@ -154,12 +154,12 @@ impl SharedTokenSource {
         self
     }
 
-    /// Returns false while the store cannot be read, or cannot be written to, and this process works
-    /// alone.
+    /// Returns false while the store cannot be read, or cannot be written to, and this process
+    /// works alone.
     ///
-    /// It starts to after three failures in a row, of reads, of leases or of writes, and tries again
-    /// about once a second, whenever a token is needed. If the store can be read, its tokens are
-    /// still used.
+    /// It starts to after three failures in a row, of reads, of leases or of writes, and tries
+    /// again about once a second, whenever a token is needed. If the store can be read, its tokens
+    /// are still used.
     pub fn is_store_available(&self) -> bool {
         self.shared.store.is_available()
     }
