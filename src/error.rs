@@ -311,7 +311,7 @@ impl TokenError {
     }
 
     /// Marks a failure that another try in the same fetch cannot end.
-    #[cfg(feature = "client-credentials")]
+    #[cfg(any(feature = "client-credentials", feature = "fleet"))]
     pub(crate) fn without_retry(self) -> Self {
         self.edit(|details| details.is_final = true)
     }

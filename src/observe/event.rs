@@ -241,7 +241,8 @@ pub enum ClockStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreFault {
-    /// Several operations in a row failed or took too long.
+    /// Several reads, leases or writes in a row failed or took too long. If the store can be read,
+    /// its tokens are still used.
     Failing,
     /// Records are sealed with a key that this process does not have, or were written by a later
     /// version of this crate. Tokens whose records can be opened are still shared.

@@ -154,10 +154,12 @@ impl SharedTokenSource {
         self
     }
 
-    /// Returns false while the store cannot be used and this process works alone.
+    /// Returns false while the store cannot be read, or cannot be written to, and this process
+    /// works alone.
     ///
-    /// It starts to after three failures in a row, and tries again about once a second, whenever a
-    /// token is needed.
+    /// It starts to after three failures in a row, of reads, of leases or of writes, and tries
+    /// again about once a second, whenever a token is needed. If the store can be read, its tokens
+    /// are still used.
     pub fn is_store_available(&self) -> bool {
         self.shared.store.is_available()
     }
@@ -217,6 +219,8 @@ impl TokenSource for SharedTokenSource {
         let shared = &self.shared;
         let name = shared.names.of(request);
         let outcome = shared.fetch_shared(&name, request, context).await;
+        // Its writes, too, before a fetch alone, which may take long.
+        shared.reports.store(&shared.store, context.observers());
         match outcome {
             Ok(outcome) => {
                 if outcome.is_ok() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bearer_auth::{TokenCache, TokenErrorKind, TokenRequest};
+use bearer_auth::{TokenCache, TokenError, TokenErrorKind, TokenRequest};
 use futures_util::future::join_all;
 use tokio::time::{Instant, advance, sleep};
 
@@ -16,13 +16,14 @@ fn secs(secs: u64) -> Duration {
 const MS: Duration = Duration::from_millis(1);
 
 /// The faults with the longest time that a cold caller may take.
-fn faults() -> [(Fault, Duration); 9] {
+fn faults() -> [(Fault, Duration); 10] {
     [
         (Fault::Down, 30 * MS),
         (Fault::Stalled, 80 * MS),
         (Fault::Slow(40 * MS), 400 * MS),
         (Fault::Slow(secs(1)), 80 * MS),
         (Fault::Full, 30 * MS),
+        (Fault::OnlyLeases, 30 * MS),
         (Fault::Forgetful, 30 * MS),
         // As long as others are waited for.
         (Fault::NeverLeases, secs(27)),
@@ -102,6 +103,48 @@ async fn a_store_that_fails_three_times_is_left_alone_for_a_second() {
     advance(secs(1)).await;
     process.token().await.unwrap();
     assert!(source.is_store_available());
+}
+
+/// The tokens in it are still good, and other processes may be able to write.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_be_written_is_still_read() {
+    let fleet = Fleet::new();
+    let tenant = |number| TokenRequest::scope(format!("tenant/{number}"));
+    for number in 0..10 {
+        fleet.process().token_for(&tenant(number)).await.unwrap();
+    }
+    fleet.store.set(Fault::Full);
+    let source = Arc::new(shared(
+        fleet.tokens.clone(),
+        fleet.store.clone(),
+        keys("one"),
+    ));
+    let process = TokenCache::new(Arc::clone(&source));
+    for number in 10..20 {
+        process.token_for(&tenant(number)).await.unwrap();
+    }
+    assert!(!source.is_store_available());
+    assert_eq!(fleet.tokens.fetches(), 20);
+    for number in 0..10 {
+        process.token_for(&tenant(number)).await.unwrap();
+    }
+    assert_eq!(fleet.tokens.fetches(), 20, "adopted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_be_written_is_written_to_at_most_twice_a_second() {
+    for fault in [Fault::Full, Fault::OnlyLeases] {
+        let fleet = Fleet::new();
+        fleet.store.set(fault);
+        let process = fleet.process();
+        for tenant in 0..100 {
+            let request = TokenRequest::scope(format!("tenant/{tenant}"));
+            process.token_for(&request).await.unwrap();
+        }
+        // 100 tenants take 2 s. The first three writes open the breaker.
+        let failed = fleet.store.failed_writes();
+        assert!((4..=7).contains(&failed), "{fault:?}: {failed}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -218,5 +261,34 @@ async fn damaged_records_are_replaced() {
             assert_eq!(value(&token), "mock-token-2", "damage {number}");
         }
         assert_eq!(fleet.tokens.fetches(), 2, "damage {number}");
+    }
+}
+
+/// Failures of this process, which others need not know of, have tries of their own: no more than
+/// those of the token endpoint.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_calls_the_source_three_times_whatever_fails() {
+    let kinds = [
+        TokenErrorKind::Discovery,
+        TokenErrorKind::CredentialFile,
+        TokenErrorKind::SourcePanicked,
+        TokenErrorKind::Unavailable,
+    ];
+    for fault in [Fault::None, Fault::Down, Fault::Full] {
+        for kind in kinds {
+            let fleet = Fleet::new();
+            fleet.store.set(fault);
+            let failure = TokenError::builder(kind).transient(true).build();
+            fleet.tokens.fail_times(100, failure);
+            let process = fleet.process();
+            let error = process.token().await.unwrap_err();
+            assert_eq!(error.kind(), kind);
+            assert!(error.is_transient(), "{kind:?}");
+            assert_eq!(fleet.tokens.fetches(), 3, "{fault:?}, {kind:?}");
+            // The next fetch has as many.
+            sleep(secs(2)).await;
+            process.token().await.unwrap_err();
+            assert_eq!(fleet.tokens.fetches(), 6, "{fault:?}, {kind:?}");
+        }
     }
 }

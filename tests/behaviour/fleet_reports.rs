@@ -7,7 +7,7 @@ use bearer_auth::{
     FallbackTokenSource, FetchContext, FetchReason, SharedTokenSource, TokenCache, TokenRequest,
     TokenSource,
 };
-use tokio::time::{Instant, advance};
+use tokio::time::{Instant, advance, sleep};
 
 use crate::support::events::Recorder;
 use crate::support::fleet::{Fault, Fleet, key, keys, shared};
@@ -40,7 +40,13 @@ fn take(events: &Recorder) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_the_store_has_one_event_when_it_begins_and_one_when_it_ends() {
-    for (fault, cause) in [(Fault::Down, "down"), (Fault::Stalled, "no answer in 50ms")] {
+    for (fault, cause) in [
+        (Fault::Down, "down"),
+        (Fault::Stalled, "no answer in 50ms"),
+        // Each fetch reads it with success before a write fails.
+        (Fault::Full, "full"),
+        (Fault::OnlyLeases, "full"),
+    ] {
         let fleet = Fleet::new();
         let (cache, events) = observed(source(&fleet, "one"));
         fetch(&cache, 0).await;
@@ -65,36 +71,70 @@ async fn an_outage_of_the_store_has_one_event_when_it_begins_and_one_when_it_end
 /// The fault is known before the fetch that goes on alone has ended.
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_reported_before_the_token_endpoint_answers() {
-    let fleet = Fleet::new();
-    let (cache, events) = observed(source(&fleet, "one"));
-    fleet.store.set(Fault::Down);
-    fetch(&cache, 1).await;
-    fetch(&cache, 2).await;
-    let hold = fleet.tokens.hold();
-    let caller = tokio::spawn(async move { fetch(&cache, 3).await });
-    advance(secs(1)).await;
-    assert_eq!(take(&events), ["store unavailable: failing, down"]);
-    drop(hold);
-    caller.await.unwrap();
+    for (fault, cause) in [(Fault::Down, "down"), (Fault::Full, "full")] {
+        let fleet = Fleet::new();
+        let (cache, events) = observed(source(&fleet, "one"));
+        fleet.store.set(fault);
+        fetch(&cache, 1).await;
+        fetch(&cache, 2).await;
+        let hold = fleet.tokens.hold();
+        let caller = tokio::spawn(async move { fetch(&cache, 3).await });
+        // Less than after which the tokens of the other fetches are offered to the store.
+        advance(Duration::from_millis(50)).await;
+        let expected = format!("store unavailable: failing, {cause}");
+        assert_eq!(take(&events), [expected]);
+        drop(hold);
+        caller.await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_recovery_is_reported_before_the_token_endpoint_answers() {
-    let fleet = Fleet::new();
-    let (cache, events) = observed(source(&fleet, "one"));
-    fleet.store.set(Fault::Down);
-    for tenant in 0..3 {
-        fetch(&cache, tenant).await;
+    for fault in [Fault::Down, Fault::Full] {
+        let fleet = Fleet::new();
+        let (cache, events) = observed(source(&fleet, "one"));
+        fleet.store.set(fault);
+        for tenant in 0..3 {
+            fetch(&cache, tenant).await;
+        }
+        assert_eq!(take(&events).len(), 1);
+        fleet.store.set(Fault::None);
+        advance(secs(2)).await;
+        let hold = fleet.tokens.hold();
+        let caller = tokio::spawn(async move { fetch(&cache, 3).await });
+        advance(secs(1)).await;
+        assert_eq!(take(&events), ["store available: failing"]);
+        drop(hold);
+        caller.await.unwrap();
     }
-    assert_eq!(take(&events).len(), 1);
-    fleet.store.set(Fault::None);
-    advance(secs(2)).await;
-    let hold = fleet.tokens.hold();
-    let caller = tokio::spawn(async move { fetch(&cache, 3).await });
-    advance(secs(1)).await;
-    assert_eq!(take(&events), ["store available: failing"]);
-    drop(hold);
-    caller.await.unwrap();
+}
+
+/// It may have no reason to write for a long time: other processes fetch the tokens.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_only_adopts_tokens_notices_that_the_store_can_be_written() {
+    for fault in [Fault::Full, Fault::OnlyLeases] {
+        let fleet = Fleet::new();
+        let source = source(&fleet, "one");
+        let (cache, events) = observed(Arc::clone(&source));
+        fleet.store.set(fault);
+        for tenant in 0..3 {
+            fetch(&cache, tenant).await;
+        }
+        assert_eq!(take(&events), ["store unavailable: failing, full"]);
+        // Past the offers of these tokens, which are tried after 1.5 s at the latest.
+        sleep(secs(3)).await;
+        assert!(!source.is_store_available());
+        fleet.store.set(Fault::None);
+        fetch(&fleet.process(), 7).await;
+        let fetches = fleet.tokens.fetches();
+        fetch(&cache, 7).await;
+        assert_eq!(fleet.tokens.fetches(), fetches, "adopted");
+        assert_eq!(take(&events), ["store available: failing"], "{fault:?}");
+        assert!(source.is_store_available());
+        // What it wrote is the same record.
+        fetch(&fleet.process(), 7).await;
+        assert_eq!(fleet.tokens.fetches(), fetches);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,11 +6,12 @@ mod support {
 }
 mod tls;
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bearer_auth::{
-    FleetIdentity, MockTokenSource, RedisTokenStore, SealingKeys, SharedTokenSource, TokenCache,
-    TokenError, TokenRequest, TokenStore, token_store_conformance,
+    Event, FleetIdentity, MockTokenSource, Observer, RedisTokenStore, SealingKeys,
+    SharedTokenSource, TokenCache, TokenError, TokenRequest, TokenStore, token_store_conformance,
 };
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
@@ -291,6 +292,71 @@ async fn a_full_server_costs_no_caller_its_token() {
     process(&tokens, &server).token().await.unwrap();
     process(&tokens, &server).token().await.unwrap();
     assert_eq!(tokens.fetches(), 4);
+}
+
+/// Writes down why a store cannot be used.
+#[derive(Clone, Default)]
+struct Causes(Arc<Mutex<Vec<String>>>);
+
+impl Observer for Causes {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::StoreUnavailable { error, .. } = event {
+            let cause = error.unwrap().source().unwrap().to_string();
+            self.0.lock().unwrap().push(cause);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_server_is_reported_and_read() {
+    if !redis_is_installed() {
+        return;
+    }
+    let full = ["CONFIG", "SET", "maxmemory", "1"];
+    let empty = ["CONFIG", "SET", "maxmemory", "0"];
+    can_only_be_read(&full, &empty, &["OOM"]).await;
+}
+
+#[tokio::test]
+async fn a_server_on_which_the_user_may_not_write_is_reported_and_read() {
+    if !redis_is_installed() {
+        return;
+    }
+    let [reader, writer] = ["-set", "+set"].map(|right| ["ACL", "SETUSER", "default", right]);
+    // It depends on the version.
+    can_only_be_read(&reader, &writer, &["ERR", "NOPERM"]).await;
+}
+
+async fn can_only_be_read(begin: &[&str], end: &[&str], causes: &[&str]) {
+    let (tokens, server) = (tokens(), RedisServer::start(&[]));
+    let tenant = |number| TokenRequest::scope(format!("tenant/{number}"));
+    let other = process(&tokens, &server);
+    other.token_for(&tenant(0)).await.unwrap();
+    server.command(begin);
+    let store = RedisTokenStore::new(server.url()).unwrap();
+    let (source, seen) = (Arc::new(shared(&tokens, store)), Causes::default());
+    let process = TokenCache::builder(Arc::clone(&source)).observer(seen.clone());
+    let process = process.build().unwrap();
+    for number in 1..4 {
+        assert!(source.is_store_available());
+        process.token_for(&tenant(number)).await.unwrap();
+    }
+    assert!(!source.is_store_available());
+    let fetches = tokens.fetches();
+    process.token_for(&tenant(0)).await.unwrap();
+    assert_eq!(tokens.fetches(), fetches, "adopted");
+    server.command(end);
+    let start = Instant::now();
+    let mut numbers = 4..;
+    while !source.is_store_available() {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        let tenant = tenant(numbers.next().unwrap());
+        process.token_for(&tenant).await.unwrap();
+        sleep(Duration::from_millis(50)).await;
+    }
+    let seen = seen.0.lock().unwrap();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert!(causes.contains(&seen[0].as_str()), "{seen:?}");
 }
 
 /// Somebody who reads all of the store finds sealed records and hashes.

@@ -77,8 +77,10 @@ pub(crate) enum Fault {
     Stalled,
     /// Every operation takes this long.
     Slow(Duration),
-    /// Nothing can be written.
+    /// It can be read, and nothing can be written.
     Full,
+    /// Leases can be taken, and no record can be written.
+    OnlyLeases,
     /// It says that it stored a record, and does not.
     Forgetful,
     /// It says that somebody else has the lease.
@@ -97,6 +99,7 @@ pub(crate) struct FaultyStore {
     pub(crate) inner: InMemoryTokenStore,
     fault: Arc<Mutex<Fault>>,
     operations: Arc<AtomicUsize>,
+    failed_writes: Arc<AtomicUsize>,
 }
 
 impl FaultyStore {
@@ -105,6 +108,7 @@ impl FaultyStore {
             inner: InMemoryTokenStore::new(),
             fault: Arc::new(Mutex::new(Fault::None)),
             operations: Arc::default(),
+            failed_writes: Arc::default(),
         }
     }
 
@@ -116,11 +120,21 @@ impl FaultyStore {
         self.operations.load(Ordering::Relaxed)
     }
 
+    /// Returns the number of writes that failed because the store was full.
+    pub(crate) fn failed_writes(&self) -> usize {
+        self.failed_writes.load(Ordering::Relaxed)
+    }
+
     /// Returns the key and the bytes of the only record.
     pub(crate) fn record(&self) -> (StoreKey, Vec<u8>) {
         let mut records = self.inner.records();
         assert_eq!(records.len(), 1);
         records.pop().unwrap()
+    }
+
+    fn fail_write(&self) -> StoreError {
+        self.failed_writes.fetch_add(1, Ordering::Relaxed);
+        StoreError::new("full")
     }
 
     async fn begin(&self) -> Result<Fault, StoreError> {
@@ -163,7 +177,7 @@ impl TokenStore for FaultyStore {
         expires_at: StoreTime,
     ) -> Result<bool, StoreError> {
         match self.begin().await? {
-            Fault::Full => return Err(StoreError::new("full")),
+            Fault::Full | Fault::OnlyLeases => return Err(self.fail_write()),
             Fault::Forgetful => return Ok(true),
             _ => {}
         }
@@ -180,6 +194,7 @@ impl TokenStore for FaultyStore {
         span: Duration,
     ) -> Result<Option<Lease>, StoreError> {
         match self.begin().await? {
+            Fault::Full => Err(self.fail_write()),
             Fault::NeverLeases => Ok(None),
             Fault::AlwaysLeases => Ok(Some(Lease::new([7; 16], 1))),
             _ => self.inner.acquire(key, owner, span).await,

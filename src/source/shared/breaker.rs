@@ -1,4 +1,4 @@
-//! The store behind a time limit and a circuit breaker.
+//! The store behind a time limit and circuit breakers.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +9,9 @@ use tokio::time::{Instant, timeout};
 
 use crate::store::{StoreError, TokenStore};
 
-/// The number of failures in a row after which the store is left alone.
+/// The number of failures in a row after which an operation is not tried.
 const FAILURES: u32 = 3;
-/// The time for which it is, with up to as much again at random.
+/// The time for which it is not, with up to as much again at random.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A store that cannot delay its users: an operation fails after a time limit and, when several
@@ -19,12 +19,22 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Guarded {
     store: Arc<dyn TokenStore>,
     limit: Mutex<Duration>,
-    state: Mutex<State>,
-    is_open: AtomicBool,
+    /// One for each [`Operation`].
+    breakers: Mutex<[Breaker; 3]>,
+    is_any_open: AtomicBool,
+}
+
+/// The operations that fail independently of each other: a store that is full can be read, and may
+/// still have room for a lease.
+#[derive(Clone, Copy)]
+pub(super) enum Operation {
+    Load,
+    Lease,
+    Swap,
 }
 
 #[derive(Default)]
-struct State {
+struct Breaker {
     failures: u32,
     last_error: Option<StoreError>,
     /// No operation is tried before.
@@ -40,8 +50,8 @@ impl Guarded {
         Self {
             store,
             limit: Mutex::new(limit),
-            state: Mutex::default(),
-            is_open: AtomicBool::new(false),
+            breakers: Mutex::default(),
+            is_any_open: AtomicBool::new(false),
         }
     }
 
@@ -58,9 +68,9 @@ impl Guarded {
         &self.store
     }
 
-    /// Returns true unless the last operations have failed.
+    /// Returns true unless the last operations of a kind have failed.
     pub(super) fn is_available(&self) -> bool {
-        !self.is_open.load(Ordering::Relaxed)
+        !self.is_any_open.load(Ordering::Relaxed)
     }
 
     /// Returns the last error of the store while it cannot be used.
@@ -68,19 +78,23 @@ impl Guarded {
         if self.is_available() {
             return None;
         }
-        self.change(|state| state.last_error.clone())
+        self.change(|breakers| {
+            let open = breakers.iter().find(|it| it.is_open())?;
+            open.last_error.clone()
+        })
     }
 
     /// Runs an operation of the store.
     pub(super) async fn run<T>(
         &self,
-        operation: impl Future<Output = Result<T, StoreError>>,
+        operation: Operation,
+        future: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Unavailable> {
-        if !self.admits(Instant::now()) {
+        if !self.admits(operation, Instant::now()) {
             return Err(Unavailable);
         }
         let limit = self.limit();
-        let outcome = match timeout(limit, operation).await {
+        let outcome = match timeout(limit, future).await {
             Ok(outcome) => outcome,
             Err(_) => Err(StoreError::new(format!("no answer in {limit:?}"))),
         };
@@ -88,46 +102,53 @@ impl Guarded {
             Ok(value) => (Ok(value), None),
             Err(error) => (Err(Unavailable), Some(error)),
         };
-        self.record(error, Instant::now());
+        let now = Instant::now();
+        self.change(|breakers| {
+            breakers[operation as usize].record(error, now);
+            let is_any_open = breakers.iter().any(Breaker::is_open);
+            self.is_any_open.store(is_any_open, Ordering::Relaxed);
+        });
         outcome
     }
 
+    fn admits(&self, operation: Operation, now: Instant) -> bool {
+        self.is_available() || self.change(|breakers| breakers[operation as usize].admits(now))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut [Breaker; 3]) -> T) -> T {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut breakers)
+    }
+}
+
+impl Breaker {
+    fn is_open(&self) -> bool {
+        self.paused_until.is_some()
+    }
+
     /// Returns true if an operation may be tried. After a pause it is one, whose outcome decides.
-    fn admits(&self, now: Instant) -> bool {
-        if self.is_available() {
-            return true;
-        }
-        self.change(|state| match state.paused_until {
+    fn admits(&mut self, now: Instant) -> bool {
+        match self.paused_until {
             Some(until) if now < until => false,
             Some(_) => {
-                state.paused_until = Some(now + pause());
+                self.paused_until = Some(now + pause());
                 true
             }
             None => true,
-        })
+        }
     }
 
     /// Records the end of an operation, and its error if it failed.
-    fn record(&self, error: Option<StoreError>, now: Instant) {
-        self.change(|state| {
-            match error {
-                None => *state = State::default(),
-                Some(error) => {
-                    state.failures = state.failures.saturating_add(1);
-                    state.last_error = Some(error);
-                    if state.failures >= FAILURES {
-                        state.paused_until = Some(now + pause());
-                    }
-                }
-            }
-            let is_open = state.paused_until.is_some();
-            self.is_open.store(is_open, Ordering::Relaxed);
-        });
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut state)
+    fn record(&mut self, error: Option<StoreError>, now: Instant) {
+        let Some(error) = error else {
+            *self = Self::default();
+            return;
+        };
+        self.failures = self.failures.saturating_add(1);
+        self.last_error = Some(error);
+        if self.failures >= FAILURES {
+            self.paused_until = Some(now + pause());
+        }
     }
 }
 
@@ -150,18 +171,26 @@ mod tests {
     }
 
     async fn fail(guarded: &Guarded) {
+        fail_to(guarded, Operation::Load).await;
+    }
+
+    async fn fail_to(guarded: &Guarded, operation: Operation) {
         let failure = ready(Err::<(), _>(StoreError::new("down")));
-        assert!(guarded.run(failure).await.is_err());
+        assert!(guarded.run(operation, failure).await.is_err());
+    }
+
+    async fn is_tried(guarded: &Guarded) -> bool {
+        tries_to(guarded, Operation::Load).await
     }
 
     /// Returns true if an operation was tried.
-    async fn is_tried(guarded: &Guarded) -> bool {
+    async fn tries_to(guarded: &Guarded, kind: Operation) -> bool {
         let tried = AtomicBool::new(false);
         let operation = async {
             tried.store(true, Ordering::Relaxed);
             Ok(())
         };
-        let outcome = guarded.run(operation).await;
+        let outcome = guarded.run(kind, operation).await;
         assert_eq!(outcome.is_ok(), tried.load(Ordering::Relaxed));
         outcome.is_ok()
     }
@@ -192,7 +221,7 @@ mod tests {
             fail(&guarded).await;
         }
         advance(Duration::from_secs(1)).await;
-        let probe = guarded.run(pending::<Result<(), StoreError>>());
+        let probe = guarded.run(Operation::Load, pending::<Result<(), StoreError>>());
         let meanwhile = async {
             tokio::task::yield_now().await;
             is_tried(&guarded).await
@@ -207,8 +236,36 @@ mod tests {
     async fn an_operation_takes_at_most_its_limit() {
         let guarded = guarded();
         let start = Instant::now();
-        let outcome = guarded.run(pending::<Result<(), StoreError>>()).await;
+        let outcome = guarded
+            .run(Operation::Load, pending::<Result<(), StoreError>>())
+            .await;
         assert!(outcome.is_err());
         assert_eq!(start.elapsed(), Duration::from_millis(50));
+    }
+
+    /// Every fetch reads before it writes.
+    #[tokio::test(start_paused = true)]
+    async fn operations_that_succeed_do_not_hide_that_others_fail() {
+        let (load, lease, swap) = (Operation::Load, Operation::Lease, Operation::Swap);
+        for (failing, working) in [(lease, load), (swap, load), (swap, lease)] {
+            let guarded = guarded();
+            for _ in 0..3 {
+                assert!(guarded.is_available());
+                assert!(tries_to(&guarded, working).await);
+                fail_to(&guarded, failing).await;
+            }
+            assert!(!guarded.is_available());
+            assert!(guarded.outage().is_some());
+            assert!(!tries_to(&guarded, failing).await);
+            assert!(tries_to(&guarded, working).await);
+            assert!(
+                !guarded.is_available(),
+                "only a success of its kind ends it"
+            );
+            advance(Duration::from_secs(1)).await;
+            assert!(tries_to(&guarded, failing).await);
+            assert!(guarded.is_available());
+            assert!(guarded.outage().is_none());
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
-use crate::source::shared::breaker::{Guarded, Unavailable};
+use crate::source::shared::breaker::{Guarded, Operation, Unavailable};
 use crate::store::{Lease, LeaseOwner, StoreKey, TokenStore, random};
 
 /// The time after which the lease of a process that died ends.
@@ -34,7 +34,8 @@ impl HeldLease {
         key: &StoreKey,
     ) -> Result<Option<Self>, Unavailable> {
         let owner = LeaseOwner::new(random().map_err(|_| Unavailable)?);
-        let lease = store.run(store.store().acquire(key, &owner, SPAN)).await?;
+        let lease = store.store().acquire(key, &owner, SPAN);
+        let lease = store.run(Operation::Lease, lease).await?;
         Ok(lease.map(|lease| Self {
             lease,
             key: key.clone(),
@@ -51,7 +52,7 @@ impl HeldLease {
             loop {
                 sleep(EXTENSION).await;
                 let extension = self.store.extend(&self.key, &self.owner, SPAN);
-                let _ = store.run(extension).await;
+                let _ = store.run(Operation::Lease, extension).await;
             }
         });
         poll_fn(|cx| match fetch.as_mut().poll(cx) {

@@ -11,7 +11,7 @@ use crate::source::TRY_WAITS;
 use crate::source::context::FetchContext;
 use crate::source::shared::Shared;
 use crate::source::shared::alone::LONGEST_CACHE_PAUSE;
-use crate::source::shared::breaker::Unavailable;
+use crate::source::shared::breaker::{Operation, Unavailable};
 use crate::source::shared::identity::TokenName;
 use crate::source::shared::lease::HeldLease;
 use crate::source::shared::record::{Opened, Record, SharedPause, is_shared};
@@ -71,7 +71,12 @@ impl Shared {
         loop {
             let view = self.load(name, context).await?;
             match view.answer(context) {
-                Answer::Token(token) => return Ok(Ok(token)),
+                Answer::Token(token) => {
+                    if !self.store.is_available() {
+                        self.write_again(name, &view).await;
+                    }
+                    return Ok(Ok(token));
+                }
                 Answer::Failure(error) => return Ok(Err(error)),
                 Answer::Alone => return Err(Alone::Unshared),
                 Answer::Fetch => {}
@@ -185,7 +190,7 @@ impl Shared {
     }
 
     /// Calls the source, as a cache does: again if it fails quickly. Returns the token, and what is
-    /// shared of it.
+    /// shared of it. No error leads to further tries by the cache.
     pub(super) async fn try_to_fetch(
         &self,
         request: &TokenRequest,
@@ -205,7 +210,7 @@ impl Shared {
                 Some(wait) if error.allows_another_try(started.elapsed()) => {
                     sleep(wait.mul_f64(fastrand::f64())).await;
                 }
-                _ => return Err(error),
+                _ => return Err(error.without_retry()),
             }
         }
     }
@@ -216,7 +221,8 @@ impl Shared {
         context: &FetchContext,
     ) -> Result<View, Unavailable> {
         let sent = Instant::now();
-        let loaded = self.store.run(self.store.store().load(&name.key)).await;
+        let loaded = self.store.store().load(&name.key);
+        let loaded = self.store.run(Operation::Load, loaded).await;
         self.reports.store(&self.store, context.observers());
         let loaded = loaded?;
         let clock = StoreClock::new(&loaded, sent, Instant::now());
@@ -276,8 +282,8 @@ impl Shared {
         };
         let swap = |expected| {
             let store = self.store.store();
-            self.store
-                .run(store.compare_and_swap(&name.key, expected, &sealed, end))
+            let swap = store.compare_and_swap(&name.key, expected, &sealed, end);
+            self.store.run(Operation::Swap, swap)
         };
         let mut outcome = swap(view.bytes.as_deref()).await;
         if let Ok(false) = outcome
@@ -288,6 +294,16 @@ impl Shared {
         }
         if let Ok(true) = outcome {
             self.seen.record_lease(&name.key, lease.lease);
+        }
+    }
+
+    /// Writes the record that was loaded, since writes have failed. A process that finds all tokens
+    /// in the store has no other reason to write, and would never notice that it can.
+    async fn write_again(&self, name: &TokenName, view: &View) {
+        if let Opened::Record(record, _) = &view.opened
+            && let Ok(Some(lease)) = HeldLease::acquire(&self.store, &name.key).await
+        {
+            self.store_record(name, record, view, &lease).await;
         }
     }
 

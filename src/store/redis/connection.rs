@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::cluster_async::ClusterConnection;
@@ -46,8 +46,12 @@ struct Slot {
 enum State {
     #[default]
     Idle,
-    /// Closed when the attempt has ended, with the error if it failed.
-    Connecting(watch::Receiver<Option<StoreError>>),
+    Connecting {
+        /// Nobody may poll the runtime of the attempt any more, nor its own time limit.
+        until: Instant,
+        /// Closed when the attempt has ended, with the error if it failed.
+        attempt: watch::Receiver<Option<StoreError>>,
+    },
     Connected(Connection),
 }
 
@@ -105,17 +109,24 @@ impl Connections {
         }
     }
 
-    /// Returns the connection, and makes one if there is none.
     async fn connection(&self) -> Result<(u64, Connection), StoreError> {
+        self.connection_at(Instant::now()).await
+    }
+
+    /// Returns the connection, and makes one if there is none.
+    async fn connection_at(&self, now: Instant) -> Result<(u64, Connection), StoreError> {
         let mut attempt = {
             let mut slot = self.0.slot();
             match &slot.state {
                 State::Connected(connection) => return Ok((slot.number, connection.clone())),
-                State::Connecting(attempt) => attempt.clone(),
-                State::Idle => {
+                State::Connecting { until, attempt } if now < *until => attempt.clone(),
+                State::Connecting { .. } | State::Idle => {
                     slot.number += 1;
                     let (sender, attempt) = watch::channel(None);
-                    slot.state = State::Connecting(attempt.clone());
+                    slot.state = State::Connecting {
+                        until: now + CONNECT_LIMIT,
+                        attempt: attempt.clone(),
+                    };
                     let attempt_of_it = Attempt {
                         shared: Arc::clone(&self.0),
                         number: slot.number,
@@ -208,7 +219,7 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         let mut slot = self.shared.slot();
-        if slot.number == self.number && matches!(slot.state, State::Connecting(_)) {
+        if slot.number == self.number && matches!(slot.state, State::Connecting { .. }) {
             slot.state = State::Idle;
         }
     }
@@ -277,5 +288,41 @@ fn describe(error: &RedisError) -> String {
     match error.source() {
         Some(source) if error.is_io_error() => source.to_string(),
         _ => format!("{:?}", error.kind()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use redis::IntoConnectionInfo;
+    use tokio::net::TcpListener;
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_on_a_runtime_that_nobody_polls_is_given_up() {
+        let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
+        let (unpolled, polled) = (runtime(), runtime());
+        let listener = polled.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("redis://{}/", listener.local_addr().unwrap());
+        let topology = Topology::single(url.into_connection_info().unwrap()).unwrap();
+        let connections = Connections::new(topology);
+        let start = Instant::now();
+        let connect = async |now| connections.connection_at(now).now_or_never().is_none();
+        let number = || connections.0.slot().number;
+
+        assert!(unpolled.block_on(connect(start)));
+        let before = start + CONNECT_LIMIT - Duration::from_millis(1);
+        assert!(polled.block_on(connect(before)));
+        assert_eq!(number(), 1, "all wait for the same attempt");
+        assert!(polled.block_on(connect(start + CONNECT_LIMIT)));
+        assert_eq!(number(), 2);
+        let accepted = polled.block_on(async { timeout(CONNECT_LIMIT, listener.accept()).await });
+        assert!(accepted.is_ok(), "the new attempt connects");
+        // The end of the old attempt says nothing about the new one.
+        drop(unpolled);
+        let slot = connections.0.slot();
+        assert!(matches!(slot.state, State::Connecting { .. }));
     }
 }
