@@ -55,9 +55,11 @@
 //! | features | what they add |
 //! |---|---|
 //! | `client-credentials` (default) | the grants that request tokens at a token endpoint |
-//! | `reqwest`, `reqwest-middleware`, `rustls` (default) | the stacks and the token transport of reqwest 0.13, with TLS |
-//! | `reqwest-0-12`, `reqwest-middleware-0-4`, `native-tls` | the same for reqwest 0.12, and TLS of the system's library |
-//! | `private-key-jwt`, `private-key-jwt-rust-crypto` | clients that authenticate by a private key |
+//! | `reqwest`, `reqwest-middleware` (default) | stacks and token transport of reqwest 0.13 |
+//! | `reqwest-0-12`, `reqwest-middleware-0-4` | the same for reqwest 0.12 |
+//! | `rustls` (default), `native-tls` | TLS for reqwest's token transport |
+//! | `private-key-jwt` | clients that authenticate by a private key |
+//! | `private-key-jwt-rust-crypto` | the same without a C compiler; its RSA leaks through timing |
 //! | `redis`, `fleet` | one token for many processes, through Redis or a store of your own |
 //! | `token-file` | tokens in files |
 //! | `serde`, `secrecy` | settings in any format, and secrets of the crate `secrecy` |

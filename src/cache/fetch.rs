@@ -273,10 +273,8 @@ impl FetchTask {
             sleep(self.delay).await;
         }
         let now = self.fetcher.timeline.now();
-        if self
-            .owner
-            .upgrade()
-            .is_some_and(|it| !it.send(self.id, now))
+        if let Some(owner) = self.owner.upgrade()
+            && !owner.send(self.id, now)
         {
             return;
         }
@@ -336,6 +334,12 @@ impl FetchTask {
 impl FetchTask {
     pub(crate) fn id(&self) -> FetchId {
         self.id
+    }
+
+    /// Runs the fetch as its task does.
+    pub(crate) async fn run_here(self) {
+        let deadline = Instant::now() + self.fetcher.fetch_timeout;
+        self.run(deadline).await;
     }
 }
 

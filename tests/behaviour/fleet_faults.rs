@@ -7,7 +7,7 @@ use bearer_auth::{TokenCache, TokenError, TokenErrorKind, TokenRequest};
 use futures_util::future::join_all;
 use tokio::time::{Instant, advance, sleep};
 
-use crate::support::fleet::{Fault, Fleet, keys, shared, value};
+use crate::support::fleet::{Fault, Fleet, value};
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -82,11 +82,7 @@ async fn a_process_comes_back_when_the_store_does() {
 async fn a_store_that_fails_three_times_is_left_alone_for_a_second() {
     let fleet = Fleet::new();
     fleet.store.set(Fault::Stalled);
-    let source = Arc::new(shared(
-        fleet.tokens.clone(),
-        fleet.store.clone(),
-        keys("one"),
-    ));
+    let source = Arc::new(fleet.source());
     let process = TokenCache::new(Arc::clone(&source));
     for tenant in 0..100 {
         let request = TokenRequest::scope(format!("tenant/{tenant}"));
@@ -114,11 +110,7 @@ async fn a_store_that_cannot_be_written_is_still_read() {
         fleet.process().token_for(&tenant(number)).await.unwrap();
     }
     fleet.store.set(Fault::Full);
-    let source = Arc::new(shared(
-        fleet.tokens.clone(),
-        fleet.store.clone(),
-        keys("one"),
-    ));
+    let source = Arc::new(fleet.source());
     let process = TokenCache::new(Arc::clone(&source));
     for number in 10..20 {
         process.token_for(&tenant(number)).await.unwrap();
@@ -151,7 +143,7 @@ async fn a_store_that_cannot_be_written_is_written_to_at_most_twice_a_second() {
 async fn the_time_limit_of_operations_is_a_setting() {
     let fleet = Fleet::new();
     fleet.store.set(Fault::Slow(200 * MS));
-    let source = || shared(fleet.tokens.clone(), fleet.store.clone(), keys("one"));
+    let source = || fleet.source();
     let process = || TokenCache::new(source().operation_timeout(secs(1)));
     process().token().await.unwrap();
     process().token().await.unwrap();
@@ -162,7 +154,7 @@ async fn the_time_limit_of_operations_is_a_setting() {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_needs_the_lease_fails_without_it() {
     let fleet = Fleet::new();
-    let source = shared(fleet.tokens.clone(), fleet.store.clone(), keys("one"));
+    let source = fleet.source();
     let process = TokenCache::new(source.require_lease());
     process.token().await.unwrap();
     advance(secs(901)).await;
@@ -180,11 +172,7 @@ async fn a_source_that_needs_the_lease_fails_without_it() {
 #[tokio::test(start_paused = true)]
 async fn an_empty_store_gets_the_token_that_a_process_has() {
     let fleet = Fleet::new();
-    let source = Arc::new(shared(
-        fleet.tokens.clone(),
-        fleet.store.clone(),
-        keys("one"),
-    ));
+    let source = Arc::new(fleet.source());
     TokenCache::new(Arc::clone(&source)).token().await.unwrap();
     sleep(MS).await;
     advance(secs(100)).await;

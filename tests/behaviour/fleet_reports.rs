@@ -131,7 +131,7 @@ async fn a_process_that_only_adopts_tokens_notices_that_the_store_can_be_written
         assert_eq!(fleet.tokens.fetches(), fetches, "adopted");
         assert_eq!(take(&events), ["store available: failing"], "{fault:?}");
         assert!(source.is_store_available());
-        // What it wrote is the same record.
+        // It wrote the record that was there, so others still find the token.
         fetch(&fleet.process(), 7).await;
         assert_eq!(fleet.tokens.fetches(), fetches);
     }

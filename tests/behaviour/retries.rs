@@ -84,18 +84,20 @@ async fn rejected_while_down() -> (MockTokenSource, TokenCache) {
     (tokens, cache)
 }
 
+/// Asserts that the token after the outage of [`rejected_while_down`] came in one fetch.
+fn assert_outage_was_waited_for(tokens: &MockTokenSource, start: Instant) {
+    let fetches = tokens.fetches();
+    assert_eq!(fetches, 3, "one before, one that failed, one after");
+    let took = start.elapsed();
+    assert!((SECOND * 40..SECOND * 55).contains(&took), "{took:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_token_rejected_during_an_outage_is_waited_for() {
     let (tokens, cache) = rejected_while_down().await;
     let start = Instant::now();
     assert_eq!(send(&cache).await.unwrap(), StatusCode::OK);
-    assert_eq!(
-        tokens.fetches(),
-        3,
-        "one before, one that failed, one after"
-    );
-    let took = start.elapsed();
-    assert!((SECOND * 40..SECOND * 55).contains(&took), "{took:?}");
+    assert_outage_was_waited_for(&tokens, start);
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,13 +114,7 @@ async fn reqwest_retry_waits_for_a_token_rejected_during_an_outage() {
     let start = Instant::now();
     let response = client.get("https://api.example.com/").send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(
-        tokens.fetches(),
-        3,
-        "one before, one that failed, one after"
-    );
-    let took = start.elapsed();
-    assert!((SECOND * 40..SECOND * 55).contains(&took), "{took:?}");
+    assert_outage_was_waited_for(&tokens, start);
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,8 +55,12 @@ impl Fleet {
         }
     }
 
+    pub(crate) fn source(&self) -> SharedTokenSource {
+        shared(self.tokens.clone(), self.store.clone(), keys("one"))
+    }
+
     pub(crate) fn process(&self) -> TokenCache {
-        TokenCache::new(shared(self.tokens.clone(), self.store.clone(), keys("one")))
+        TokenCache::new(self.source())
     }
 
     pub(crate) fn processes(&self, number: usize) -> Vec<TokenCache> {
